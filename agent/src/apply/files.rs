@@ -1,0 +1,115 @@
+//! Carries out the steps on files: removals, directories first-made-first, then all writes as one batch.
+
+use spec::desired::FileKind;
+use spec::id::{HostPath, ResourceId};
+use spec::journal;
+use spec::observed::{Access, FileState};
+use spec::plan::{Action, Phase, Step};
+
+use super::Work;
+use crate::disk::{Disk, Write};
+
+/// Said when a name that the planner resolved does not resolve any more.
+const UNKNOWN_OWNER: &str = "this host no longer knows its owner or group";
+
+/// Removes what is ours and unwanted: files first, then the directories that are empty by then, the deepest first.
+pub(super) fn remove(work: &mut Work<'_>) {
+    let steps = work.steps(Phase::Clear);
+    for step in &steps {
+        if let Action::RemoveFile(path, expected) = &step.action {
+            match work.providers.disk.remove(path, expected) {
+                Ok(()) => work.removed(step, &ResourceId::File(path.clone())),
+                Err(error) => work.failed(step, &error, ""),
+            }
+        }
+    }
+    let mut directories: Vec<(&HostPath, &Step)> = steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::RemoveDirectory(path) => Some((path, *step)),
+            _ => None,
+        })
+        .collect();
+    directories.sort_by_key(|(path, _)| std::cmp::Reverse(path.as_str().len()));
+    for (path, step) in directories {
+        match Disk::remove_directory(path) {
+            Ok(true) => work.removed(step, &ResourceId::File(path.clone())),
+            // Somebody put something into it: it is theirs now.
+            Ok(false) => journal::removed(&mut work.ledger.memory, &ResourceId::File(path.clone())),
+            Err(error) => work.failed(step, &error, ""),
+        }
+    }
+}
+
+/// Makes directories, then writes all files as one batch, then sets modes and owners.
+pub(super) fn write(work: &mut Work<'_>) {
+    let steps = work.steps(Phase::Write);
+    let is_directory = |step: &&Step| match &step.action {
+        Action::WriteFile(path, _) => work.desired.file(path).is_some_and(|file| file.kind == FileKind::Directory),
+        _ => false,
+    };
+    let (directories, rest): (Vec<&Step>, Vec<&Step>) = steps.into_iter().partition(is_directory);
+    for step in directories {
+        write_batch(work, &[step]);
+    }
+    let (files, access): (Vec<&Step>, Vec<&Step>) =
+        rest.into_iter().partition(|step| matches!(step.action, Action::WriteFile(..)));
+    write_batch(work, &files);
+    for step in access {
+        if let Action::SetAccess(path, expected) = &step.action {
+            let Some(access) = wanted_access(work, path) else {
+                work.failed_with(step, UNKNOWN_OWNER, "");
+                continue;
+            };
+            match work.providers.disk.set_access(path, access, expected) {
+                Ok(()) => work.done(step),
+                Err(error) => work.failed(step, &error, ""),
+            }
+        }
+    }
+}
+
+fn write_batch(work: &mut Work<'_>, steps: &[&Step]) {
+    let mut writes = Vec::new();
+    let mut of = Vec::new();
+    for step in steps {
+        if let (Action::WriteFile(path, expected), Some(app)) = (&step.action, &step.app) {
+            let (Some(file), Some(access)) = (work.desired.file(path), wanted_access(work, path)) else {
+                journal::not_written(&mut work.ledger.memory, path);
+                work.failed_with(step, UNKNOWN_OWNER, "");
+                continue;
+            };
+            writes.push(Write { path, file, access, expected, app });
+            of.push(*step);
+        }
+    }
+    let results = work.providers.disk.write(&writes);
+    for ((step, write), result) in of.into_iter().zip(&writes).zip(results) {
+        match result {
+            Ok(made) => {
+                journal::wrote(&mut work.ledger.memory, write.app, write.path, &made);
+                work.done(step);
+            }
+            Err(error) => {
+                if *write.expected == FileState::Absent {
+                    journal::not_written(&mut work.ledger.memory, write.path);
+                }
+                work.failed(step, &error, "");
+            }
+        }
+    }
+}
+
+/// Resolves the wanted owner and mode; the planner has made sure that the names resolve.
+fn wanted_access(work: &Work<'_>, path: &HostPath) -> Option<Access> {
+    let file = work.desired.file(path)?;
+    let uid = match file.owner.as_str() {
+        "root" => 0,
+        name => name.parse().ok().or_else(|| uzers::get_user_by_name(name).map(|user| user.uid()))?,
+    };
+    let gid = match file.group.as_str() {
+        "root" => 0,
+        name => name.parse().ok().or_else(|| uzers::get_group_by_name(name).map(|group| group.gid()))?,
+    };
+    Some(Access { mode: file.mode, uid, gid })
+}

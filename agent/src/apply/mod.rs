@@ -1,0 +1,285 @@
+//! Carries a plan out, phase by phase, and writes down before and after each what a kill must not lose.
+//!
+//! No judgement about what should be: the plan says it. A failed step fails its application, whose later steps are
+//! skipped; the others go on. Nothing changes on the host unless the ledger could be written first.
+
+mod containers;
+mod files;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use spec::desired::Desired;
+use spec::id::{AppName, ContainerName, HostPath, ResourceId, shown};
+use spec::journal;
+use spec::observed::FileState;
+use spec::plan::{Action, Phase, Plan, Step};
+use tracing::{error, info};
+
+use crate::disk::Disk;
+use crate::ledger::{Ledger, LedgerError};
+use crate::observe::Providers;
+use crate::progress::Progress;
+
+/// How patient to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For one start, stop or reload.
+    pub job: Duration,
+    /// For one image.
+    pub pull: Duration,
+    /// For how long what was started is watched.
+    pub settle: Duration,
+}
+
+/// What came of a plan.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// How many steps were done, by application; `None` counts those of the whole host.
+    pub done: BTreeMap<Option<AppName>, usize>,
+    /// What failed, by application.
+    pub failed: BTreeMap<AppName, Vec<StepFailure>>,
+    /// The digest of the image of each container that was created.
+    pub images: BTreeMap<ContainerName, String>,
+    /// The agent was asked to stop in between: what is left is owed.
+    pub interrupted: bool,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug)]
+pub struct StepFailure {
+    /// What was tried, on what, and why it failed: one line, our own words and systemd's or the engine's.
+    pub text: String,
+    /// The last lines that the service or container itself printed; may be empty. Never published.
+    pub said: String,
+}
+
+/// A plan being carried out.
+struct Work<'a> {
+    plan: &'a Plan,
+    desired: &'a Desired,
+    providers: &'a mut Providers,
+    ledger: &'a mut Ledger,
+    patience: Patience,
+    progress: &'a Progress,
+    outcome: Outcome,
+    /// Unit files or their links did change: what a failed application was spared needs no reload.
+    units_changed: bool,
+    /// Paths that this plan was to write and that are not in place: nothing that reads them may start.
+    missing: BTreeSet<HostPath>,
+}
+
+/// Carries `plan` out.
+///
+/// # Errors
+/// The ledger could not be written. What had been done until then is on the host, and the next pass sees it.
+pub async fn apply(
+    plan: &Plan,
+    desired: &Desired,
+    providers: &mut Providers,
+    ledger: &mut Ledger,
+    patience: Patience,
+    progress: &Progress,
+) -> Result<Outcome, LedgerError> {
+    // Taken before the plan's lessons drop claims on what was not made.
+    let owned: Vec<HostPath> = ledger
+        .memory
+        .owned
+        .keys()
+        .filter_map(|id| match id {
+            ResourceId::File(path) => Some(path.clone()),
+            ResourceId::Unit(_) | ResourceId::Container(_) => None,
+        })
+        .collect();
+    let mut work = Work {
+        plan,
+        desired,
+        providers,
+        ledger,
+        patience,
+        progress,
+        outcome: Outcome::default(),
+        units_changed: false,
+        missing: written_by(plan),
+    };
+    journal::begin(&mut work.ledger.memory, plan, desired);
+    for step in &plan.steps {
+        if let (Action::WriteFile(path, FileState::Absent), Some(app)) = (&step.action, &step.app) {
+            journal::making(&mut work.ledger.memory, app, Disk::missing_parents(path));
+        }
+    }
+    work.ledger.save()?;
+    work.providers.disk.ensure_swept(&owned);
+    if !plan.steps.is_empty() {
+        work.carry_out().await?;
+    }
+    journal::forget_apps(&mut work.ledger.memory, desired);
+    work.ledger.save()?;
+    Ok(work.outcome)
+}
+
+impl<'a> Work<'a> {
+    async fn carry_out(&mut self) -> Result<(), LedgerError> {
+        containers::pull(self).await;
+        if self.is_stopped() {
+            return Ok(());
+        }
+        units::retire(self).await;
+        if self.outcome.interrupted {
+            return Ok(());
+        }
+        units::disable_unwanted(self).await;
+        containers::remove(self).await;
+        files::remove(self);
+        files::write(self);
+        units::enable(self).await;
+        units::reload(self).await;
+        if self.is_stopped() {
+            return Ok(());
+        }
+        self.hold_back();
+        let runs = units::begin(self).await?;
+        self.ensure(runs).await;
+        Ok(())
+    }
+
+    /// Starts and restarts, and watches all of it in one window. Containers are made one after another beside the jobs of
+    /// systemd, which keep another processor busy; only those of an application with units of its own wait for these.
+    async fn ensure(&mut self, runs: Vec<units::Wanted<'a>>) {
+        let (window, job, progress, desired) = (self.patience.settle, self.patience.job, self.progress, self.desired);
+        let (apart, _) = containers::sorted(self);
+        let Providers { systemd, engine, .. } = &mut *self.providers;
+        let making = containers::make(engine, desired, progress, apart);
+        let (results, made) = tokio::join!(units::run(systemd, job, progress, &runs), making);
+        let Some(results) = results else {
+            // Asked to stop, and the jobs take too long: they go on without us, and the next pass learns what came of them.
+            self.outcome.interrupted = true;
+            containers::take(self, made);
+            return;
+        };
+        // Who has units comes second, and not at all if one of these failed.
+        let started = units::take(self, runs, results).await;
+        let (_, after) = containers::sorted(self);
+        let mut created = containers::take(self, made);
+        let made = containers::make(&self.providers.engine, desired, progress, after).await;
+        created.extend(containers::take(self, made));
+        let (units, containers) = (units::names(&started), containers::ids(&created));
+        let Providers { systemd, engine, .. } = &mut *self.providers;
+        let (units, containers) = tokio::join!(systemd.settle(&units, window), engine.settle(&containers, window));
+        units::settled(self, started, units).await;
+        containers::settled(self, created, containers).await;
+    }
+
+    /// Says whether the agent was asked to stop; what is not done yet stays owed.
+    fn is_stopped(&mut self) -> bool {
+        self.progress.mark();
+        if self.progress.is_stopping() {
+            info!("stopping between two phases; what is left is done when the agent is back");
+            self.outcome.interrupted = true;
+        }
+        self.outcome.interrupted
+    }
+
+    /// Returns the steps of a phase whose application has not failed.
+    fn steps(&self, phase: Phase) -> Vec<&'a Step> {
+        let failed: BTreeSet<&AppName> = self.outcome.failed.keys().collect();
+        let plan: &'a Plan = self.plan;
+        plan.phase(phase).filter(|step| step.app.as_ref().is_none_or(|app| !failed.contains(app))).collect()
+    }
+
+    /// Fails what would start without a file that it reads: it would be remembered as started with it.
+    fn hold_back(&mut self) {
+        for step in self.steps(Phase::Ensure) {
+            if let Some(path) = step.reads.iter().find(|path| self.missing.contains(*path)) {
+                let why = format!("it waits for {path}, which could not be put in place");
+                self.failed_with(step, &why, "");
+            }
+        }
+    }
+
+    fn done(&mut self, step: &Step) {
+        self.progress.mark();
+        if let Action::WriteFile(path, _) = &step.action {
+            self.missing.remove(path);
+        }
+        info!(
+            app = step.app.as_ref().map(AppName::as_str),
+            verb = step.action.verb(),
+            object = step.action.object(),
+            why = %step.why,
+            "{step}"
+        );
+        self.units_changed |= match &step.action {
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.unit().is_some(),
+            Action::EnableUnit(_) | Action::DisableUnit(_) => true,
+            _ => false,
+        };
+        *self.outcome.done.entry(step.app.clone()).or_default() += 1;
+    }
+
+    /// Notes a failed step: it fails its application, or every application of the plan when it concerns the whole host.
+    fn failed(&mut self, step: &Step, error: &dyn std::error::Error, said: &str) {
+        self.failed_with(step, &crate::chain(error), said);
+    }
+
+    fn failed_with(&mut self, step: &Step, why: &str, said: &str) {
+        self.progress.mark();
+        let (verb, object) = (step.action.verb(), step.action.object());
+        let why = if why.contains("Read-only file system") {
+            &format!(
+                "{why} (the service may write below /etc, /usr/local, /srv, /var and /opt: for more, add `ReadWritePaths=` in a drop-in of mainstay.service)"
+            )
+        } else {
+            why
+        };
+        // The clients' errors say themselves what they were doing, and to what.
+        let text = if why.starts_with("failed to ") || why.contains(&object) {
+            why.to_owned()
+        } else {
+            format!("failed to {verb} {object}: {why}")
+        };
+        let lines: Vec<String> = said.lines().map(|line| format!("  | {}", shown(line))).collect();
+        error!(
+            app = step.app.as_ref().map(AppName::as_str),
+            verb,
+            object,
+            "{}",
+            [std::slice::from_ref(&text), &lines].concat().join("\n")
+        );
+        let apps: Vec<AppName> = match &step.app {
+            Some(app) => vec![app.clone()],
+            None => self.plan.steps.iter().filter_map(|step| step.app.clone()).collect(),
+        };
+        for app in BTreeSet::from_iter(apps) {
+            let failure = StepFailure { text: text.clone(), said: said.to_owned() };
+            self.outcome.failed.entry(app).or_default().push(failure);
+        }
+    }
+
+    /// Notes a removal that was done.
+    fn removed(&mut self, step: &Step, id: &ResourceId) {
+        journal::removed(&mut self.ledger.memory, id);
+        self.done(step);
+    }
+}
+
+/// Names every path that a plan writes.
+fn written_by(plan: &Plan) -> BTreeSet<HostPath> {
+    let paths = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::WriteFile(path, _) => Some(path.clone()),
+        _ => None,
+    });
+    paths.collect()
+}
+
+/// Returns the step's unit, for the actions on units alone.
+fn unit_of(action: &Action) -> Option<&spec::id::UnitName> {
+    match action {
+        Action::RetireUnit(unit)
+        | Action::DisableUnit(unit)
+        | Action::EnableUnit(unit)
+        | Action::RunUnit { unit, .. } => Some(unit),
+        _ => None,
+    }
+}

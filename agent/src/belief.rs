@@ -1,0 +1,63 @@
+//! From a tree to what this host should be: parsed, resolved, and believed as a whole or not at all.
+
+use spec::desired::Desired;
+use spec::diagnostic::{Diagnostic, Severity};
+use spec::id::{CommitId, HostName};
+use spec::manifest;
+use spec::resolve;
+use spec::tree::Tree;
+
+/// What the host is held to.
+#[derive(Clone, Debug)]
+pub struct Belief {
+    /// The commit it comes from; `None` for a local folder.
+    pub commit: Option<CommitId>,
+    /// What the host should be.
+    pub desired: Desired,
+}
+
+/// Why a tree is not believed. Nothing of it is applied anywhere.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It has mistakes.
+    #[error("the repository has {} {}: {}", errors(.0), plural(errors(.0)), first(.0))]
+    Mistakes(Vec<Diagnostic>),
+    /// It is for another fleet than the one whose things are on this host.
+    #[error(
+        "this host belongs to the fleet `{before}`, and this repository says `fleet: {now}`: what is on the host carries the \
+         fleet's name; keep the name, or remove everything with the old one first"
+    )]
+    OtherFleet {
+        /// The fleet whose things are here.
+        before: String,
+        /// The fleet of the repository.
+        now: String,
+    },
+    /// This host is not in it.
+    #[error("{0}")]
+    Unplaced(String),
+}
+
+fn errors(diagnostics: &[Diagnostic]) -> usize {
+    diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "error" } else { "errors" }
+}
+
+fn first(diagnostics: &[Diagnostic]) -> String {
+    let first = diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error);
+    first.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Reads a tree for one host. Warnings do not stand in the way and are returned beside the belief.
+///
+/// # Errors
+/// The tree has an error anywhere, for any host; or this host is not in it.
+pub fn believe(tree: &Tree, commit: Option<CommitId>, host: &HostName) -> Result<(Belief, Vec<Diagnostic>), Refusal> {
+    let parsed = manifest::parse(tree);
+    let Some(fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
+    let desired = resolve::resolve(&fleet, host).map_err(|unplaced| Refusal::Unplaced(unplaced.to_string()))?;
+    Ok((Belief { commit, desired }, parsed.diagnostics))
+}

@@ -1,0 +1,111 @@
+//! What a command holds the host to: a folder in hand, the repository's newest commit, or what was believed last.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use spec::id::CommitId;
+
+use super::{Common, Ended};
+use crate::belief::Refusal;
+use crate::draw;
+use crate::folder;
+use crate::pass::Host;
+use crate::report::Notice;
+use crate::settings::Settings;
+use crate::upstream::{self, Done, LIMITS, Upstream};
+
+/// Where the desired state comes from.
+pub(super) enum Origin {
+    /// A folder in hand.
+    Folder(PathBuf),
+    /// The repository of the settings.
+    Repository,
+    /// What was believed last.
+    Mirror,
+}
+
+/// Whether there is something to hold the host to.
+pub(super) enum Believed {
+    /// The newest there is.
+    Yes(Option<Upstream>),
+    /// What was believed before: the repository could not be asked.
+    Stale(Option<Upstream>),
+    /// Nothing; it was said why.
+    No(Ended),
+}
+
+/// Makes the host believe what it should be held to, and prints why not.
+pub(super) async fn believe(
+    common: &Common,
+    settings: &Settings,
+    host: &mut Host,
+    origin: Origin,
+) -> anyhow::Result<Believed> {
+    if let Origin::Folder(dir) = &origin {
+        let tree = folder::read(dir, &LIMITS).with_context(|| format!("failed to read {}", dir.display()))?;
+        return Ok(match host.believe(&tree, None) {
+            Ok(_) => Believed::Yes(None),
+            Err(refusal) => Believed::No(refused(common, &refusal, &tree)),
+        });
+    }
+    let mut notice = Notice::read(&settings.state);
+    if matches!(origin, Origin::Mirror) {
+        let Some(commit) = host.ledger.memory.believed.clone() else { return Ok(Believed::No(nothing())) };
+        let mirror = upstream::peek(settings)?;
+        let tree =
+            mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()))?;
+        return Ok(match host.believe(&tree, Some(commit)) {
+            Ok(_) => Believed::Yes(None),
+            Err(refusal) => Believed::No(refused(common, &refusal, &tree)),
+        });
+    }
+    let mut upstream = Upstream::open(settings)?;
+    upstream.fetch(host.commits());
+    let newest = match upstream.done().await {
+        Done::Fetched(Ok(fetched)) => Some(fetched.tip),
+        Done::Fetched(Err(error)) => {
+            let why = crate::chain(&error);
+            eprintln!("mainstay: the repository could not be asked; going on with what was believed before\n  {why}");
+            None
+        }
+        Done::Pushed(_) => None,
+    };
+    let fresh = newest.is_some();
+    let Some(commit) = newest.or_else(|| host.ledger.memory.believed.clone()) else {
+        return Ok(Believed::No(nothing()));
+    };
+    let tree = read(&mut upstream, &commit)?;
+    if let Err(refusal) = host.believe(&tree, Some(commit.clone())) {
+        notice.refused = Some((commit, refusal.to_string()));
+        notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
+        return Ok(Believed::No(refused(common, &refusal, &tree)));
+    }
+    if notice.refused.take().is_some() {
+        notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
+    }
+    Ok(if fresh { Believed::Yes(Some(upstream)) } else { Believed::Stale(Some(upstream)) })
+}
+
+fn nothing() -> Ended {
+    eprintln!("mainstay: nothing was believed on this host yet, so there is nothing to hold it to");
+    Ended::Impossible
+}
+
+fn read(upstream: &mut Upstream, commit: &CommitId) -> anyhow::Result<spec::tree::Tree> {
+    let source = upstream.source().context("the mirror is busy")?;
+    let tree = source.mirror().tree(commit, &LIMITS);
+    tree.with_context(|| format!("failed to read commit {}", commit.short()))
+}
+
+/// Draws why a tree is not believed.
+fn refused(common: &Common, refusal: &Refusal, tree: &spec::tree::Tree) -> Ended {
+    match refusal {
+        Refusal::Mistakes(diagnostics) if common.json => println!("{:#}", draw::json(diagnostics)),
+        Refusal::Mistakes(diagnostics) => {
+            eprint!("{}", draw::render(diagnostics, tree, common.colour()));
+            eprintln!("nothing was changed");
+        }
+        other => eprintln!("mainstay: {other}"),
+    }
+    Ended::Mistaken
+}

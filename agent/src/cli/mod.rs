@@ -1,0 +1,171 @@
+//! The command line: one file per subcommand, each of which calls the library and prints.
+
+mod print;
+mod held_to;
+pub mod check;
+pub mod once;
+pub mod plan;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ColorChoice, Parser, Subcommand};
+use spec::id::HostName;
+
+use crate::settings::{self, Settings, SettingsError};
+
+const AFTER: &str = "\
+Exit codes:
+  0  done: the repository is sound, the host is as wanted (`plan`: one pass could make it so)
+  1  it could not be done: the settings, the ledger, the network or the host stood in the way
+  2  the command line is off
+  3  the repository has mistakes; nothing of it was applied
+  4  the host is not as wanted: a step failed, or something waits for a person
+
+SIGHUP makes `run` ask the repository at once, and try again what failed or was refused.
+
+Try it out without any server:
+  mainstay check ./fleet                      what is wrong with it, if anything
+  mainstay plan --dir ./fleet --host attic    what would change on this machine
+  mainstay once --dir ./fleet --host attic    change it";
+
+/// Keeps this host at `main`: what its git repository says should run is what runs.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, after_help = AFTER, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The settings file [default: /etc/mainstay/agent.yaml]
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Who this host is in fleet.yaml [default: the settings' `host`, else the machine's name]
+    #[arg(long, global = true, value_name = "NAME", value_parser = HostName::parse)]
+    host: Option<HostName>,
+    /// Where the mirror and the ledger are [default: /var/lib/mainstay]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more: -v for debug, -vv for everything (`RUST_LOG` is finer)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow the repository and keep this host at it, until stopped: what the service runs
+    Run(run::Args),
+    /// Bring this host to its commit once, and say what was done
+    Once(once::Args),
+    /// Show what would change on this host, and change nothing
+    Plan(plan::Args),
+    /// Find every mistake in a configuration repository, without touching any host
+    Check(check::Args),
+    /// Show what is converged, what drifted, at which commit, since when
+    Status(status::Args),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All is as wanted.
+    Well,
+    /// It could not be done.
+    Impossible,
+    /// The repository has mistakes.
+    Mistaken,
+    /// The host is not as wanted.
+    Unconverged,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> ExitCode {
+        ExitCode::from(match ended {
+            Ended::Well => 0,
+            Ended::Impossible => 1,
+            Ended::Mistaken => 3,
+            Ended::Unconverged => 4,
+        })
+    }
+}
+
+impl Common {
+    /// Reads the settings and lets the command line have the last word.
+    fn settings(&self) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::load(self.settings.as_deref())?;
+        if let Some(state) = &self.state {
+            settings.state.clone_from(state);
+        }
+        if let Some(host) = &self.host {
+            settings.host = Some(host.clone());
+        }
+        Ok(settings)
+    }
+
+    /// Says whether to colour what goes to standard output.
+    fn colour(&self) -> bool {
+        use std::io::IsTerminal as _;
+        match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
+        }
+    }
+}
+
+impl Cli {
+    /// Says how much to log: the daemon informs, the other commands only warn, since they print.
+    pub fn log_level(&self) -> &'static str {
+        match (self.common.verbose, &self.command) {
+            (0, Command::Run(_)) => "mainstay=info,warn",
+            (0, _) => "mainstay=warn,error",
+            (1, _) => "mainstay=debug,info",
+            _ => "trace",
+        }
+    }
+
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What stood in the way, for the operator: what we were doing, then why it failed.
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        let common = &self.common;
+        match &self.command {
+            Command::Run(args) => run::run(common, args).await,
+            Command::Once(args) => Box::pin(once::run(common, args)).await,
+            Command::Plan(args) => plan::run(common, args).await,
+            Command::Check(args) => check::run(common, args),
+            Command::Status(args) => status::run(common, args).await,
+        }
+    }
+}
+
+/// Names the settings file for messages.
+fn settings_path(common: &Common) -> PathBuf {
+    common.settings.clone().unwrap_or_else(|| PathBuf::from(settings::DEFAULT_PATH))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

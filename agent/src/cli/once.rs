@@ -1,0 +1,152 @@
+//! `mainstay once`: one pass, from the repository or from a local folder, and what came of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde_json::json;
+use spec::plan as planner;
+
+use super::held_to::{Believed, Origin, believe};
+use super::{Common, Ended, print};
+use crate::difference;
+use crate::pass::{Host, Passed};
+use crate::progress::Progress;
+use crate::report;
+use crate::settings::Settings;
+use crate::upstream::{Done, Upstream};
+
+/// Asks the repository, brings this host to its newest commit and reports, once. With --dir it takes a local folder
+/// instead: no server, no git, the way to try mainstay out. What is put on the host is remembered in the same ledger.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Converge from this folder instead of the repository of the settings
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Take what the mirror has; do not ask the repository
+    #[arg(long, conflicts_with = "dir")]
+    offline: bool,
+}
+
+/// Converges once.
+///
+/// # Errors
+/// The settings, the ledger or the repository cannot be used.
+pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    let settings = common.settings()?;
+    let name = settings.host()?;
+    let progress = Arc::new(Progress::default());
+    let mut host = Host::open(name, &settings, Arc::clone(&progress))?;
+    let origin = match &args.dir {
+        Some(dir) => Origin::Folder(dir.clone()),
+        None if args.offline => Origin::Mirror,
+        None => Origin::Repository,
+    };
+    let (mut upstream, fresh) = match believe(common, &settings, &mut host, origin).await? {
+        Believed::Yes(upstream) => (upstream, true),
+        Believed::Stale(upstream) => (upstream, false),
+        Believed::No(ended) => return Ok(ended),
+    };
+    stop_on_signals(&progress);
+    let now = Timestamp::now();
+    let plan = host.prepare(now, planner::Patience::Now).await;
+    if let (Some(plan), Some(belief), false) = (&plan, &host.belief, common.json) {
+        print!("{plan}");
+        print::differences(&difference::of_plan(plan, &belief.desired), common.colour());
+    }
+    let passed = match plan {
+        Some(plan) => host.carry_out(plan).await?,
+        None => None,
+    };
+    let Some(passed) = passed else {
+        anyhow::bail!("there is nothing to converge to: no commit was believed on this host yet");
+    };
+    if let Some(upstream) = &mut upstream {
+        publish(&mut host, upstream, &settings).await?;
+    }
+    tell(common, &host, &passed);
+    Ok(match (passed.is_converged(), fresh) {
+        (false, _) => Ended::Unconverged,
+        (true, false) => Ended::Impossible,
+        (true, true) => Ended::Well,
+    })
+}
+
+/// Writes the record and pushes it, where this host reports; a host that cannot push works all the same.
+async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) -> anyhow::Result<()> {
+    let Some(belief) = &host.belief else { return Ok(()) };
+    let now = Timestamp::now();
+    let Some(record) = report::record(&host.ledger.memory, belief, &host.name, now) else { return Ok(()) };
+    if upstream.is_news(&record) {
+        host.ledger.memory.counter = record.counter;
+        host.ledger.save()?;
+        upstream.note(&record).context("failed to write the record")?;
+    }
+    if !settings.report.push {
+        return Ok(());
+    }
+    upstream.push(&host.name, Some((now, record.commit)));
+    if let Done::Pushed(Err(error)) = upstream.done().await {
+        eprintln!("mainstay: the record could not be pushed; it is kept and pushed later\n  {}", crate::chain(&error));
+    }
+    Ok(())
+}
+
+/// Prints what came of the pass.
+fn tell(common: &Common, host: &Host, passed: &Passed) {
+    let outcome = &passed.outcome;
+    if common.json {
+        let failed: Vec<_> = outcome
+            .failed
+            .iter()
+            .flat_map(|(app, failures)| {
+                failures.iter().map(move |it| json!({ "app": app.as_str(), "failure": it.text }))
+            })
+            .collect();
+        let result = json!({
+            "host": host.name.as_str(),
+            "converged": passed.is_converged(),
+            "steps-done": outcome.done.values().sum::<usize>(),
+            "failed": failed,
+            "plan": print::plan_as_json(&passed.plan, &[]),
+        });
+        println!("{result:#}");
+        return;
+    }
+    for (app, failures) in &outcome.failed {
+        for failure in failures {
+            eprintln!("\nfailed in {app}: {}", failure.text);
+            for line in failure.said.lines() {
+                eprintln!("  | {line}");
+            }
+        }
+    }
+    let done: usize = outcome.done.values().sum();
+    match (passed.is_converged(), done) {
+        (true, 0) => println!("{} is as wanted", host.name),
+        (true, done) => {
+            println!("{} is as wanted now, after {done} step{}", host.name, if done == 1 { "" } else { "s" });
+        }
+        (false, done) => {
+            println!(
+                "{} is not as wanted: see above ({done} step{} done)",
+                host.name,
+                if done == 1 { "" } else { "s" }
+            );
+        }
+    }
+}
+
+/// Ends at the next safe place when a person or the service manager asks for it.
+fn stop_on_signals(progress: &Arc<Progress>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let progress = Arc::clone(progress);
+    let expect = "signals can be waited for: the runtime has its I/O driver";
+    let mut terminate = signal(SignalKind::terminate()).expect(expect);
+    let mut interrupt = signal(SignalKind::interrupt()).expect(expect);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        progress.stop();
+    });
+}

@@ -1,0 +1,66 @@
+//! `mainstay plan`: what a pass would do now, with readable differences, and without doing it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spec::plan as planner;
+
+use super::held_to::{Believed, Origin, believe};
+use super::{Common, Ended, print};
+use crate::difference;
+use crate::pass::Host;
+use crate::progress::Progress;
+
+/// Looks at this host, compares it with its commit and prints the steps that would follow, in their order, each with
+/// its reason, and what changes in files. Nothing is changed; what not everybody may read is not shown.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Plan from this folder instead of the repository of the settings
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Take what the mirror has; do not ask the repository
+    #[arg(long, conflicts_with = "dir")]
+    offline: bool,
+    /// Leave out what changes in files
+    #[arg(long)]
+    no_diff: bool,
+}
+
+/// Plans.
+///
+/// # Errors
+/// The settings, the ledger or the repository cannot be read.
+pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    let settings = common.settings()?;
+    let name = settings.host()?;
+    let progress = Arc::new(Progress::default());
+    let looking = Host::look(name.clone(), &settings, Arc::clone(&progress))?;
+    let (mut host, origin) = match &args.dir {
+        Some(dir) => (looking, Origin::Folder(dir.clone())),
+        // While the service runs, it is the one that asks the repository.
+        None if args.offline || looking.is_taken() => (looking, Origin::Mirror),
+        None => (Host::open(name, &settings, progress)?, Origin::Repository),
+    };
+    let believed = match believe(common, &settings, &mut host, origin).await? {
+        Believed::Yes(_) => true,
+        Believed::Stale(_) => false,
+        Believed::No(ended) => return Ok(ended),
+    };
+    let (Some(plan), Some(belief)) = (host.plan(Timestamp::now(), planner::Patience::Now).await, &host.belief) else {
+        anyhow::bail!("there is nothing to plan for: no commit was believed on this host yet");
+    };
+    let differences = if args.no_diff { Vec::new() } else { difference::of_plan(&plan, &belief.desired) };
+    if common.json {
+        println!("{:#}", print::plan_as_json(&plan, &differences));
+    } else {
+        print!("{plan}");
+        print::differences(&differences, common.colour());
+    }
+    let stuck = !plan.conflicts.is_empty() || plan.held.is_some() || !plan.unknown.is_empty();
+    Ok(match (believed, stuck) {
+        (false, _) => Ended::Impossible,
+        (true, true) => Ended::Unconverged,
+        (true, false) => Ended::Well,
+    })
+}

@@ -1,0 +1,31 @@
+//! `mainstay run`: the daemon.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tracing::info;
+
+use super::{Common, Ended, settings_path};
+use crate::daemon;
+use crate::pass::Host;
+use crate::progress::Progress;
+use crate::upstream::Upstream;
+
+/// Follows the repository of the settings and keeps this host at it: polls with jitter and back-off, repairs drift,
+/// publishes a record in git notes. SIGHUP asks the repository at once; SIGTERM ends at the next safe place.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the daemon.
+///
+/// # Errors
+/// The settings or the ledger cannot be used.
+pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
+    let settings = common.settings()?;
+    let name = settings.host()?;
+    let upstream = Upstream::open(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
+    let host = Host::open(name, &settings, Arc::new(Progress::default()))?;
+    info!(host = %host.name, repository = ?settings.repository.as_deref().map(spec::id::shown), branch = settings.branch, "mainstay {} starts", env!("CARGO_PKG_VERSION"));
+    Box::pin(daemon::run(host, upstream, settings)).await?;
+    Ok(Ended::Well)
+}

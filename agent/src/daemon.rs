@@ -1,0 +1,444 @@
+//! When to work: one loop, one closed set of reasons to wake. What is done depends only on what is, never on why we woke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use spec::id::CommitId;
+use spec::plan;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::belief::Refusal;
+use crate::git::{FetchError, PushError};
+use crate::ledger::LedgerError;
+use crate::pass::{Host, Passed};
+use crate::progress::Progress;
+use crate::report::{self, Notice};
+use crate::settings::Settings;
+use crate::source::Schedule;
+use crate::spent::Spent;
+use crate::upstream::{Done, LIMITS, Upstream};
+
+/// The loop turns at least this often, whatever the settings say.
+const ALIVE: Duration = Duration::from_secs(60);
+/// Nothing achieved for this long, beside the longest single wait that the settings allow, means that the agent hangs.
+const HUNG: Duration = Duration::from_secs(600);
+/// The first wait before a failed push is tried again; doubled with each further failure.
+const PUSH_AGAIN: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts to push.
+const PUSH_LATEST: Duration = Duration::from_secs(900);
+
+/// Why the loop turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wake {
+    /// It is time to ask the repository.
+    Poll,
+    /// Somebody asked for it now (SIGHUP).
+    Poke,
+    /// It is time to look at the host.
+    Drift,
+    /// A conversation with the repository ended.
+    Upstream,
+    /// A push is due again.
+    Push,
+    /// Nothing: the watchdog sees that the loop turns.
+    Alive,
+    /// The service manager, or a person, wants the agent to end.
+    Stop,
+}
+
+/// Why a commit is not believed.
+enum Disbelief {
+    /// It could not be read, which says nothing about it.
+    Unreadable(String),
+    /// It has mistakes, or is not for this host.
+    Refused(String),
+}
+
+/// The loop's own state.
+struct Daemon {
+    host: Host,
+    upstream: Upstream,
+    settings: Settings,
+    schedule: Schedule,
+    poll_at: Instant,
+    fetch_began: Instant,
+    look_at: Instant,
+    push_at: Option<Instant>,
+    push_failures: u32,
+    seen_at: Option<Instant>,
+    /// There is a record to write as soon as the mirror is free.
+    note_due: bool,
+    /// The tip that is neither believed nor refused yet.
+    tip: Option<CommitId>,
+    notice: Notice,
+    noted: Notice,
+    /// What the service manager was told last.
+    told: String,
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// The ledger can no longer be written, so nothing may be changed; systemd starts the agent again.
+pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(), LedgerError> {
+    let now = Instant::now();
+    // A refusal does not outlive the agent that spoke it: its version, or its settings, may have been the reason.
+    let notice = Notice { refused: None, ..Notice::read(&settings.state) };
+    let schedule = Schedule { interval: settings.poll, ..Schedule::default() };
+    let progress = Arc::clone(&host.progress);
+    let mut daemon = Daemon {
+        host,
+        upstream,
+        schedule,
+        poll_at: now,
+        fetch_began: now,
+        look_at: now + settings.observe,
+        push_at: Some(now),
+        push_failures: 0,
+        seen_at: None,
+        note_due: false,
+        tip: None,
+        told: String::new(),
+        noted: notice.clone(),
+        notice,
+        settings,
+    };
+    daemon.remember();
+    let longest = HUNG + daemon.settings.job.max(daemon.settings.pull);
+    let watchdog = tokio::spawn(watchdog(Arc::clone(&progress), longest));
+    let ended = daemon.turn(&progress).await;
+    watchdog.abort();
+    tell(&[NotifyState::Stopping]);
+    ended
+}
+
+impl Daemon {
+    /// Believes again what was believed before the agent ended: it is enforced with or without a network.
+    fn remember(&mut self) {
+        let Some(commit) = self.host.ledger.memory.believed.clone() else { return };
+        match self.read(&commit) {
+            Ok(()) => info!(commit = commit.as_str(), "enforcing {}, which was believed before", commit.short()),
+            Err(Disbelief::Unreadable(why) | Disbelief::Refused(why)) => warn!(
+                commit = commit.as_str(),
+                "{} was believed before and cannot be read; waiting for the repository: {why}",
+                commit.short()
+            ),
+        }
+    }
+
+    async fn turn(&mut self, progress: &Arc<Progress>) -> Result<(), LedgerError> {
+        let expect = "signals can be waited for: the runtime has its I/O driver";
+        let mut hangup = signal(SignalKind::hangup()).expect(expect);
+        let mut terminate = signal(SignalKind::terminate()).expect(expect);
+        let mut interrupt = signal(SignalKind::interrupt()).expect(expect);
+        // A pass is not cancelled by a signal: it stops itself at the next safe place.
+        let stopping = Arc::clone(progress);
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            info!("asked to stop");
+            stopping.stop();
+        });
+        // Ready means that the host is being looked after; what a slow service takes to start is no reason to start over.
+        tell(&[NotifyState::Ready]);
+        self.pass(plan::Patience::Wait).await?;
+        loop {
+            progress.mark();
+            if progress.is_stopping() {
+                return self.end().await;
+            }
+            let push_at = self.push_at.unwrap_or_else(far);
+            let busy = self.upstream.is_busy();
+            let mut done = None;
+            let wake = tokio::select! {
+                ended = self.upstream.done() => { done = Some(ended); Wake::Upstream }
+                () = sleep_until(self.look_at) => Wake::Drift,
+                () = sleep_until(self.poll_at), if !busy => Wake::Poll,
+                () = sleep_until(push_at), if !busy => Wake::Push,
+                _ = hangup.recv() => Wake::Poke,
+                () = progress.stopped() => Wake::Stop,
+                () = tokio::time::sleep(ALIVE) => Wake::Alive,
+            };
+            debug!(?wake, "awake");
+            if wake == Wake::Poke {
+                // Somebody asks for it now: what was refused is looked at again, what failed is tried again.
+                self.notice.refused = None;
+                self.pass(plan::Patience::Now).await?;
+            }
+            match wake {
+                Wake::Alive => {}
+                // What is under way, the pass's own push included, may have asked too early: the repository is asked right
+                // after it.
+                Wake::Poke if self.upstream.is_busy() => self.poll_at = Instant::now(),
+                Wake::Poll | Wake::Poke => {
+                    self.fetch_began = Instant::now();
+                    self.upstream.fetch(self.host.commits());
+                }
+                Wake::Push => self.push(),
+                Wake::Drift => self.pass(plan::Patience::Wait).await?,
+                Wake::Upstream => self.hear(done).await?,
+                Wake::Stop => {}
+            }
+        }
+    }
+
+    /// Takes in what the repository said.
+    async fn hear(&mut self, done: Option<Done>) -> Result<(), LedgerError> {
+        if self.note_due {
+            self.note()?;
+        }
+        match done {
+            Some(Done::Fetched(fetched)) => {
+                let wait = self.upstream.source().map(|source| self.schedule.wait(source.health(), fastrand::f64()));
+                let poked = self.poll_at > self.fetch_began;
+                if !poked {
+                    self.poll_at = Instant::now() + wait.unwrap_or(self.schedule.interval);
+                }
+                self.fetched(fetched.map(|fetched| fetched.tip)).await
+            }
+            Some(Done::Pushed(pushed)) => {
+                self.pushed(pushed.map(|_| ()));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<(), LedgerError> {
+        match fetched {
+            Ok(tip) => {
+                if self.notice.unreachable.take().is_some() {
+                    info!("the repository answers again");
+                }
+                let believed = self.host.belief.as_ref().and_then(|belief| belief.commit.as_ref());
+                if believed == Some(&tip) {
+                    self.notice.refused = None;
+                }
+                let refused = self.notice.refused.as_ref().map(|(commit, _)| commit);
+                if believed != Some(&tip) && refused != Some(&tip) || self.tip.is_some() {
+                    self.tip = Some(tip);
+                }
+                if self.tip.is_some() {
+                    self.consider();
+                    return self.pass(plan::Patience::Wait).await;
+                }
+            }
+            Err(FetchError::Cancelled { .. }) => {}
+            Err(error) => {
+                let text = crate::chain(&error);
+                if self.notice.unreachable.as_ref() != Some(&text) {
+                    warn!("the repository could not be asked; what was believed stays enforced: {text}");
+                }
+                self.notice.unreachable = Some(text);
+            }
+        }
+        self.keep_notice();
+        Ok(())
+    }
+
+    /// Believes the tip, or says why not; what was believed stays enforced then.
+    fn consider(&mut self) {
+        let Some(tip) = self.tip.take() else { return };
+        match self.read(&tip) {
+            Ok(()) => {
+                let subject = self.upstream.subject(&tip);
+                info!(commit = tip.as_str(), "believed {} {subject}", tip.short());
+                self.notice.refused = None;
+            }
+            Err(Disbelief::Unreadable(why)) => {
+                warn!(commit = tip.as_str(), "{} cannot be read at the moment; it is tried again: {why}", tip.short());
+                self.tip = Some(tip);
+            }
+            Err(Disbelief::Refused(why)) => {
+                error!(commit = tip.as_str(), "refused {}; the last good state stays enforced: {why}", tip.short());
+                self.notice.refused = Some((tip, why));
+            }
+        }
+        self.keep_notice();
+    }
+
+    fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
+        let Some(source) = self.upstream.source() else {
+            return Err(Disbelief::Unreadable("the mirror is busy".to_owned()));
+        };
+        let tree = source.mirror().tree(commit, &LIMITS);
+        let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
+        match self.host.believe(&tree, Some(commit.clone())) {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| warn!(commit = commit.as_str(), "{warning}"));
+                Ok(())
+            }
+            Err(refusal @ Refusal::Mistakes(_)) => {
+                Err(Disbelief::Refused(format!("{refusal}; `mainstay check` shows them all")))
+            }
+            Err(refusal) => Err(Disbelief::Refused(refusal.to_string())),
+        }
+    }
+
+    /// One pass, and what it means for the records.
+    async fn pass(&mut self, patience: plan::Patience) -> Result<(), LedgerError> {
+        let (now, spent) = (Timestamp::now(), Spent::begin());
+        let passed = match self.host.prepare(now, patience).await {
+            Some(plan) => {
+                // A change takes a while; peers and people see that it is under way.
+                if !plan.steps.is_empty() {
+                    self.note()?;
+                    self.push();
+                }
+                self.host.carry_out(plan).await?
+            }
+            None => None,
+        };
+        self.look_at = Instant::now() + self.settings.observe;
+        let Some(passed) = passed else {
+            self.status("waiting for a commit to believe");
+            return Ok(());
+        };
+        self.note()?;
+        self.status(&self.describe(&passed));
+        let steps = passed.plan.steps.len();
+        debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");
+        Ok(())
+    }
+
+    /// Writes the record when it says something new, and lets it be pushed. While a conversation with the repository
+    /// holds the mirror, the record waits for its end.
+    fn note(&mut self) -> Result<(), LedgerError> {
+        self.note_due = self.upstream.is_busy();
+        if self.note_due {
+            return Ok(());
+        }
+        let Some(belief) = &self.host.belief else { return Ok(()) };
+        let memory = &self.host.ledger.memory;
+        let Some(record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
+        if !self.upstream.is_news(&record) {
+            return Ok(());
+        }
+        // The number is used up before the record exists: none is ever used twice.
+        self.host.ledger.memory.counter = record.counter;
+        self.host.ledger.save()?;
+        match self.upstream.note(&record) {
+            Ok(()) => {
+                self.push_at = Some(Instant::now());
+                self.push_failures = 0;
+            }
+            Err(error) => warn!("failed to write the record: {}", crate::chain(&error)),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self) {
+        if self.upstream.is_busy() {
+            return;
+        }
+        self.push_at = None;
+        if !self.settings.report.push {
+            return;
+        }
+        let due = self.seen_at.is_none_or(|at| at.elapsed() >= self.settings.report.heartbeat);
+        let believed = self.host.ledger.memory.believed.clone();
+        let seen = believed.filter(|_| due).map(|commit| (Timestamp::now(), commit));
+        if seen.is_some() {
+            self.seen_at = Some(Instant::now());
+        }
+        let name = self.host.name.clone();
+        self.upstream.push(&name, seen);
+    }
+
+    fn pushed(&mut self, pushed: Result<(), PushError>) {
+        match pushed {
+            Ok(()) => {
+                self.push_failures = 0;
+                // A record that was written while this push was under way is due at once.
+                let next = Instant::now() + self.settings.report.heartbeat;
+                self.push_at = Some(self.push_at.map_or(next, |at| at.min(next)));
+                self.notice.unreported = None;
+            }
+            Err(error) => {
+                let text = crate::chain(&error);
+                if self.notice.unreported.as_ref() != Some(&text) {
+                    warn!("the record could not be pushed; it is kept and pushed later: {text}");
+                }
+                self.notice.unreported = Some(text);
+                self.seen_at = None;
+                self.push_failures = self.push_failures.saturating_add(1);
+                let doubled = PUSH_AGAIN.saturating_mul(1 << self.push_failures.min(10)).min(PUSH_LATEST);
+                self.push_at = Some(Instant::now() + doubled.mul_f64(0.5 + fastrand::f64() / 2.0));
+            }
+        }
+        self.keep_notice();
+    }
+
+    fn keep_notice(&mut self) {
+        if self.notice != self.noted {
+            if let Err(error) = self.notice.write(&self.settings.state) {
+                warn!(%error, "failed to write the notice for `mainstay status`");
+            }
+            self.noted = self.notice.clone();
+        }
+    }
+
+    fn describe(&self, passed: &Passed) -> String {
+        let commit = self.host.belief.as_ref().and_then(|belief| belief.commit.as_ref());
+        let commit = commit.map_or("a local folder", CommitId::short);
+        let apps = self.host.ledger.memory.apps.values();
+        let failed = apps.clone().filter(|app| app.failure.is_some()).count();
+        match (passed.is_converged(), failed) {
+            (true, _) => format!("converged on {commit}: {} applications", apps.len()),
+            (false, 0) => format!("on {commit}, not converged: see `mainstay status`"),
+            (false, failed) => {
+                format!("on {commit}, {failed} of {} applications failed: see `mainstay status`", apps.len())
+            }
+        }
+    }
+
+    /// Tells the service manager, and with it `systemctl status`, when there is something new to tell.
+    fn status(&mut self, text: &str) {
+        let text = match &self.notice.refused {
+            Some((commit, _)) => format!("{text}; {} is refused", commit.short()),
+            None => text.to_owned(),
+        };
+        if text != self.told {
+            tell(&[NotifyState::Status(&text)]);
+            self.told = text;
+        }
+    }
+
+    /// Ends: what is under way is cancelled, what is owed is in the ledger.
+    async fn end(&mut self) -> Result<(), LedgerError> {
+        self.upstream.cancel();
+        if self.upstream.is_busy() && tokio::time::timeout(Duration::from_secs(5), self.upstream.done()).await.is_err()
+        {
+            warn!("a conversation with the repository did not end in time");
+        }
+        self.host.ledger.save()
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(86_400)
+}
+
+/// Tells the service manager; where there is none, nothing happens.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager could not be told");
+    }
+}
+
+/// Answers systemd's watchdog for as long as the agent gets on.
+async fn watchdog(progress: Arc<Progress>, longest: Duration) {
+    let Some(interval) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(interval / 3);
+    loop {
+        tick.tick().await;
+        if progress.idle_for() < longest {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            error!(idle = ?progress.idle_for(), "nothing was achieved for too long; the watchdog is not answered any more");
+        }
+    }
+}

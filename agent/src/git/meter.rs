@@ -1,0 +1,163 @@
+//! Watches gix take a pack in: objects and unpacked bytes are counted, and the work is stopped when they are too many.
+//!
+//! gix reports what it does as progress, meant for a person; the counters are the same. The bytes on the wire are capped
+//! elsewhere, but a pack of a few kilobytes can unpack to terabytes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gix::odb::pack::index::write::ProgressId;
+use gix::progress::{Id, MessageLevel, Step, StepShared, Unit};
+use spec::id::shown;
+
+use super::error::Cap;
+use super::remote::Remote;
+
+/// How much of what a server says about its failure is kept, in characters.
+const MAX_SAID: usize = 500;
+
+/// How often the counters are looked at.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Why the work was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    Cancelled,
+    Late,
+    TooMuch(Cap),
+}
+
+/// What was counted so far, and the flag that stops the work.
+#[derive(Clone, Debug)]
+pub(super) struct Meter {
+    stop: Arc<AtomicBool>,
+    why: Arc<Mutex<Option<Stopped>>>,
+    said: Arc<Mutex<Option<String>>>,
+    unpacked: StepShared,
+    max_objects: usize,
+    max_unpacked: usize,
+}
+
+impl Meter {
+    /// Makes a meter with nothing counted, for what `remote` may send.
+    pub(super) fn new(remote: &Remote) -> Meter {
+        Meter {
+            stop: Arc::default(),
+            why: Arc::default(),
+            said: Arc::default(),
+            unpacked: Arc::default(),
+            max_objects: remote.max_objects,
+            max_unpacked: remote.max_unpacked,
+        }
+    }
+
+    /// Runs `work`, which has to look at the flag, and stops it when it is cancelled, late or too much: indexing a pack
+    /// computes for long without touching the wire.
+    pub(super) fn watch<T>(&self, cancel: &AtomicBool, ends: Instant, work: impl FnOnce(&AtomicBool) -> T) -> T {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    if cancel.load(Ordering::Relaxed) {
+                        self.stop(Stopped::Cancelled);
+                    } else if Instant::now() >= ends {
+                        self.stop(Stopped::Late);
+                    } else if self.unpacked.load(Ordering::Relaxed) > self.max_unpacked {
+                        self.stop(Stopped::TooMuch(Cap::Unpacked(self.max_unpacked)));
+                    }
+                    std::thread::park_timeout(SLICE);
+                }
+            });
+            let result = work(&self.stop);
+            done.store(true, Ordering::Release);
+            watcher.thread().unpark();
+            result
+        })
+    }
+
+    fn stop(&self, why: Stopped) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns why the work was stopped, if it was.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what the server said beside the pack about why it gives up.
+    pub(super) fn said(&self) -> Option<String> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the progress to be given to gix.
+    pub(super) fn progress(&self) -> Gauge {
+        Gauge { meter: self.clone(), id: gix::progress::UNKNOWN, count: Arc::default() }
+    }
+}
+
+/// One of gix's counters.
+pub(super) struct Gauge {
+    meter: Meter,
+    id: Id,
+    count: StepShared,
+}
+
+impl gix::Count for Gauge {
+    fn set(&self, step: Step) {
+        self.count.store(step, Ordering::Relaxed);
+    }
+
+    fn step(&self) -> Step {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn inc_by(&self, step: Step) {
+        self.count.fetch_add(step, Ordering::Relaxed);
+    }
+
+    fn counter(&self) -> StepShared {
+        Arc::clone(&self.count)
+    }
+}
+
+impl gix::Progress for Gauge {
+    fn init(&mut self, max: Option<Step>, _unit: Option<Unit>) {
+        let declared = max.unwrap_or_default();
+        if self.id == Id::from(ProgressId::IndexObjects) && declared > self.meter.max_objects {
+            self.meter.stop(Stopped::TooMuch(Cap::Objects(self.meter.max_objects)));
+        }
+    }
+
+    fn set_name(&mut self, _name: String) {}
+
+    fn name(&self) -> Option<String> {
+        None
+    }
+
+    fn id(&self) -> Id {
+        self.id
+    }
+
+    fn message(&self, level: MessageLevel, message: String) {
+        if level == MessageLevel::Failure && self.id == Id::from(gix::protocol::fetch::ProgressId::RemoteProgress) {
+            let message = shown(message.trim()).chars().take(MAX_SAID).collect();
+            self.meter.said.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+        }
+    }
+}
+
+impl gix::NestedProgress for Gauge {
+    type SubProgress = Gauge;
+
+    fn add_child(&mut self, name: impl Into<String>) -> Gauge {
+        self.add_child_with_id(name, gix::progress::UNKNOWN)
+    }
+
+    fn add_child_with_id(&mut self, _name: impl Into<String>, id: Id) -> Gauge {
+        let unpacking = [ProgressId::DecompressedBytes, ProgressId::DecodedBytes].map(Id::from);
+        let shared = unpacking.contains(&id).then(|| Arc::clone(&self.meter.unpacked));
+        Gauge { meter: self.meter.clone(), id, count: shared.unwrap_or_default() }
+    }
+}

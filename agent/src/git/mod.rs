@@ -1,0 +1,32 @@
+//! The git client: a bare mirror of the desired state, and this host's notes on it.
+//!
+//! Everything here speaks git's protocol in-process; `ssh` is a byte pipe, and the `git` program is needed only for
+//! `file://` remotes and for [`Mirror::tidy`]. Nothing here checks files out, runs hooks or filters, follows submodules
+//! or judges what a commit says. All calls block, and all of them are bounded by [`Deadlines`] and by a cancel flag.
+//!
+//! The modules below are in the order of dependency: each names only those above it.
+
+mod remote;
+mod error;
+mod command;
+mod opening;
+mod wire;
+mod http;
+mod connect;
+mod mirror;
+mod tree;
+mod meter;
+mod fetch;
+mod notes;
+mod pack;
+mod push;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Cap, Deadline, FetchError, GitError, PushError};
+pub use fetch::Fetched;
+pub use mirror::{Mirror, Tidied};
+pub use push::{Pushed, Seen};
+pub use remote::{BranchName, Deadlines, Files, Remote, Ssh, Url, UrlError};
+pub use tree::{Limits, Summary};

@@ -1,0 +1,182 @@
+//! Notes and heartbeats, as git and other hosts see them.
+
+use super::*;
+
+#[test]
+fn git_reads_the_notes_that_we_write() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let (attic, barn) = (host("attic"), host("barn"));
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &daemon.remote()).tip;
+    let second = fixture.commit("second", &[("a", "1")]);
+    fetch(&mut mirror, &daemon.remote());
+    assert!(mirror.write_note(&attic, &first, "applying\n{}\n", at(1)).expect("written"));
+    assert!(mirror.write_note(&attic, &first, "converged: 3 of 3\n{}\n", at(2)).expect("written"));
+    assert!(!mirror.write_note(&attic, &first, "converged: 3 of 3\n{}\n", at(3)).expect("written"));
+    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(
+        mirror.push_note(&remote("git://127.0.0.1:1/served.git"), &barn, &quick(), &NO).expect("no network"),
+        Pushed::Nothing
+    );
+    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("no network"), Pushed::Nothing);
+    assert!(mirror.write_note(&attic, &second, "waiting\n", at(4)).expect("written"));
+    assert!(mirror.write_note(&barn, &second, "baking\n", at(4)).expect("written"));
+    for host in [&attic, &barn] {
+        assert_eq!(mirror.push_note(&fixture.remote(), host, &quick(), &NO).expect("pushed"), Pushed::Done);
+    }
+
+    let served = fixture.served();
+    assert_eq!(git(&served, &["notes", "--ref=mainstay/attic", "show", first.as_str()]), "converged: 3 of 3\n{}");
+    let log = git(&served, &["log", "--format=%s %N", "--notes=mainstay/*", "main"]);
+    assert_eq!(
+        log.split_whitespace().collect::<Vec<_>>().join(" "),
+        "second waiting baking first converged: 3 of 3 {}"
+    );
+    let history = git(&served, &["log", "--format=%an <%ae> %at %s", "refs/notes/mainstay/attic"]);
+    expect_test::expect![[r#"
+        attic <mainstay@attic> 1790000004 mainstay: waiting
+        attic <mainstay@attic> 1790000002 mainstay: converged: 3 of 3
+        attic <mainstay@attic> 1790000001 mainstay: applying"#]]
+    .assert_eq(&history);
+    git(&served, &["fsck", "--strict"]);
+
+    // Another host reads them, and never mixes them up with its own.
+    let mut other = Mirror::open(&fixture.path().join("state/other")).expect("a mirror");
+    fetch(&mut other, &daemon.remote());
+    assert!(other.fetch_notes(&daemon.remote(), &quick(), &NO).expect("fetched"));
+    assert!(!other.fetch_notes(&daemon.remote(), &quick(), &NO).expect("fetched"));
+    assert_eq!(other.note_hosts(), [attic.clone(), barn.clone()]);
+    assert_eq!(other.read_note(&barn, &second).as_deref(), Some("baking\n"));
+    assert_eq!(other.read_note(&barn, &first), None);
+    assert_eq!(other.noted(&attic).len(), 2);
+}
+
+#[test]
+fn hosts_do_not_race() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let tip = fixture.main();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (fixture, daemon, tip) = (&fixture, &daemon, &tip);
+            scope.spawn(move || {
+                let name = host(&format!("host-{number}"));
+                let mut mirror = Mirror::open(&fixture.path().join(format!("state/{number}"))).expect("a mirror");
+                fetch(&mut mirror, &daemon.remote());
+                for round in 0..3 {
+                    mirror.write_note(&name, tip, &format!("round {round}\n"), at(round)).expect("written");
+                    let pushed = mirror.push_note(&daemon.remote(), &name, &quick(), &NO).expect("pushed");
+                    assert_eq!(pushed, Pushed::Done);
+                    mirror
+                        .push_seen(&daemon.remote(), &name, Seen { at: at(round), believed: tip }, &quick(), &NO)
+                        .expect("pushed");
+                }
+            });
+        }
+    });
+    let refs =
+        git(&fixture.served(), &["for-each-ref", "--format=%(refname)", "refs/notes/mainstay", "refs/mainstay/seen"]);
+    assert_eq!(refs.lines().count(), 16);
+    for number in 0..8 {
+        let reference = format!("--ref=mainstay/host-{number}");
+        assert_eq!(git(&fixture.served(), &["notes", &reference, "show", tip.as_str()]), "round 2");
+    }
+    let seen = git(&fixture.served(), &["log", "--format=%an %s", "refs/mainstay/seen/host-1"]);
+    assert_eq!(seen, format!("host-1 mainstay: host-1 seen at {}, at {tip}", at(2)));
+}
+
+#[test]
+fn a_lost_mirror_continues_the_notes_of_the_remote() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let attic = host("attic");
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &daemon.remote()).tip;
+    mirror.write_note(&attic, &first, "converged\n", at(1)).expect("written");
+    mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed");
+    drop(mirror);
+    fs::remove_dir_all(fixture.mirror_dir()).expect("lost");
+
+    let second = fixture.commit("second", &[("a", "1")]);
+    let mut mirror = fixture.mirror();
+    fetch(&mut mirror, &daemon.remote());
+    mirror.write_note(&attic, &second, "applying\n", at(9)).expect("written");
+    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    let history = git(&fixture.served(), &["log", "--format=%at %s", "refs/notes/mainstay/attic"]);
+    assert_eq!(history, "1790000009 mainstay: applying\n1790000001 mainstay: converged");
+    for (commit, text) in [(&first, "converged"), (&second, "applying")] {
+        assert_eq!(git(&fixture.served(), &["notes", "--ref=mainstay/attic", "show", commit.as_str()]), text);
+        assert_eq!(mirror.read_note(&attic, commit), Some(format!("{text}\n")));
+    }
+
+    // The same notes once more, from yet another empty mirror: nothing is added to the history.
+    let mut again = Mirror::open(&fixture.path().join("state/again")).expect("a mirror");
+    fetch(&mut again, &daemon.remote());
+    again.write_note(&attic, &second, "applying\n", at(10)).expect("written");
+    assert_eq!(again.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(git(&fixture.served(), &["rev-list", "--count", "refs/notes/mainstay/attic"]), "2");
+}
+
+#[test]
+fn a_refused_push_is_denied_and_the_note_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let fixture = Fixture::new();
+    let hook = fixture.served().join("hooks/pre-receive");
+    fs::create_dir_all(hook.parent().expect("a folder")).expect("created");
+    fs::write(&hook, "#!/bin/sh\nexit 1\n").expect("written");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("executable");
+    let daemon = fixture.daemon();
+    let attic = host("attic");
+    let mut mirror = fixture.mirror();
+    let tip = fetch(&mut mirror, &daemon.remote()).tip;
+    mirror.write_note(&attic, &tip, "converged\n", at(1)).expect("written");
+    for remote in [daemon.remote(), fixture.remote()] {
+        let error = mirror.push_note(&remote, &attic, &quick(), &NO).expect_err("refused");
+        assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
+    }
+    let hidden = remote(&format!("git://127.0.0.1:{}/other.git", daemon.port));
+    let error = mirror.push_note(&hidden, &attic, &quick(), &NO).expect_err("refused");
+    assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
+    drop(daemon);
+    fs::remove_file(hook).expect("removed");
+    assert_eq!(mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+}
+
+#[test]
+fn a_push_that_lost_the_race_is_retried_later() {
+    let fixture = Fixture::new();
+    let attic = host("attic");
+    let mut mirror = fixture.mirror();
+    let tip = fetch(&mut mirror, &fixture.remote()).tip;
+    mirror.write_note(&attic, &tip, "converged\n", at(1)).expect("written");
+    let lock = fixture.served().join("refs/notes/mainstay");
+    fs::create_dir_all(&lock).expect("created");
+    fs::write(lock.join("attic.lock"), "").expect("locked");
+    let error = mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect_err("locked");
+    assert!(matches!(error, PushError::Retryable { .. }), "{error:?}");
+    fs::remove_file(lock.join("attic.lock")).expect("unlocked");
+    assert_eq!(mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+}
+
+#[test]
+fn hostile_notes_of_others_are_skipped() {
+    let fixture = Fixture::new();
+    let served = fixture.served();
+    let tip = fixture.main();
+    let output = try_git(&served, &["hash-object", "-w", "--stdin"], &vec![b'x'; 1 << 20]);
+    let huge = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    git(&served, &["notes", "--ref=mainstay/huge", "add", "-C", &huge, tip.as_str()]);
+    git(&served, &["update-ref", "refs/notes/mainstay/blob", &huge]);
+    git(&served, &["update-ref", "refs/notes/mainstay/code", tip.as_str()]);
+    git(&served, &["update-ref", "refs/notes/mainstay/NOT_A_HOST", tip.as_str()]);
+    git(&served, &["notes", "--ref=mainstay/good", "add", "-m", "fine", tip.as_str()]);
+    let mut mirror = fixture.mirror();
+    fetch(&mut mirror, &fixture.remote());
+    assert!(mirror.fetch_notes(&fixture.remote(), &quick(), &NO).expect("fetched"));
+    assert_eq!(mirror.note_hosts(), ["blob", "code", "good", "huge"].map(host));
+    for name in ["blob", "code", "huge"] {
+        assert_eq!(mirror.read_note(&host(name), &tip), None, "{name}");
+    }
+    assert_eq!(mirror.read_note(&host("good"), &tip).as_deref(), Some("fine\n"));
+}

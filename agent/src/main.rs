@@ -1,0 +1,43 @@
+//! The `mainstay` program: logging, the runtime, and the exit code.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use mainstay::cli::{Cli, Ended};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.log_level());
+    match Box::pin(cli.run()).await {
+        Ok(ended) => ended.into(),
+        Err(error) => {
+            let mut chain = error.chain().map(ToString::to_string);
+            eprintln!("mainstay: {}", chain.next().unwrap_or_default());
+            for cause in chain {
+                eprintln!("  because {cause}");
+            }
+            Ended::Impossible.into()
+        }
+    }
+}
+
+/// Logs to the journal with fields when systemd listens there, to standard error otherwise.
+fn log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    if std::env::var_os("JOURNAL_STREAM").is_some()
+        && !std::io::stderr().is_terminal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        registry.with(journal.with_syslog_identifier("mainstay".to_owned())).init();
+        return;
+    }
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    registry.with(lines.with_target(false).without_time()).init();
+}

@@ -1,0 +1,292 @@
+//! Looks at the host: everything that is wanted and everything that is owned, with as few questions as possible.
+//!
+//! An unchanged host costs one stat per managed file, one ListUnitsByNames and one container list. What takes more
+//! (enablement of the host's own units, texts, invocations) is asked only where the planner needs it, or kept until the
+//! file it came from changes. No judgement here about what should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use spec::desired::{Desired, DesiredUnit, UnitOrigin};
+use spec::id::{ContainerName, HostPath, ResourceId, UnitName};
+use spec::inputs;
+use spec::memory::Memory;
+use spec::observed::{ContainerState, FileState, LoadState, Observed, Reach, UnitState};
+use spec::plan;
+
+use crate::disk::{Beside, Disk};
+use crate::engine::{self, Engine};
+use crate::systemd::{self, Systemd};
+
+/// For how long the text of a unit that the host provides is taken as read.
+const HOST_TEXT_AGE: Duration = Duration::from_secs(300);
+
+/// Everything an agent can look at and change.
+pub struct Providers {
+    /// Files.
+    pub disk: Disk,
+    /// Units.
+    pub systemd: Systemd,
+    /// Containers.
+    pub engine: Engine,
+    /// Texts of the host's own units, with when they were read.
+    texts: BTreeMap<UnitName, (Instant, String)>,
+    /// Units whose text systemd is known to have read, with what the file looked like then.
+    loaded: BTreeMap<UnitName, FileState>,
+}
+
+impl Providers {
+    /// Puts the three together.
+    pub fn new(disk: Disk, systemd: Systemd, engine: Engine) -> Providers {
+        Providers { disk, systemd, engine, texts: BTreeMap::new(), loaded: BTreeMap::new() }
+    }
+
+    /// Forgets what was remembered of systemd, after changing it.
+    pub fn forget_units(&mut self) {
+        self.texts.clear();
+        self.loaded.clear();
+    }
+}
+
+/// Looks at everything that is wanted or owned. systemd and the engine are asked first, and think while the files are
+/// looked at.
+pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memory) -> Observed {
+    let mut observed = Observed::default();
+    let names = names(desired, memory);
+    let Providers { disk, systemd, engine, .. } = &mut *providers;
+    let listing = async {
+        let asks = !names.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.unit().is_some());
+        if asks { systemd.units(&names).await.map(Some) } else { Ok(None) }
+    };
+    let containing = async {
+        let owned = memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_)));
+        if owned || desired.containers().next().is_some() { engine.containers().await.map(Some) } else { Ok(None) }
+    };
+    let looking = async {
+        // The questions are on their way when the connections had their turn.
+        tokio::task::yield_now().await;
+        files(disk, desired, memory, &mut observed);
+        accounts(desired, &mut observed);
+    };
+    let (listed, contained, ()) = tokio::join!(listing, containing, looking);
+    observed.units = match units(providers, desired, &names, listed, &observed).await {
+        Ok(units) => units,
+        Err(error) => Reach::Unreachable(crate::chain(&error)),
+    };
+    if let Err(error) = doubts(providers, desired, memory, &mut observed).await {
+        observed.units = Reach::Unreachable(crate::chain(&error));
+    }
+    if let Err(error) = containers(&providers.engine, desired, contained, &mut observed).await {
+        observed.containers = Reach::Unreachable(crate::chain(&error));
+    }
+    observed
+}
+
+fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
+    let owned = memory.owned.keys().filter_map(|id| match id {
+        ResourceId::File(path) => Some(path),
+        ResourceId::Unit(_) | ResourceId::Container(_) => None,
+    });
+    let paths: BTreeSet<&HostPath> = desired.files().map(|(_, path, _)| path).chain(owned).collect();
+    disk.keep_only(&paths);
+    let mut beside = Beside::default();
+    for path in paths {
+        observed.files.insert(path.clone(), disk.look_beside(path, &mut beside));
+    }
+}
+
+/// Resolves the users and groups that files want; root and numbers need no look.
+fn accounts(desired: &Desired, observed: &mut Observed) {
+    for (_, _, file) in desired.files() {
+        if !observed.users.contains_key(&file.owner) {
+            let id = match file.owner.as_str() {
+                "root" => Some(0),
+                name => uzers::get_user_by_name(name).map(|user| user.uid()),
+            };
+            observed.users.insert(file.owner.clone(), id);
+        }
+        if !observed.groups.contains_key(&file.group) {
+            let id = match file.group.as_str() {
+                "root" => Some(0),
+                name => uzers::get_group_by_name(name).map(|group| group.gid()),
+            };
+            observed.groups.insert(file.group.clone(), id);
+        }
+    }
+}
+
+/// Names every unit that is wanted, remembered, or about to lose its text.
+fn names(desired: &Desired, memory: &Memory) -> Vec<UnitName> {
+    let wanted = desired.units().map(|(_, name, _)| name.clone());
+    let remembered = memory.units.keys().cloned();
+    let owned = memory.owned.keys().filter_map(|id| match id {
+        ResourceId::File(path) => path.unit(),
+        ResourceId::Unit(_) | ResourceId::Container(_) => None,
+    });
+    let all: BTreeSet<UnitName> = wanted.chain(remembered).chain(owned).filter(|unit| !unit.is_template()).collect();
+    all.into_iter().collect()
+}
+
+/// Completes what systemd lists by what it says only when asked for more.
+async fn units(
+    providers: &mut Providers,
+    desired: &Desired,
+    names: &[UnitName],
+    listed: Result<Option<BTreeMap<UnitName, UnitState>>, systemd::Error>,
+    observed: &Observed,
+) -> Result<Reach<BTreeMap<UnitName, UnitState>>, systemd::Error> {
+    let Some(mut states) = listed? else { return Ok(Reach::NotAsked) };
+    for name in names {
+        states.entry(name.clone()).or_insert_with(UnitState::not_found);
+    }
+    reloads(providers, &mut states, observed).await?;
+    enablement(providers, desired, &mut states).await?;
+    texts(providers, desired, &mut states).await?;
+    Ok(Reach::Seen(states))
+}
+
+/// Asks whether systemd has read the texts, of those whose file is not known to have been read as it is.
+async fn reloads(
+    providers: &mut Providers,
+    states: &mut BTreeMap<UnitName, UnitState>,
+    observed: &Observed,
+) -> Result<(), systemd::Error> {
+    let unsure: Vec<UnitName> = states
+        .iter()
+        .filter(|(name, state)| {
+            let file = observed.files.get(&name.template().unwrap_or_else(|| (*name).clone()).path());
+            state.load != LoadState::NotFound && file.is_some() && providers.loaded.get(*name) != file
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if unsure.is_empty() {
+        return Ok(());
+    }
+    let stale = providers.systemd.need_reload(&unsure).await?;
+    for name in unsure {
+        let text = name.template().unwrap_or_else(|| name.clone()).path();
+        match states.get_mut(&name) {
+            Some(state) if stale.contains(&name) => state.need_reload = true,
+            _ => {
+                if let Some(file) = observed.files.get(&text) {
+                    providers.loaded.insert(name, file.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills in enablement: by looking for the links where the text says which they are, else by asking systemd.
+async fn enablement(
+    providers: &mut Providers,
+    desired: &Desired,
+    states: &mut BTreeMap<UnitName, UnitState>,
+) -> Result<(), systemd::Error> {
+    let mut ask = Vec::new();
+    let mut beside = Beside::default();
+    let wanted: BTreeMap<&UnitName, &DesiredUnit> = desired.units().map(|(_, name, unit)| (name, unit)).collect();
+    for (name, state) in states.iter_mut() {
+        let links = match wanted.get(name).map(|unit| (unit.enabled, &unit.origin)) {
+            Some((None, _)) => continue,
+            Some((Some(_), UnitOrigin::Application { text, .. })) => inputs::install_links(name, text),
+            Some((Some(_), UnitOrigin::Host)) | None => None,
+        };
+        match links {
+            Some(links) => state.enabled = Some(links.iter().all(|link| Disk::exists(link, &mut beside))),
+            None if state.load == LoadState::NotFound => state.enabled = Some(false),
+            None => ask.push(name.clone()),
+        }
+    }
+    if !ask.is_empty() {
+        for (name, enabled) in providers.systemd.enablement(&ask).await? {
+            if let Some(state) = states.get_mut(&name) {
+                state.enabled = enabled;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills in the texts of units that the host provides: they may name managed files.
+async fn texts(
+    providers: &mut Providers,
+    desired: &Desired,
+    states: &mut BTreeMap<UnitName, UnitState>,
+) -> Result<(), systemd::Error> {
+    let wanted: BTreeSet<&UnitName> =
+        desired.units().filter(|(_, _, unit)| unit.origin == UnitOrigin::Host).map(|(_, name, _)| name).collect();
+    providers.texts.retain(|name, (read, _)| wanted.contains(name) && read.elapsed() < HOST_TEXT_AGE);
+    let missing: Vec<UnitName> = wanted
+        .iter()
+        .filter(|name| !providers.texts.contains_key(**name))
+        .filter(|name| states.get(**name).is_some_and(|state| state.load == LoadState::Loaded))
+        .map(|name| (*name).clone())
+        .collect();
+    if !missing.is_empty() {
+        let read = providers.systemd.texts(&missing).await?;
+        providers.texts.extend(read.into_iter().map(|(name, text)| (name, (Instant::now(), text))));
+    }
+    for (name, (_, text)) in &providers.texts {
+        if let Some(state) = states.get_mut(name) {
+            state.text = Some(text.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Asks for the current run of the units that the planner is in doubt about.
+async fn doubts(
+    providers: &mut Providers,
+    desired: &Desired,
+    memory: &Memory,
+    observed: &mut Observed,
+) -> Result<(), systemd::Error> {
+    if observed.units.seen().is_none() {
+        return Ok(());
+    }
+    let doubtful: Vec<UnitName> = plan::units_in_doubt(desired, observed, memory).into_iter().collect();
+    if doubtful.is_empty() {
+        return Ok(());
+    }
+    let runs = providers.systemd.runs(&doubtful).await?;
+    if let Reach::Seen(units) = &mut observed.units {
+        for (name, (invocation, since)) in runs {
+            if let Some(state) = units.get_mut(&name) {
+                state.invocation = Some(invocation);
+                state.since = since;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Completes what the engine lists.
+async fn containers(
+    engine: &Engine,
+    desired: &Desired,
+    listed: Result<Option<BTreeMap<ContainerName, ContainerState>>, engine::Error>,
+    observed: &mut Observed,
+) -> Result<(), engine::Error> {
+    let Some(mut seen) = listed? else { return Ok(()) };
+    let images: BTreeSet<&str> = desired
+        .containers()
+        .filter(|(_, name, wanted)| {
+            let mark = seen.get(*name).and_then(|state| state.mark.as_ref());
+            mark.is_none_or(|mark| mark.digest != wanted.digest)
+        })
+        .map(|(_, _, wanted)| wanted.image.as_str())
+        .collect();
+    for image in images {
+        if engine.has_image(image).await? {
+            observed.images.insert(image.to_owned());
+        }
+    }
+    for name in plan::containers_in_doubt(desired, observed) {
+        if let Some(state) = seen.get_mut(&name) {
+            state.started = engine.inspect_run(&state.id).await?.started;
+        }
+    }
+    observed.containers = Reach::Seen(seen);
+    Ok(())
+}

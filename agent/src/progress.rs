@@ -1,0 +1,67 @@
+//! Tells the watchdog that the agent gets on, and the agent that it should stop.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// How long what is under way may still take once the agent is asked to stop. Most starts are done by then, and it is far
+/// below the patience of whoever asked.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One for the whole process; shared by the loop, the pass and the watchdog.
+pub struct Progress {
+    began: Instant,
+    /// Milliseconds since `began` at which something was last achieved.
+    marked: AtomicU64,
+    stopping: AtomicBool,
+    stop: Notify,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            began: Instant::now(),
+            marked: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+        }
+    }
+}
+
+impl Progress {
+    /// Notes that something was achieved: a step, an answer, a turn of the loop.
+    pub fn mark(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.marked.store(now, Ordering::Relaxed);
+    }
+
+    /// Returns how long ago something was last achieved.
+    pub fn idle_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.marked.load(Ordering::Relaxed)))
+    }
+
+    /// Asks the agent to stop at the next safe place.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.notify_one();
+    }
+
+    /// Waits until the agent is asked to stop.
+    pub async fn stopped(&self) {
+        if !self.is_stopping() {
+            self.stop.notified().await;
+        }
+    }
+
+    /// Waits until the agent was asked to stop and what is under way has had its time to end.
+    pub async fn overdue(&self) {
+        self.stopped().await;
+        tokio::time::sleep(GRACE).await;
+    }
+
+    /// Says whether the agent was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,201 @@
+//! The repository as the daemon and `once` use it: fetched and pushed on a thread of its own, one call at a time, while
+//! the loop goes on; read in place in between.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use spec::id::{CommitId, HostName};
+use spec::record::Record;
+use tokio::task::JoinHandle;
+
+use crate::git::{
+    BranchName, Deadlines, FetchError, Fetched, Files, GitError, Limits, Mirror, PushError, Pushed, Remote, Seen, Url,
+    UrlError,
+};
+use crate::settings::Settings;
+use crate::source::Source;
+use crate::spent::Spent;
+
+/// What of a tree is read: more than any configuration repository needs, less than would hurt a host.
+pub const LIMITS: Limits = Limits { max_blob: 16 << 20, max_entries: 50_000, max_total: 256 << 20 };
+
+/// How long tidying the mirror may take.
+const TIDY: Duration = Duration::from_secs(120);
+/// The mirror's name in the state folder.
+const MIRROR: &str = "mirror.git";
+
+/// Why the repository cannot be followed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// There is none.
+    #[error("no repository is set: write `repository: URL` into {}", crate::settings::DEFAULT_PATH)]
+    Unset,
+    /// Its address or branch is not usable.
+    #[error("the settings name a repository that cannot be followed: {0}")]
+    Address(#[from] UrlError),
+    /// The mirror cannot be opened.
+    #[error("failed to open the mirror of the repository")]
+    Mirror(#[from] GitError),
+}
+
+/// What came of a conversation with the remote.
+pub enum Done {
+    /// A fetch.
+    Fetched(Result<Fetched, FetchError>),
+    /// A push of this host's notes, and of its heartbeat where one was due.
+    Pushed(Result<Pushed, PushError>),
+}
+
+/// The repository and whatever is under way with it.
+pub struct Upstream {
+    at_rest: Option<Source>,
+    under_way: Option<JoinHandle<(Source, Done)>>,
+    reports: Remote,
+    deadlines: Deadlines,
+    cancel: Arc<AtomicBool>,
+    /// What the note on the believed commit is known to say: looked up once, not with every pass.
+    noted: Option<Record>,
+}
+
+impl Upstream {
+    /// Opens the mirror; uses no network.
+    ///
+    /// # Errors
+    /// No repository is set, it cannot be followed, or the mirror cannot be opened.
+    pub fn open(settings: &Settings) -> Result<Upstream, UpstreamError> {
+        let address = settings.repository.as_deref().ok_or(UpstreamError::Unset)?;
+        let remote = remote(settings, address)?;
+        let reports = match &settings.report.repository {
+            Some(other) => self::remote(settings, other)?,
+            None => remote.clone(),
+        };
+        let git = &settings.git;
+        let deadlines = Deadlines { connect: git.connect, stall: git.stall, total: git.total };
+        let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?;
+        let cancel = Arc::new(AtomicBool::new(false));
+        Ok(Upstream { at_rest: Some(source), under_way: None, reports, deadlines, cancel, noted: None })
+    }
+
+    /// Returns the mirror to read from and write to; `None` while a conversation is under way.
+    pub fn source(&mut self) -> Option<&mut Source> {
+        self.at_rest.as_mut()
+    }
+
+    /// Returns the first line of a commit's message, safe to print; empty when it cannot be read.
+    pub fn subject(&mut self, commit: &CommitId) -> String {
+        let summary = self.source().and_then(|source| source.mirror().commit(commit).ok());
+        summary.map(|summary| summary.subject).unwrap_or_default()
+    }
+
+    /// Begins to ask for the newest commit; does nothing while something is under way. When many packs have piled up the
+    /// mirror is tidied after it, with `keep` and everything the branch reaches staying.
+    pub fn fetch(&mut self, keep: Vec<CommitId>) {
+        let cancel = Arc::clone(&self.cancel);
+        self.begin(move |mut source| {
+            let spent = Spent::begin();
+            let fetched = source.latest(&cancel);
+            tracing::debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), "asked the repository");
+            if fetched.as_ref().is_ok_and(|fetched| fetched.changed)
+                && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel)
+            {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "the mirror could not be tidied; it is tried again after the next commit"
+                );
+            }
+            (source, Done::Fetched(fetched))
+        });
+    }
+
+    /// Begins to push this host's notes, and its heartbeat when `seen` says so.
+    pub fn push(&mut self, host: &HostName, seen: Option<(Timestamp, CommitId)>) {
+        let (cancel, remote, host, deadlines) =
+            (Arc::clone(&self.cancel), self.reports.clone(), host.clone(), self.deadlines);
+        self.begin(move |mut source| {
+            let mirror = source.mirror_mut();
+            let mut pushed = mirror.push_note(&remote, &host, &deadlines, &cancel);
+            if let (Ok(_), Some((at, believed))) = (&pushed, seen)
+                && let Err(error) =
+                    mirror.push_seen(&remote, &host, Seen { at, believed: &believed }, &deadlines, &cancel)
+            {
+                pushed = Err(error);
+            }
+            (source, Done::Pushed(pushed))
+        });
+    }
+
+    fn begin(&mut self, work: impl FnOnce(Source) -> (Source, Done) + Send + 'static) {
+        if let Some(source) = self.at_rest.take() {
+            self.under_way = Some(tokio::task::spawn_blocking(move || work(source)));
+        }
+    }
+
+    /// Says whether a conversation is under way.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Waits for what is under way; for ever when nothing is. Dropping this future loses nothing.
+    pub async fn done(&mut self) -> Done {
+        let Some(task) = self.under_way.as_mut() else { return std::future::pending().await };
+        let (source, done) = task.await.expect("a conversation with the remote does not panic");
+        self.under_way = None;
+        self.at_rest = Some(source);
+        let same_mirror = match &done {
+            Done::Fetched(Ok(fetched)) => !fetched.renewed,
+            Done::Fetched(Err(_)) => false,
+            Done::Pushed(_) => true,
+        };
+        if !same_mirror {
+            // It may be another one now, and is asked again what it holds.
+            self.noted = None;
+        }
+        done
+    }
+
+    /// Asks what is under way to end soon.
+    pub fn cancel(&self) {
+        self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Says whether a record says something that the note on its commit does not say yet. While a conversation holds the
+    /// mirror nothing is news.
+    pub fn is_news(&mut self, record: &Record) -> bool {
+        let published = record.as_published();
+        let Some(source) = self.at_rest.as_mut() else { return false };
+        if !self.noted.as_ref().is_some_and(|noted| noted.says_the_same_as(&published)) {
+            let before = source.mirror().read_note(&record.host, &record.commit);
+            self.noted = before.and_then(|text| Record::parse(&text).ok());
+        }
+        !self.noted.as_ref().is_some_and(|noted| noted.says_the_same_as(&published))
+    }
+
+    /// Writes a record as a note, locally.
+    ///
+    /// # Errors
+    /// The mirror cannot be written.
+    pub fn note(&mut self, record: &Record) -> Result<(), GitError> {
+        let Some(source) = self.source() else { return Ok(()) };
+        source.mirror_mut().write_note(&record.host, &record.commit, &record.text(), record.at).map(|_| ())
+    }
+}
+
+/// Opens the mirror to read from, beside an agent that may be using it.
+///
+/// # Errors
+/// There is none yet, or it cannot be read.
+pub fn peek(settings: &Settings) -> Result<Mirror, GitError> {
+    Mirror::peek(&settings.state.join(MIRROR))
+}
+
+fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
+    let files = if settings.allow_file { Files::Allowed } else { Files::Refused };
+    let mut remote = Remote::new(Url::parse(address, files)?, BranchName::parse(&settings.branch)?);
+    remote.ssh.key.clone_from(&settings.git.key);
+    remote.ssh.known_hosts.clone_from(&settings.git.known_hosts);
+    remote.ca_file.clone_from(&settings.git.ca);
+    remote.token_file.clone_from(&settings.git.token);
+    Ok(remote)
+}

@@ -1,0 +1,206 @@
+//! What one host should look like at one commit: validated values, ready for the planner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
+
+/// Everything one host should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The fleet's name; part of every mark, so that two fleets on one host cannot mistake each other's things.
+    pub fleet: String,
+    /// The host this is for.
+    pub host: HostName,
+    /// The applications placed here. No path, unit or container is wanted by two of them.
+    pub apps: BTreeMap<AppName, DesiredApp>,
+    /// Removals that the repository acknowledges, by the short digest that the prune guard printed.
+    pub acknowledged: BTreeSet<String>,
+}
+
+/// One application on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredApp {
+    /// The digest of the resolved content: equal digests are the same release.
+    pub digest: Digest,
+    /// What happens to drift.
+    pub drift: DriftPolicy,
+    /// Files, symlinks and directories, unit texts included.
+    pub files: BTreeMap<HostPath, DesiredFile>,
+    /// Units whose state or enablement is wanted.
+    pub units: BTreeMap<UnitName, DesiredUnit>,
+    /// Containers on the engine.
+    pub containers: BTreeMap<ContainerName, DesiredContainer>,
+}
+
+/// What to do when the host no longer is what the commit says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriftPolicy {
+    /// Put it back.
+    Repair,
+    /// Only say so.
+    Report,
+}
+
+/// A path that should exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredFile {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits; not compared for symlinks, which have none.
+    pub mode: Mode,
+    /// The owning user: a name, or a number in decimal.
+    pub owner: String,
+    /// The owning group: a name, or a number in decimal.
+    pub group: String,
+}
+
+/// The kinds of path that mainstay makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular {
+        /// The whole content.
+        content: Arc<[u8]>,
+        /// The digest of the content.
+        digest: Digest,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// The text of the link.
+        target: String,
+    },
+    /// A directory; what is in it is not managed by this entry.
+    Directory,
+}
+
+/// A unit whose state is wanted. Its text, when the application brings it, is among the application's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredUnit {
+    /// Where its text comes from.
+    pub origin: UnitOrigin,
+    /// Whether it should run; `None` leaves that to whatever triggers it.
+    pub state: Option<UnitGoal>,
+    /// Whether it should be enabled; `None` leaves that as it is.
+    pub enabled: Option<bool>,
+    /// Files that restart it in addition to those that its text names.
+    pub restart_on: BTreeSet<HostPath>,
+    /// Files that only reload it.
+    pub reload_on: BTreeSet<HostPath>,
+}
+
+/// Where a unit's text comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitOrigin {
+    /// The application brings it: `path` is among its files (the template's path, for an instance).
+    Application {
+        /// The path of the text.
+        path: HostPath,
+        /// The text.
+        text: Arc<str>,
+    },
+    /// Something else on the host provides it, such as a distribution's package.
+    Host,
+}
+
+/// Whether a unit should run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitGoal {
+    /// Active; for a oneshot without `RemainAfterExit=`, run once to success for each change.
+    Running,
+    /// Inactive.
+    Stopped,
+}
+
+/// A container that should run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredContainer {
+    /// The image reference, as written.
+    pub image: String,
+    /// Overrides the image's entry point when not empty.
+    pub entrypoint: Vec<String>,
+    /// Overrides the image's command when not empty.
+    pub command: Vec<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Published ports.
+    pub ports: Vec<Port>,
+    /// Bind mounts (an absolute source) and named volumes.
+    pub volumes: Vec<Volume>,
+    /// The user inside, as `docker run --user` takes it.
+    pub user: Option<String>,
+    /// The network mode or network name; the engine's default when `None`.
+    pub network: Option<String>,
+    /// Labels the author asks for, beside mainstay's own.
+    pub labels: BTreeMap<String, String>,
+    /// Digest of all of the above and of the content of every managed file that is mounted: the container's label.
+    pub digest: Digest,
+    /// The managed files it mounts; a change of one replaces the container.
+    pub inputs: BTreeSet<HostPath>,
+}
+
+/// A published port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The address to listen on; every one when `None`.
+    pub address: Option<String>,
+    /// The port on the host.
+    pub host: u16,
+    /// The port in the container.
+    pub container: u16,
+    /// `tcp` or `udp`.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Returns the name the engine's API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// A mount into a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// An absolute path on the host, or a volume's name.
+    pub source: String,
+    /// The path inside.
+    pub target: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+}
+
+impl Desired {
+    /// Iterates over every wanted file with the application that wants it.
+    pub fn files(&self) -> impl Iterator<Item = (&AppName, &HostPath, &DesiredFile)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.files.iter().map(move |(path, file)| (app, path, file)))
+    }
+
+    /// Iterates over every wanted unit with the application that wants it.
+    pub fn units(&self) -> impl Iterator<Item = (&AppName, &UnitName, &DesiredUnit)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.units.iter().map(move |(name, unit)| (app, name, unit)))
+    }
+
+    /// Iterates over every wanted container with the application that wants it.
+    pub fn containers(&self) -> impl Iterator<Item = (&AppName, &ContainerName, &DesiredContainer)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.containers.iter().map(move |(name, it)| (app, name, it)))
+    }
+
+    /// Returns the wanted file at `path`, whichever application wants it.
+    pub fn file(&self, path: &HostPath) -> Option<&DesiredFile> {
+        self.apps.values().find_map(|app| app.files.get(path))
+    }
+}

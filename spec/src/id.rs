@@ -1,0 +1,386 @@
+//! Names of things: each is checked once, where it is built, and nobody checks again.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a newtype over `String` that is only built by its checked `parse`.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks `text` against this name's grammar.
+            ///
+            /// # Errors
+            /// Says which rule `text` breaks, without a full stop, ready for a diagnostic.
+            pub fn parse(text: &str) -> Result<Self, String> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+
+            /// Returns the name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+
+name! {
+    /// A host as `fleet.yaml` calls it: a DNS label, so that it fits into a git ref and a file name.
+    HostName, check_label
+}
+name! {
+    /// An application: the name of its folder under `apps/`, a DNS label.
+    AppName, check_label
+}
+name! {
+    /// A systemd unit with its suffix, by the grammar of systemd.unit(5).
+    UnitName, check_unit
+}
+name! {
+    /// An absolute, normalised path on the host: no `.`, `..`, doubled or trailing slash, no control character.
+    HostPath, check_path
+}
+name! {
+    /// A container's name as Docker and Podman accept it: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, at most 128 bytes.
+    ContainerName, check_container
+}
+name! {
+    /// A git commit: 40 lower-case hex digits (SHA-1).
+    CommitId, check_commit
+}
+
+impl CommitId {
+    /// Returns the first ten digits, as people quote commits.
+    pub fn short(&self) -> &str {
+        &self.0[..10]
+    }
+}
+
+impl HostPath {
+    /// Returns the last component.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Returns the folder that holds this path, or `None` for a path directly under `/`.
+    pub fn parent(&self) -> Option<HostPath> {
+        match self.0.rfind('/') {
+            Some(0) | None => None,
+            Some(at) => Some(HostPath(self.0[..at].to_owned())),
+        }
+    }
+
+    /// Says whether this path lies below the folder `folder`.
+    pub fn is_below(&self, folder: &str) -> bool {
+        self.0.strip_prefix(folder.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// Returns the unit whose text this path holds, for a file directly in [`UNIT_DIRECTORY`].
+    pub fn unit(&self) -> Option<UnitName> {
+        let name = self.0.strip_prefix(UNIT_DIRECTORY)?.strip_prefix('/')?;
+        UnitName::parse(name).ok()
+    }
+}
+
+/// Where administrators' units live (systemd.unit(5), "Unit File Load Path"); mainstay is this host's administrator.
+pub const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+
+/// Unit types that an application may bring or refer to.
+pub const UNIT_SUFFIXES: [&str; 7] = ["service", "socket", "timer", "path", "mount", "target", "slice"];
+
+impl UnitName {
+    /// Returns the suffix without its dot: `service`, `timer`, ….
+    pub fn suffix(&self) -> &str {
+        self.0.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Returns the name without its suffix.
+    pub fn stem(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&self.0, |(stem, _)| stem)
+    }
+
+    /// Says whether this is a template (`name@.service`), which is installed but never started itself.
+    pub fn is_template(&self) -> bool {
+        self.stem().ends_with('@')
+    }
+
+    /// Returns the template of an instance: `name@.service` for `name@blue.service`.
+    pub fn template(&self) -> Option<UnitName> {
+        let (prefix, instance) = self.stem().split_once('@')?;
+        (!instance.is_empty()).then(|| UnitName(format!("{prefix}@.{}", self.suffix())))
+    }
+
+    /// Returns the unit of the same stem with another suffix: the service of a timer, for instance.
+    pub fn with_suffix(&self, suffix: &str) -> UnitName {
+        UnitName(format!("{}.{suffix}", self.stem()))
+    }
+
+    /// Returns where this unit's text goes when an application brings it.
+    pub fn path(&self) -> HostPath {
+        HostPath(format!("{UNIT_DIRECTORY}/{}", self.0))
+    }
+}
+
+fn check_label(text: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match text {
+        "" => Err("a name is empty".to_owned()),
+        _ if text.len() > 63 => {
+            Err(format!("`{}…` is longer than 63 characters", &shown(text)[..20.min(shown(text).len())]))
+        }
+        _ if text.starts_with('-') || text.ends_with('-') => Err(format!("`{}` begins or ends with `-`", shown(text))),
+        _ if !text.chars().all(plain) => {
+            Err(format!("`{}` may hold only lower-case letters, digits and `-`", shown(text)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_unit(text: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let Some((stem, suffix)) = text.rsplit_once('.') else {
+        return Err(format!("`{}` has no suffix such as `.service`", shown(text)));
+    };
+    if stem.is_empty() || stem == "@" || stem.starts_with('.') {
+        return Err(format!("`{}` has no name before its suffix", shown(text)));
+    }
+    if text.len() > 255 {
+        return Err(format!(
+            "a unit name is longer than 255 characters: `{}…`",
+            &shown(text)[..20.min(shown(text).len())]
+        ));
+    }
+    if !text.chars().all(plain) {
+        return Err(format!(
+            "`{}` holds a character that unit names may not: only A-Z a-z 0-9 : - _ . \\ @",
+            shown(text)
+        ));
+    }
+    if stem.matches('@').count() > 1 {
+        return Err(format!("`{}` has more than one `@`", shown(text)));
+    }
+    if !UNIT_SUFFIXES.contains(&suffix) {
+        return Err(format!("`{}` is not a unit type mainstay manages: {}", shown(text), UNIT_SUFFIXES.join(", ")));
+    }
+    Ok(())
+}
+
+fn check_path(text: &str) -> Result<(), String> {
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(format!("`{}` is not absolute: paths begin with `/`", shown(text)));
+    };
+    if text.len() > 4000 {
+        return Err("a path is longer than 4000 bytes".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("`{}` holds a control character", shown(text)));
+    }
+    if rest.is_empty() {
+        return Err("`/` itself cannot be managed".to_owned());
+    }
+    for part in rest.split('/') {
+        match part {
+            "" => {
+                return Err(format!(
+                    "`{}` has an empty component: write it without doubled or trailing `/`",
+                    shown(text)
+                ));
+            }
+            "." | ".." => return Err(format!("`{}` has a `{part}` component: write the path itself", shown(text))),
+            _ if part.len() > 255 => {
+                return Err(format!("a component of `{}…` is longer than 255 bytes", &shown(text)[..20]));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_container(text: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if text.len() > 128 || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(plain) {
+        return Err(format!(
+            "`{}` is not a container name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit",
+            shown(text)
+        ));
+    }
+    Ok(())
+}
+
+fn check_commit(text: &str) -> Result<(), String> {
+    if text.len() != 40 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(format!("`{}` is not a full commit id of 40 hex digits", shown(text)));
+    }
+    Ok(())
+}
+
+/// Makes untrusted text safe to print: control characters become `\u{…}` escapes (CVE class: terminal escapes).
+pub fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Permission bits of a file, `0o7777` at most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mode(u32);
+
+impl Mode {
+    /// Takes the permission bits of `bits`; file type bits are dropped.
+    pub const fn from_bits(bits: u32) -> Mode {
+        Mode(bits & 0o7777)
+    }
+
+    /// Reads three or four octal digits, as `chmod` takes them.
+    ///
+    /// # Errors
+    /// Says what a mode looks like.
+    pub fn parse(text: &str) -> Result<Mode, String> {
+        let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+        let bits = if octal { u32::from_str_radix(text, 8).ok() } else { None };
+        bits.map(Mode)
+            .ok_or_else(|| format!("`{}` is not a mode of three or four octal digits, such as \"0640\"", shown(text)))
+    }
+
+    /// Returns the permission bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One thing on a host that a plan can name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ResourceId {
+    /// A file, symlink or directory; unit texts are files too.
+    File(HostPath),
+    /// A unit's enablement and running state.
+    Unit(UnitName),
+    /// A container on the engine.
+    Container(ContainerName),
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResourceId::File(path) => write!(f, "file {path}"),
+            ResourceId::Unit(unit) => write!(f, "unit {unit}"),
+            ResourceId::Container(name) => write!(f, "container {name}"),
+        }
+    }
+}
+
+impl From<ResourceId> for String {
+    fn from(id: ResourceId) -> String {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for ResourceId {
+    type Error = String;
+    fn try_from(text: String) -> Result<ResourceId, String> {
+        match text.split_once(' ') {
+            Some(("file", path)) => HostPath::parse(path).map(ResourceId::File),
+            Some(("unit", unit)) => UnitName::parse(unit).map(ResourceId::Unit),
+            Some(("container", name)) => ContainerName::parse(name).map(ResourceId::Container),
+            _ => Err(format!("`{}` names no resource", shown(&text))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unit_names_follow_the_grammar_of_systemd() {
+        for good in ["a.service", "foo@.service", "foo@a-b.timer", "srv-data.mount", "a\\x2db.mount", "x:y.socket"] {
+            assert!(UnitName::parse(good).is_ok(), "{good}");
+        }
+        let long = format!("{}.service", "a".repeat(250));
+        for bad in [
+            "../x.service",
+            "a/b.service",
+            "x@../../y.service",
+            "a\n.service",
+            "a",
+            ".service",
+            "ü.service",
+            "a.device",
+            "a b.service",
+            "@.service",
+            "a@b@c.service",
+            "",
+            long.as_str(),
+        ] {
+            assert!(UnitName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_absolute_and_normal() {
+        for bad in ["", "/", "etc/x", "/etc/../x", "/etc//x", "/etc/x/", "/a\0b", "/a\nb", "/./a"] {
+            assert!(HostPath::parse(bad).is_err(), "{bad:?}");
+        }
+        let path = HostPath::parse("/etc/systemd/system/web.service").expect("a good path");
+        assert_eq!(path.unit().map(String::from), Some("web.service".to_owned()));
+        assert!(path.is_below("/etc/systemd") && path.is_below("/etc/systemd/") && !path.is_below("/etc/sys"));
+    }
+
+    #[test]
+    fn modes_are_octal_digits() {
+        assert_eq!(Mode::parse("0640").map(Mode::bits), Ok(0o640));
+        assert_eq!(Mode::parse("755").map(Mode::bits), Ok(0o755));
+        for bad in ["", "8", "0o755", "99999", "+644", "rw-r--r--"] {
+            assert!(Mode::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn resource_ids_round_trip_through_text() {
+        for text in ["file /etc/motd", "unit web.service", "container shop_db"] {
+            let id = ResourceId::try_from(text.to_owned()).expect("a resource");
+            assert_eq!(String::from(id), text);
+        }
+    }
+
+    #[test]
+    fn shown_text_carries_no_terminal_escape() {
+        assert_eq!(shown("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+    }
+}

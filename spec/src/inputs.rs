@@ -1,0 +1,301 @@
+//! What a unit reads when it starts: the managed paths that its text names, and digests of all of it.
+//!
+//! Pure text work on unit files (systemd.syntax(7), systemd.unit(5), systemd.exec(5)); nothing here asks systemd.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
+use crate::digest::{Digest, Fields};
+use crate::id::{HostPath, UNIT_DIRECTORY, UnitName};
+use crate::memory::Inputs;
+
+/// Every managed path of a host; what unit texts are searched for.
+pub type Managed<'a> = BTreeMap<&'a HostPath, &'a DesiredFile>;
+
+/// Collects every managed path of a host.
+pub fn managed(desired: &Desired) -> Managed<'_> {
+    desired.files().map(|(_, path, file)| (path, file)).collect()
+}
+
+/// The managed paths that matter to one unit, and their digests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitInputs {
+    /// Its text (when an application brings it) and what the text or `restart-on` names: a change restarts.
+    pub restart: BTreeSet<HostPath>,
+    /// What `reload-on` names: a change reloads.
+    pub reload: BTreeSet<HostPath>,
+    /// Digests of both.
+    pub digests: Inputs,
+}
+
+/// Works out what a unit reads.
+///
+/// `host_text` is the text of a unit that the host provides. It is searched for managed paths but is no input itself:
+/// whoever upgrades that unit's package restarts it.
+pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, managed: &Managed<'_>) -> UnitInputs {
+    let (own, text) = match &unit.origin {
+        UnitOrigin::Application { path, text } => (Some(path), Some(&**text)),
+        UnitOrigin::Host => (None, host_text),
+    };
+    let mut restart = text.map(|text| named(name, text, managed)).unwrap_or_default();
+    restart.extend(own.cloned());
+    restart.extend(unit.restart_on.iter().cloned());
+    restart.retain(|path| !unit.reload_on.contains(path));
+    let digests = Inputs { start: digest(&restart, managed), reload: digest(&unit.reload_on, managed) };
+    UnitInputs { restart, reload: unit.reload_on.clone(), digests }
+}
+
+/// Digests the content of `paths`. Mode and owner are left out: a running service is not affected by them.
+fn digest(paths: &BTreeSet<HostPath>, managed: &Managed<'_>) -> Digest {
+    let mut fields = Fields::default();
+    for path in paths {
+        let content = managed.get(path).map(|file| fingerprint(&file.kind).to_string());
+        fields.add(path.as_str(), content.unwrap_or_default().as_bytes());
+    }
+    fields.finish()
+}
+
+/// Digests what a path is and holds, without mode and owner.
+pub fn fingerprint(kind: &FileKind) -> Digest {
+    match kind {
+        FileKind::Regular { digest, .. } => *digest,
+        FileKind::Symlink { target } => Fields::default().add("symlink", target.as_bytes()).finish(),
+        FileKind::Directory => Fields::default().add("directory", b"").finish(),
+    }
+}
+
+/// How a directive's value refers to paths.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reference {
+    /// Only the very path counts: an argument that names a directory does not name every file below it.
+    Exact,
+    /// A named directory stands for everything below it: it is bound or loaded as a whole.
+    Subtree,
+    /// The value may hold `*` and `?`.
+    Glob,
+}
+
+/// Says how the directive `key` refers to paths, or `None` where it only mentions them (`ReadWritePaths=`, conditions).
+fn reference(key: &str) -> Option<Reference> {
+    match key {
+        "Environment" | "StandardInput" => Some(Reference::Exact),
+        "EnvironmentFile" => Some(Reference::Glob),
+        "LoadCredential" | "LoadCredentialEncrypted" | "BindPaths" | "BindReadOnlyPaths" => Some(Reference::Subtree),
+        _ if key.starts_with("Exec") && key != "ExecSearchPath" && key != "ExecPaths" => Some(Reference::Exact),
+        _ => None,
+    }
+}
+
+/// Returns the managed paths that a unit's text names.
+pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<HostPath> {
+    let mut found = BTreeSet::new();
+    for (_, key, value) in assignments(text) {
+        let Some(reference) = reference(&key) else { continue };
+        let value = specifiers(unit, &value);
+        for candidate in paths_in(&value) {
+            match reference {
+                Reference::Glob if candidate.contains(['*', '?']) => {
+                    found.extend(
+                        managed.keys().filter(|path| glob(candidate, path.as_str())).map(|path| (*path).clone()),
+                    );
+                }
+                Reference::Subtree => found.extend(
+                    managed
+                        .keys()
+                        .filter(|path| path.as_str() == candidate || path.is_below(candidate))
+                        .map(|path| (*path).clone()),
+                ),
+                Reference::Exact | Reference::Glob => {
+                    let path = HostPath::parse(candidate).ok();
+                    found.extend(path.filter(|path| managed.contains_key(path)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Splits a unit's text into `(section, key, value)`, with continuation lines joined and comments dropped.
+pub fn assignments(text: &str) -> Vec<(String, String, String)> {
+    let mut section = String::new();
+    let mut found = Vec::new();
+    let mut pending = String::new();
+    for line in text.lines() {
+        let line = line.trim();
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        if let Some(part) = line.strip_suffix('\\') {
+            pending.push_str(part);
+            pending.push(' ');
+            continue;
+        }
+        pending.push_str(line);
+        let whole = std::mem::take(&mut pending);
+        if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = whole.split_once('=') {
+            found.push((section.clone(), key.trim().to_owned(), value.trim().to_owned()));
+        }
+    }
+    found
+}
+
+/// Expands the specifiers that depend on nothing but the unit's name (systemd.unit(5), "Specifiers").
+fn specifiers(unit: &UnitName, value: &str) -> String {
+    if !value.contains('%') {
+        return value.to_owned();
+    }
+    let (prefix, instance) = unit.stem().split_once('@').unwrap_or((unit.stem(), ""));
+    let mut expanded = String::new();
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match if c == '%' { chars.next() } else { None } {
+            None => expanded.push(c),
+            Some('n') => expanded.push_str(unit.as_str()),
+            Some('N') => expanded.push_str(unit.stem()),
+            Some('p' | 'P') => expanded.push_str(prefix),
+            Some('i' | 'I') => expanded.push_str(instance),
+            Some('j' | 'J') => expanded.push_str(prefix.rsplit('-').next().unwrap_or_default()),
+            Some('E') => expanded.push_str("/etc"),
+            Some('%') => expanded.push('%'),
+            Some(other) => expanded.extend(['%', other]),
+        }
+    }
+    expanded
+}
+
+/// Finds the absolute paths in a value: at the start of a word, or behind what separates an option from its path.
+fn paths_in(value: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for word in value.split(|c: char| c.is_whitespace() || "\"',;".contains(c)) {
+        let Some(first) = word.find('/') else { continue };
+        let mut starts = vec![first];
+        starts.extend(
+            word.match_indices(['=', ':', '@', '(']).map(|(at, _)| at + 1).filter(|at| word[*at..].starts_with('/')),
+        );
+        for start in starts {
+            let rest = &word[start..];
+            found.push(rest.split(':').next().unwrap_or(rest).trim_end_matches('/'));
+        }
+    }
+    found
+}
+
+/// Matches `*` and `?` within one path component, as glob(7) does.
+fn glob(pattern: &str, text: &str) -> bool {
+    match (pattern.chars().next(), text.chars().next()) {
+        (None, None) => true,
+        (Some('*'), next) => {
+            glob(&pattern[1..], text) || next.is_some_and(|c| c != '/' && glob(pattern, &text[c.len_utf8()..]))
+        }
+        (Some('?'), Some(c)) => c != '/' && glob(&pattern[1..], &text[c.len_utf8()..]),
+        (Some(wanted), Some(c)) => wanted == c && glob(&pattern[wanted.len_utf8()..], &text[c.len_utf8()..]),
+        _ => false,
+    }
+}
+
+/// Says whether a unit's text describes a job that runs to its end instead of staying: a oneshot that does not remain.
+pub fn runs_to_its_end(text: &str) -> bool {
+    let mut oneshot = false;
+    let mut remains = false;
+    for (section, key, value) in assignments(text) {
+        match (section.as_str(), key.as_str()) {
+            ("Service", "Type") => oneshot = value == "oneshot",
+            ("Service", "RemainAfterExit") => {
+                remains = matches!(value.as_str(), "yes" | "true" | "1" | "on" | "y" | "t");
+            }
+            _ => {}
+        }
+    }
+    oneshot && !remains
+}
+
+/// Returns the symlinks that enabling a unit makes, or `None` where only systemd can tell (`Also=`, no `[Install]`).
+///
+/// systemd.unit(5), "[Install] Section Options".
+pub fn install_links(unit: &UnitName, text: &str) -> Option<Vec<HostPath>> {
+    let mut links = Vec::new();
+    for (section, key, value) in assignments(text) {
+        if section != "Install" {
+            continue;
+        }
+        let folder = match key.as_str() {
+            "WantedBy" => "wants",
+            "RequiredBy" => "requires",
+            "UpheldBy" => "upholds",
+            "Alias" => "",
+            _ => return None,
+        };
+        for target in specifiers(unit, &value).split_whitespace() {
+            let link = match folder {
+                "" => format!("{UNIT_DIRECTORY}/{target}"),
+                folder => format!("{UNIT_DIRECTORY}/{target}.{folder}/{unit}"),
+            };
+            links.push(HostPath::parse(&link).ok()?);
+        }
+    }
+    (!links.is_empty()).then_some(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Mode;
+
+    fn check(unit: &str, text: &str, expected: &[&str]) {
+        let file = DesiredFile {
+            kind: FileKind::Directory,
+            mode: Mode::from_bits(0o755),
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+        };
+        let paths: Vec<HostPath> =
+            ["/etc/app/main.conf", "/etc/app/blue.env", "/etc/app/d/x.conf", "/usr/local/bin/app", "/conf"]
+                .iter()
+                .map(|path| HostPath::parse(path).expect("a path"))
+                .collect();
+        let managed: Managed<'_> = paths.iter().map(|path| (path, &file)).collect();
+        let found = named(&UnitName::parse(unit).expect("a unit"), text, &managed);
+        assert_eq!(found.iter().map(HostPath::as_str).collect::<Vec<_>>(), expected, "{text}");
+    }
+
+    #[test]
+    fn exec_arguments_name_their_files() {
+        check(
+            "a.service",
+            "[Service]\nExecStart=/usr/local/bin/app -c /etc/app/main.conf",
+            &["/etc/app/main.conf", "/usr/local/bin/app"],
+        );
+        check("a.service", "[Service]\nExecStartPre=-@/usr/local/bin/app x", &["/usr/local/bin/app"]);
+        check("a.service", "[Service]\nExecStart=app --conf=/etc/app/main.conf", &["/etc/app/main.conf"]);
+        check("a.service", "[Service]\nExecStart=app -c/etc/app/main.conf \\\n  more", &["/etc/app/main.conf"]);
+        check("a.service", "[Service]\nExecStart=sh -c 'exec cat /etc/app/main.conf'", &["/etc/app/main.conf"]);
+        check("a.service", "[Service]\nExecStart=app /opt/conf", &[]);
+        check("a.service", "[Service]\nExecStart=app --dir /etc/app", &[]);
+        check("a.service", "# /etc/app/main.conf\n[Service]\nReadOnlyPaths=/etc/app/main.conf", &[]);
+    }
+
+    #[test]
+    fn environment_credentials_and_binds_name_their_files() {
+        check("a@blue.service", "[Service]\nEnvironmentFile=-/etc/app/%i.env", &["/etc/app/blue.env"]);
+        check("a.service", "[Service]\nEnvironmentFile=/etc/app/*.env", &["/etc/app/blue.env"]);
+        check("a.service", "[Service]\nLoadCredential=conf:/etc/app/main.conf", &["/etc/app/main.conf"]);
+        check("a.service", "[Service]\nBindReadOnlyPaths=/etc/app/d:/x /conf:/y", &["/conf", "/etc/app/d/x.conf"]);
+        check("a.service", "[Service]\nEnvironment=\"CONF=/etc/app/main.conf\"", &["/etc/app/main.conf"]);
+    }
+
+    #[test]
+    fn oneshots_and_links_are_recognised() {
+        assert!(runs_to_its_end("[Service]\nType=oneshot\nExecStart=/bin/true"));
+        assert!(!runs_to_its_end("[Service]\nType=oneshot\nRemainAfterExit=yes"));
+        assert!(!runs_to_its_end("[Service]\nType=simple"));
+        let unit = UnitName::parse("a.timer").expect("a unit");
+        let links = install_links(&unit, "[Install]\nWantedBy=timers.target\nAlias=b.timer").expect("links");
+        assert_eq!(
+            links.iter().map(HostPath::as_str).collect::<Vec<_>>(),
+            ["/etc/systemd/system/timers.target.wants/a.timer", "/etc/systemd/system/b.timer"]
+        );
+        assert_eq!(install_links(&unit, "[Timer]\nOnCalendar=daily"), None);
+    }
+}

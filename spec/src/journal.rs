@@ -1,0 +1,210 @@
+//! How memory moves while a plan is carried out: what is written down before each step, and what after.
+//!
+//! Write-ahead: [`begin`] is saved before anything changes, [`beginning`] before a service is started or restarted, and
+//! what was done is saved after. A kill between any two of these leaves a memory from which the next plan neither loses
+//! a restart, nor repeats one, nor takes somebody else's file for its own. Pure: the agent's ledger does the saving.
+
+use std::collections::BTreeSet;
+
+use crate::desired::{Desired, FileKind, UnitOrigin};
+use crate::digest::Digest;
+use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
+use crate::inputs;
+use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
+use crate::observed::{FileState, InvocationId};
+use crate::plan::{Action, Lesson, Plan, Verb};
+
+/// Notes everything a plan is about to do that could not be told from the host afterwards.
+pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
+    learn(memory, &plan.lessons);
+    for step in &plan.steps {
+        let Some(app) = &step.app else {
+            memory.reload_owed = true;
+            continue;
+        };
+        match &step.action {
+            Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
+            Action::CreateContainer(name) => {
+                let id = ResourceId::Container(name.clone());
+                memory.owned.insert(id, Owned { app: app.clone(), claim: None });
+            }
+            Action::ReplaceContainer(name, old) => {
+                let id = ResourceId::Container(name.clone());
+                memory.owned.insert(id, Owned { app: app.clone(), claim: Some(memory::outgoing(old)) });
+            }
+            Action::RunUnit { unit, verb, with, .. } => owe(entry(memory, desired, app, unit), *verb, *with),
+            Action::EnableUnit(unit) => {
+                entry(memory, desired, app, unit);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Makes a debt visible that the digests would not show once the files are in place: the unit ran before we knew it, or
+/// its inputs are only being put back.
+fn owe(known: &mut UnitMemory, verb: Verb, now: Inputs) {
+    match (&mut known.run, verb) {
+        // The planner would find out by the times of the files, unless the clock was set meanwhile.
+        (Run::Unknown, Verb::Restart) => known.run = Run::Owed,
+        (Run::Started { with, .. }, Verb::Restart) if with.start == now.start => known.run = Run::Owed,
+        (Run::Started { with, .. }, Verb::Reload) => with.reload = Digest::of(b"reload owed"),
+        _ => {}
+    }
+}
+
+/// Takes over what a look at the host taught. Returns nothing: learning twice is harmless.
+pub fn learn(memory: &mut Memory, lessons: &[Lesson]) {
+    for lesson in lessons {
+        match lesson {
+            Lesson::Made(id, app) | Lesson::Moved(id, app) => {
+                memory.owned.insert(id.clone(), Owned { app: app.clone(), claim: None });
+            }
+            Lesson::Gone(id) => {
+                memory.owned.remove(id);
+            }
+            Lesson::Owes(ResourceId::Unit(unit)) => {
+                if let Some(known) = memory.units.get_mut(unit) {
+                    known.run = Run::Owed;
+                }
+            }
+            Lesson::OwesReload(unit) => {
+                if let Some(UnitMemory { run: Run::Started { with, .. }, .. }) = memory.units.get_mut(unit) {
+                    with.reload = Digest::of(b"reload owed");
+                }
+            }
+            Lesson::Owes(id) => {
+                if let Some(owned) = memory.owned.get_mut(id) {
+                    owned.claim = Some(memory::outgoing(memory::WHICHEVER));
+                }
+            }
+            Lesson::Released(unit) => {
+                memory.units.remove(unit);
+            }
+            Lesson::Runs(unit, app, ours, with, invocation) => {
+                let run = Run::Started { with: *with, invocation: invocation.clone() };
+                memory.units.insert(unit.clone(), UnitMemory { app: app.clone(), ours: *ours, run });
+            }
+        }
+    }
+}
+
+/// Claims a path that is about to be made: until the write is confirmed, only what looks like this is ours.
+fn claim(memory: &mut Memory, desired: &Desired, app: &AppName, path: &HostPath) {
+    let id = ResourceId::File(path.clone());
+    let Some(file) = desired.file(path) else { return };
+    let claim = Some(inputs::fingerprint(&file.kind));
+    memory.owned.insert(id, Owned { app: app.clone(), claim });
+}
+
+/// Claims directories that are about to be made for a new path below them: a kill before the path is confirmed must not
+/// leave them behind for ever.
+pub fn making(memory: &mut Memory, app: &AppName, directories: impl IntoIterator<Item = HostPath>) {
+    for directory in directories {
+        let owned = Owned { app: app.clone(), claim: Some(inputs::fingerprint(&FileKind::Directory)) };
+        memory.owned.entry(ResourceId::File(directory)).or_insert(owned);
+    }
+}
+
+fn entry<'m>(memory: &'m mut Memory, desired: &Desired, app: &AppName, unit: &UnitName) -> &'m mut UnitMemory {
+    let wanted = desired.units().find(|(_, name, _)| *name == unit).map(|(_, _, wanted)| wanted);
+    let ours = wanted.is_some_and(|wanted| matches!(wanted.origin, UnitOrigin::Application { .. }));
+    memory.units.entry(unit.clone()).or_insert_with(|| UnitMemory { app: app.clone(), ours, run: Run::Unknown })
+}
+
+/// Notes that a path now is as wanted, and which parent directories were made for it.
+pub fn wrote(memory: &mut Memory, app: &AppName, path: &HostPath, parents: &[HostPath]) {
+    for made in parents.iter().chain([path]) {
+        memory.owned.insert(ResourceId::File(made.clone()), Owned { app: app.clone(), claim: None });
+    }
+}
+
+/// Notes that a new path could not be made: the claim is given up.
+pub fn not_written(memory: &mut Memory, path: &HostPath) {
+    let id = ResourceId::File(path.clone());
+    if memory.owned.get(&id).is_some_and(|owned| owned.claim.is_some()) {
+        memory.owned.remove(&id);
+    }
+}
+
+/// Notes that a container was created or replaced and runs.
+pub fn created(memory: &mut Memory, app: &AppName, name: &ContainerName) {
+    memory.owned.insert(ResourceId::Container(name.clone()), Owned { app: app.clone(), claim: None });
+}
+
+/// Notes when the run of a container began that was just started; `None` when the engine did not say.
+pub fn ran(memory: &mut Memory, name: &ContainerName, started: Option<String>) {
+    match started {
+        Some(started) => memory.containers.insert(name.clone(), started),
+        None => memory.containers.remove(name),
+    };
+}
+
+/// Notes that a container did not stay up: the engine may make it look as if it ran, so it is to be replaced.
+pub fn unsettled(memory: &mut Memory, name: &ContainerName, id: &str) {
+    if let Some(owned) = memory.owned.get_mut(&ResourceId::Container(name.clone())) {
+        owned.claim = Some(memory::outgoing(id));
+    }
+}
+
+/// Notes that something owned is gone.
+pub fn removed(memory: &mut Memory, id: &ResourceId) {
+    memory.owned.remove(id);
+    if let ResourceId::Container(name) = id {
+        memory.containers.remove(name);
+    }
+    if let ResourceId::File(path) = id
+        && let Some(unit) = path.unit()
+    {
+        memory.units.retain(|name, _| *name != unit && name.template().as_ref() != Some(&unit));
+    }
+}
+
+/// Notes that a unit was stopped for good.
+pub fn retired(memory: &mut Memory, unit: &UnitName) {
+    memory.units.remove(unit);
+}
+
+/// Notes that systemd has read its unit files.
+pub fn reloaded(memory: &mut Memory) {
+    memory.reload_owed = false;
+}
+
+/// Notes that these units are about to be started or restarted, each with the invocation it has now. One that was begun
+/// with the same inputs before keeps the invocation it had then: what changed since may be that very start.
+pub fn beginning(memory: &mut Memory, units: impl IntoIterator<Item = (UnitName, Inputs, Option<InvocationId>)>) {
+    for (unit, with, was) in units {
+        let Some(known) = memory.units.get_mut(&unit) else { continue };
+        let is_same = matches!(&known.run, Run::Beginning { with: before, .. } if before.start == with.start);
+        if !is_same {
+            known.run = Run::Beginning { with, was };
+        }
+    }
+}
+
+/// Notes that a unit was started, restarted or reloaded and runs in `invocation`.
+pub fn started(memory: &mut Memory, unit: &UnitName, with: Inputs, invocation: Option<InvocationId>) {
+    if let Some(known) = memory.units.get_mut(unit) {
+        known.run = Run::Started { with, invocation };
+    }
+}
+
+/// Notes that a start or restart failed: it stays owed.
+pub fn not_started(memory: &mut Memory, unit: &UnitName) {
+    if let Some(known) = memory.units.get_mut(unit) {
+        known.run = Run::Owed;
+    }
+}
+
+/// Notes that a unit was stopped on request.
+pub fn stopped(memory: &mut Memory, unit: &UnitName) {
+    if let Some(known) = memory.units.get_mut(unit) {
+        known.run = Run::Unknown;
+    }
+}
+
+/// Forgets applications that are no longer wanted and own nothing any more.
+pub fn forget_apps(memory: &mut Memory, desired: &Desired) {
+    let owners: BTreeSet<AppName> = memory.owned.values().map(|owned| owned.app.clone()).collect();
+    memory.apps.retain(|app, _| desired.apps.contains_key(app) || owners.contains(app));
+}

@@ -1,0 +1,20 @@
+//! What mainstay decides: everything that can be computed without touching the world.
+//!
+//! Nothing in this crate reads a file, the clock, the environment or a network, and nothing in it is random. The order
+//! of the modules below is the order of reading and of dependency: a module names only modules above it.
+
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod id;
+pub mod tree;
+pub mod diagnostic;
+pub mod manifest;
+pub mod desired;
+pub mod observed;
+pub mod memory;
+pub mod inputs;
+pub mod resolve;
+pub mod plan;
+pub mod journal;
+pub mod record;

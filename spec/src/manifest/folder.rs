@@ -1,0 +1,283 @@
+//! Sorts the content of one application's folder into what mainstay knows, and complains about the rest.
+//!
+//! Nothing is skipped silently: a file is installed, is known to be for people (README.md), or is a mistake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::critical;
+use super::page::Page;
+use super::unit::{self, Traits};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::digest::Digest;
+use crate::id::{HostPath, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
+use crate::tree::Entry;
+
+/// What an application's folder holds.
+#[derive(Default)]
+pub(super) struct Folder<'t> {
+    /// The path and text of app.yaml.
+    pub(super) app_yaml: Option<(String, &'t str)>,
+    /// The units at the folder's root.
+    pub(super) units: BTreeMap<UnitName, BroughtUnit>,
+    /// The files below files/, by their path on the host.
+    pub(super) files: BTreeMap<HostPath, BroughtFile>,
+    /// Whether anything was complained about, so that "empty" is not said on top.
+    pub(super) is_faulty: bool,
+}
+
+/// A unit that the application brings.
+pub(super) struct BroughtUnit {
+    pub(super) text: Arc<str>,
+    pub(super) traits: Traits,
+    pub(super) location: Location,
+}
+
+/// A file that the application brings.
+pub(super) struct BroughtFile {
+    pub(super) content: Arc<[u8]>,
+    pub(super) digest: Digest,
+    pub(super) executable: bool,
+    pub(super) location: Location,
+}
+
+/// Extensions of Podman quadlet files.
+const QUADLETS: [&str; 7] = ["container", "volume", "network", "pod", "kube", "build", "image"];
+/// Unit types that systemd has and mainstay does not manage.
+const OTHER_UNITS: [&str; 4] = ["automount", "swap", "scope", "device"];
+
+/// Sorts `entries`, the files below `root` (such as `apps/mqtt`), by their path within it.
+pub(super) fn sort<'t>(root: &str, entries: &[(&str, &'t Entry)], diagnostics: &mut Vec<Diagnostic>) -> Folder<'t> {
+    let mut sorter = Sorter { root, folder: Folder::default(), diagnostics, reported: BTreeSet::new() };
+    for (within, entry) in entries {
+        sorter.sort(within, entry);
+    }
+    sorter.folder
+}
+
+struct Sorter<'s, 't> {
+    root: &'s str,
+    folder: Folder<'t>,
+    diagnostics: &'s mut Vec<Diagnostic>,
+    /// Folders that were complained about as a whole.
+    reported: BTreeSet<String>,
+}
+
+impl<'t> Sorter<'_, 't> {
+    fn sort(&mut self, within: &str, entry: &'t Entry) {
+        let path = format!("{}/{within}", self.root);
+        let Some((bytes, executable)) = content(entry, &path, self.diagnostics) else {
+            self.folder.is_faulty = true;
+            return;
+        };
+        match within.split_once('/') {
+            Some(("files", below)) => self.file(&path, below, bytes, executable),
+            Some((folder, below)) => self.subfolder(folder, below),
+            None => self.at_root(&path, within, bytes),
+        }
+    }
+
+    fn error(&mut self, rule: &'static str, path: &str, message: String) -> &mut Diagnostic {
+        self.folder.is_faulty = true;
+        self.diagnostics.push(Diagnostic::error(rule, Location::whole(path), message));
+        self.diagnostics.last_mut().expect("one was just pushed")
+    }
+
+    fn at_root(&mut self, path: &str, name: &str, bytes: &'t Arc<[u8]>) {
+        let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+        let shown_name = shown(name);
+        if name == "app.yaml" {
+            match std::str::from_utf8(bytes) {
+                Ok(text) => self.folder.app_yaml = Some((path.to_owned(), text)),
+                Err(_) => {
+                    self.error("not-utf8", path, "app.yaml is not UTF-8".to_owned()).help("save it as UTF-8");
+                }
+            }
+        } else if UNIT_SUFFIXES.contains(&suffix) {
+            self.unit(path, name, bytes);
+        } else if QUADLETS.contains(&suffix) {
+            self.error(
+                "not-supported",
+                path,
+                format!("the quadlet `{shown_name}` is not supported by this version of mainstay"),
+            )
+            .help("remove it, and use `containers:` in app.yaml until you run a version that acts on quadlets");
+        } else if matches!(name, "compose.yaml" | "compose.yml" | "docker-compose.yaml" | "docker-compose.yml") {
+            self.error(
+                "not-supported",
+                path,
+                "a compose project is not supported by this version of mainstay".to_owned(),
+            )
+            .help("remove it, and use `containers:` in app.yaml until you run a version that acts on compose projects");
+        } else if matches!(suffix, "j2" | "age") {
+            self.rendered(path, suffix);
+        } else if OTHER_UNITS.contains(&suffix) {
+            self.error("unit-type", path, format!("mainstay does not manage .{suffix} units such as `{shown_name}`"))
+                .help(format!("it manages .{}", UNIT_SUFFIXES.join(", .")));
+        } else if is_for_people(name) {
+        } else if strsim::damerau_levenshtein(&name.to_lowercase(), "app.yaml") <= 2 {
+            self.error("unknown-file", path, format!("`{shown_name}` is not a file that mainstay reads"))
+                .help("did you mean `app.yaml`?");
+        } else {
+            self.error("unknown-file", path, format!("mainstay does not know what `{shown_name}` is for")).help(
+                "put it under files/, at the path that it has on the host (files/etc/…), or move it out of apps/",
+            );
+        }
+    }
+
+    fn rendered(&mut self, path: &str, suffix: &str) {
+        let what = if suffix == "j2" { "a template (.j2)" } else { "an encrypted file (.age)" };
+        self.error("not-supported", path, format!("{what} is not supported by this version of mainstay"))
+            .help("remove it until you run a version that acts on it; it would be installed as it stands otherwise");
+    }
+
+    fn unit(&mut self, path: &str, name: &str, bytes: &Arc<[u8]>) {
+        let unit = match UnitName::parse(name) {
+            Ok(unit) => unit,
+            Err(why) => {
+                self.error("unit-name", path, format!("this is not a unit's name: {why}")).help("rename the file");
+                return;
+            }
+        };
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            self.error("not-utf8", path, format!("unit `{unit}` is not UTF-8")).help("save it as UTF-8");
+            return;
+        };
+        let mut page = Page::new(path, text);
+        let traits = unit::read(&mut page, &unit);
+        let before = self.diagnostics.len();
+        page.close(self.diagnostics);
+        self.folder.is_faulty |= self.diagnostics.len() > before;
+        let brought = BroughtUnit { text: Arc::from(text), traits, location: Location::whole(path) };
+        self.folder.units.insert(unit, brought);
+    }
+
+    fn file(&mut self, path: &str, below: &str, bytes: &Arc<[u8]>, executable: bool) {
+        let target = format!("/{below}");
+        if let Some(suffix) = ["j2", "age"].into_iter().find(|suffix| below.ends_with(&format!(".{suffix}"))) {
+            return self.rendered(path, suffix);
+        }
+        if below.split('/').next_back() == Some(".gitkeep") {
+            let folder = target.rsplit_once('/').map_or("/", |(folder, _)| folder);
+            self.error("gitkeep", path, "`.gitkeep` would be installed on the host".to_owned()).help(format!(
+                "remove it; to make the folder, write files: {{ {}: {{ kind: directory }} }} in app.yaml",
+                shown(folder)
+            ));
+            return;
+        }
+        if target.starts_with(&format!("{UNIT_DIRECTORY}/")) {
+            return self.unit_in_files(path, &target);
+        }
+        let parsed = HostPath::parse(&target).and_then(|parsed| match below.contains('\\') {
+            true => Err(format!("`{}` holds a backslash", shown(&target))),
+            false => Ok(parsed),
+        });
+        match parsed {
+            Ok(parsed) if critical::unaliased(&target).is_some() => {
+                let real = critical::unaliased(&target).expect("the guard of this arm found it");
+                let help = format!("move the file to {}/files{}", shown(self.root), shown(&real));
+                self.error(
+                    "path-alias",
+                    path,
+                    format!("`{parsed}` leads through a symbolic link on today's distributions"),
+                )
+                .help(help);
+            }
+            Ok(parsed) => {
+                let location = Location::whole(path);
+                let digest = Digest::of(bytes);
+                self.folder.files.insert(parsed, BroughtFile { content: bytes.clone(), digest, executable, location });
+            }
+            Err(why) => {
+                self.error("path", path, format!("this path cannot be managed: {why}")).help("rename the file");
+            }
+        }
+    }
+
+    fn unit_in_files(&mut self, path: &str, target: &str) {
+        let name = target.rsplit('/').next().unwrap_or_default();
+        let root = shown(self.root);
+        let direct = target.matches('/').count() == UNIT_DIRECTORY.matches('/').count() + 1;
+        let help = match UnitName::parse(name) {
+            Ok(unit) if direct => {
+                format!("move it to {root}/{unit}: units are checked, enabled and started from there")
+            }
+            _ => "enable units with `units:` in app.yaml; drop-ins are not supported by this version of mainstay"
+                .to_owned(),
+        };
+        self.error("unit-in-files", path, format!("`{UNIT_DIRECTORY}` is not filled through files/")).help(help);
+    }
+
+    fn subfolder(&mut self, folder: &str, below: &str) {
+        let path = format!("{}/{folder}", self.root);
+        if !self.reported.insert(folder.to_owned()) {
+            return;
+        }
+        let name = shown(folder);
+        let drop_in = folder.strip_suffix(".d").and_then(|unit| unit.rsplit_once('.')).map(|(_, suffix)| suffix);
+        if let Some(target) = folder.strip_prefix('@') {
+            self.error(
+                "not-supported",
+                &path,
+                format!("the overlay `{name}` is not supported by this version of mainstay"),
+            )
+            .help(format!(
+                "remove it; an application of its own, with a `place:` for {}, does the same today",
+                shown(target)
+            ));
+        } else if drop_in.is_some_and(|suffix| UNIT_SUFFIXES.contains(&suffix) || QUADLETS.contains(&suffix)) {
+            self.error(
+                "not-supported",
+                &path,
+                format!("the drop-in folder `{name}` is not supported by this version of mainstay"),
+            )
+            .help("remove it; bring the whole unit, with your settings in it, instead");
+        } else if matches!(folder.to_lowercase().as_str(), "file" | "files" | "flies" | "filse" | "rootfs" | "root") {
+            self.error("unknown-folder", &path, format!("`{name}/` is not a folder that mainstay reads"))
+                .help("did you mean `files/`?");
+        } else {
+            let first = shown(below.split('/').next_back().unwrap_or_default());
+            self.error("unknown-folder", &path, format!("mainstay does not know what the folder `{name}/` is for")).help(format!(
+                "put what the host needs (such as `{first}`) under files/, at its path there, and the rest outside apps/"
+            ));
+        }
+    }
+}
+
+/// Files that people and tools keep beside the ones for mainstay.
+pub(super) fn is_for_people(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    lower.ends_with(".md")
+        || ["readme", "license", "licence", "codeowners", "notice"]
+            .iter()
+            .any(|word| lower == *word || lower.starts_with(&format!("{word}.")))
+        || matches!(name, ".gitkeep" | ".gitignore" | ".gitattributes" | ".editorconfig")
+}
+
+/// Returns the bytes of a regular file; complains about everything else, which mainstay never follows.
+pub(super) fn content<'t>(
+    entry: &'t Entry,
+    path: &str,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<(&'t Arc<[u8]>, bool)> {
+    let (rule, message, help) = match entry {
+        Entry::File { bytes, executable } => return Some((bytes, *executable)),
+        Entry::Symlink { target } => (
+            "symlink",
+            format!("a symbolic link to `{}` stands here, and mainstay follows none", shown(target)),
+            "put a regular file here; to make a link on the host, write files: { /path: { kind: symlink, target: … } } in app.yaml",
+        ),
+        Entry::Submodule => (
+            "submodule",
+            "a git submodule stands here, and mainstay fetches none".to_owned(),
+            "commit the files themselves: one commit is one closed tree",
+        ),
+        Entry::Refused { why } => {
+            ("refused", format!("this file cannot be read: {}", shown(why)), "replace or remove it")
+        }
+    };
+    let mut complaint = Diagnostic::error(rule, Location::whole(path), message);
+    complaint.help(help);
+    diagnostics.push(complaint);
+    None
+}

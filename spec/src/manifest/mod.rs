@@ -1,0 +1,236 @@
+//! What authors write, read and proven: a repository's tree becomes a [`Fleet`], or a list of every mistake in it.
+//!
+//! All or nothing: one error anywhere and there is no fleet. Warnings never stand in the way. This is the only door through
+//! which YAML comes in; nothing behind it knows the format.
+
+mod critical;
+mod words;
+mod page;
+mod yaml_errors;
+mod yaml;
+mod decode;
+mod image;
+mod model;
+mod container;
+mod directives;
+mod unit_rules;
+mod unit;
+mod folder;
+mod files;
+mod place;
+mod fleet;
+mod units;
+mod app;
+mod conflicts;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use model::{
+    App, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit, UnitText, Volume,
+};
+
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{AppName, HostName, shown};
+use crate::tree::{Entry, Tree};
+use fleet::FleetFile;
+use page::Page;
+
+/// What reading a repository gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// The fleet; `None` exactly when a diagnostic is an error.
+    pub fleet: Option<Fleet>,
+    /// Every mistake, in the order of files and lines.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a repository and reports every mistake in it.
+pub fn parse(tree: &Tree) -> Parsed {
+    let mut diagnostics = Vec::new();
+    let meant = check_top(tree, &mut diagnostics);
+    let (file, hosts) = read_fleet(tree, &meant, &mut diagnostics);
+    if hosts.is_empty() && !file.hosts_are_faulty {
+        let mut complaint = Diagnostic::error("no-hosts", Location::whole(FLEET), "the repository names no host");
+        complaint.help("add hosts: { NAME: { labels: { … } } } to fleet.yaml, or files in hosts/");
+        diagnostics.push(complaint);
+    }
+    let mut watches = Vec::new();
+    let known_hosts = (!file.hosts_are_faulty && !hosts.is_empty()).then_some(&hosts);
+    let apps = read_apps(tree, known_hosts, &mut watches, &mut diagnostics);
+    let said =
+        meant.contains("apps/") || diagnostics.iter().any(|it| it.is_error() && it.location.file.starts_with("apps"));
+    if apps.is_empty() && !said {
+        let mut complaint = Diagnostic::error("no-apps", Location::whole("apps"), "the repository has no application");
+        complaint.help("add apps/NAME/ with what should run; an empty tree never means that nothing should");
+        diagnostics.push(complaint);
+    }
+    conflicts::check(&apps, &hosts, &mut diagnostics);
+    conflicts::check_watches(&watches, &apps, &mut diagnostics);
+    diagnostics.sort();
+    diagnostics.dedup();
+    let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
+    let fleet = file.name.filter(|_| is_sound).map(|name| Fleet {
+        name,
+        drift: file.drift.unwrap_or(Drift::Repair),
+        hosts,
+        environments: file.environments.unwrap_or_default(),
+        apps,
+        acknowledged: file.acknowledged,
+    });
+    Parsed { fleet, diagnostics }
+}
+
+const FLEET: &str = "fleet.yaml";
+
+/// Complains about names at the top that look like ours but are not, and returns ours; warns about submodules.
+fn check_top(tree: &Tree, diagnostics: &mut Vec<Diagnostic>) -> BTreeSet<&'static str> {
+    let mut all_meant = BTreeSet::new();
+    let mut tops = BTreeSet::new();
+    for (path, entry) in &tree.entries {
+        let (top, is_folder) = path.split_once('/').map_or((path.as_str(), false), |(top, _)| (top, true));
+        tops.insert((top, is_folder || *entry == Entry::Submodule));
+        let ours = is_folder && matches!(top, "apps" | "hosts");
+        if *entry == Entry::Submodule && !ours && !matches!(path.as_str(), "apps" | "hosts" | FLEET) {
+            let mut complaint =
+                Diagnostic::warning("submodule", Location::whole(path), "this submodule is not fetched");
+            complaint.help("that is fine when hosts do not need it");
+            diagnostics.push(complaint);
+        }
+    }
+    for (top, is_folder) in tops {
+        let lower = top.to_lowercase();
+        let meant = match (is_folder, lower.as_str()) {
+            (true, "app" | "apps") if top != "apps" => "apps/",
+            (true, "host" | "hosts") if top != "hosts" => "hosts/",
+            (false, "apps" | "hosts") => {
+                folder::content(&tree.entries[top], top, diagnostics);
+                continue;
+            }
+            (false, _) if top != FLEET && is_near_fleet(&lower) => FLEET,
+            _ => continue,
+        };
+        let mut complaint =
+            Diagnostic::error("unknown-top", Location::whole(top), format!("mainstay does not read `{}`", shown(top)));
+        complaint.help(words::did_you_mean(meant));
+        diagnostics.push(complaint);
+        all_meant.insert(meant);
+    }
+    all_meant
+}
+
+fn is_near_fleet(lower: &str) -> bool {
+    ["fleet.yaml", "fleet.yml"].iter().any(|name| strsim::damerau_levenshtein(lower, name) <= 1)
+}
+
+fn read_fleet(
+    tree: &Tree,
+    meant: &BTreeSet<&str>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (FleetFile, BTreeMap<HostName, Host>) {
+    let mut hosts = BTreeMap::new();
+    let mut file = FleetFile::default();
+    match tree.entries.get(FLEET) {
+        None if meant.contains(FLEET) => file.hosts_are_faulty = true,
+        None => {
+            let mut complaint =
+                Diagnostic::error("no-fleet", Location::whole(FLEET), "the repository has no fleet.yaml");
+            complaint.help("`mainstay init` writes one; it stands at the repository's root");
+            diagnostics.push(complaint);
+            file.hosts_are_faulty = true;
+        }
+        Some(entry) => {
+            if let Some(text) = text(entry, FLEET, diagnostics) {
+                let mut page = Page::new(FLEET, text);
+                file = fleet::read(&mut page, &mut hosts);
+                page.close(diagnostics);
+            } else {
+                file.hosts_are_faulty = true;
+            }
+        }
+    }
+    for (path, entry) in below(tree, "hosts/") {
+        let name = &path["hosts/".len()..];
+        if !name.contains('/') && name.ends_with(".yaml") {
+            if let Some(text) = text(entry, path, diagnostics) {
+                let mut page = Page::new(path, text);
+                fleet::read_more_hosts(&mut page, &mut file, &mut hosts);
+                page.close(diagnostics);
+            } else {
+                file.hosts_are_faulty = true;
+            }
+        } else if folder::content(entry, path, diagnostics).is_some() && !folder::is_for_people(name) {
+            let message = format!("hosts/ holds only *.yaml files, not `{}`", shown(name));
+            let mut complaint = Diagnostic::error("unknown-file", Location::whole(path), message);
+            complaint.help(match name.strip_suffix(".yml") {
+                Some(stem) => words::did_you_mean(&format!("hosts/{stem}.yaml")),
+                None => "move it out of hosts/".to_owned(),
+            });
+            diagnostics.push(complaint);
+        }
+    }
+    fleet::check_keys(&hosts, diagnostics);
+    (file, hosts)
+}
+
+/// Returns the file's text; complains when it is none.
+fn text<'t>(entry: &'t Entry, path: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<&'t str> {
+    let (bytes, _) = folder::content(entry, path, diagnostics)?;
+    let text = std::str::from_utf8(bytes);
+    if text.is_err() {
+        let mut complaint =
+            Diagnostic::error("not-utf8", Location::whole(path), format!("`{}` is not UTF-8", shown(path)));
+        complaint.help("save it as UTF-8");
+        diagnostics.push(complaint);
+    }
+    text.ok()
+}
+
+fn read_apps(
+    tree: &Tree,
+    hosts: Option<&BTreeMap<HostName, Host>>,
+    watches: &mut Vec<model::Watch>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BTreeMap<AppName, App> {
+    let mut folders: BTreeMap<&str, Vec<(&str, &Entry)>> = BTreeMap::new();
+    for (path, entry) in below(tree, "apps/") {
+        let within = &path["apps/".len()..];
+        match within.split_once('/') {
+            Some((folder, rest)) => folders.entry(folder).or_default().push((rest, entry)),
+            None if folder::content(entry, path, diagnostics).is_some() && !folder::is_for_people(within) => {
+                let message = format!("apps/ holds only folders, not the file `{}`", shown(within));
+                let mut complaint = Diagnostic::error("unknown-file", Location::whole(path), message);
+                complaint.help("put it into the folder of its application, apps/NAME/");
+                diagnostics.push(complaint);
+            }
+            None => {}
+        }
+    }
+    let mut apps = BTreeMap::new();
+    for (folder, entries) in folders {
+        let root = format!("apps/{folder}");
+        match AppName::parse(folder) {
+            Ok(name) => {
+                let app = app::read(&name, &root, &entries, hosts, watches, diagnostics);
+                apps.insert(name, app);
+            }
+            Err(why) => {
+                let message = format!("this is not an application's name: {why}");
+                let mut complaint = Diagnostic::error("app-name", Location::whole(&root), message);
+                complaint.help("rename the folder");
+                diagnostics.push(complaint);
+            }
+        }
+    }
+    apps
+}
+
+/// Iterates over the entries whose path begins with `folder`.
+fn below<'t>(tree: &'t Tree, folder: &'t str) -> impl Iterator<Item = (&'t String, &'t Entry)> {
+    tree.entries.range(folder.to_owned()..).take_while(move |(path, _)| path.starts_with(folder))
+}
+
+/// Finds the host of `fleet` that was most likely meant by `wrong`.
+pub fn nearest_host(fleet: &Fleet, wrong: &HostName) -> Option<HostName> {
+    let near = words::nearest(wrong.as_str(), fleet.hosts.keys().map(HostName::as_str))?;
+    fleet.hosts.keys().find(|host| host.as_str() == near).cloned()
+}

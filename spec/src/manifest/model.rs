@@ -1,0 +1,262 @@
+//! What a repository says, validated: every name parsed, every reference found, nothing written twice.
+//!
+//! Built only by [`super::parse`]. Where something was written is kept beside it, for messages; it is no part of what is
+//! wanted and never reaches a digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::diagnostic::Location;
+use crate::digest::Digest;
+use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
+
+/// A whole repository at one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// The fleet's name, a DNS label.
+    pub name: String,
+    /// What happens to drift where an application does not say.
+    pub drift: Drift,
+    /// The hosts, from `fleet.yaml` and `hosts/*.yaml`.
+    pub hosts: BTreeMap<HostName, Host>,
+    /// The environments; empty when the repository does not use them.
+    pub environments: BTreeMap<String, Environment>,
+    /// The applications.
+    pub apps: BTreeMap<AppName, App>,
+    /// Acknowledged removals: the short digest that the prune guard printed, and the reason.
+    pub acknowledged: BTreeMap<String, String>,
+}
+
+/// One host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Labels that selectors look at.
+    pub labels: BTreeMap<String, String>,
+    /// Where other hosts reach it.
+    pub address: Option<String>,
+    /// The public key that signs its records, as OpenSSH writes it.
+    pub key: Option<String>,
+    /// Its environment: its own, or the default.
+    pub environment: Option<String>,
+    /// Values for templates; nothing reads them yet.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// One environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// Values for templates; nothing reads them yet.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Services outside the fleet; nothing reads them yet.
+    pub endpoints: BTreeMap<String, serde_json::Value>,
+}
+
+/// What happens to drift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// It is put back.
+    Repair,
+    /// It is only reported.
+    Report,
+}
+
+/// One application with all its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Which hosts have it.
+    pub place: Place,
+    /// What happens to drift, when the application says.
+    pub drift: Option<Drift>,
+    /// Values for templates; nothing reads them yet.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// Files, symlinks and directories, unit texts included.
+    pub files: BTreeMap<HostPath, File>,
+    /// Units: those it brings, except templates, and those of the host that it has wishes for.
+    pub units: BTreeMap<UnitName, Unit>,
+    /// Containers.
+    pub containers: BTreeMap<ContainerName, Container>,
+}
+
+/// Which hosts have an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Every one.
+    All,
+    /// Those that match at least one.
+    Any(Vec<Place>),
+    /// Those that match each.
+    Each(Vec<Place>),
+    /// Those that do not match.
+    Not(Box<Place>),
+    /// Those whose label has one of the values; `host` and `environment` are labels too.
+    Label {
+        /// The label.
+        name: String,
+        /// The values.
+        values: BTreeSet<String>,
+    },
+}
+
+/// A path on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: Mode,
+    /// The owning user, by name or number.
+    pub owner: String,
+    /// The owning group, by name or number.
+    pub group: String,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// The kinds of path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file with its content.
+    Regular {
+        /// The whole content.
+        content: Arc<[u8]>,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// The text of the link.
+        target: String,
+    },
+    /// A directory.
+    Directory,
+}
+
+/// A unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its text, when the application brings it; of the template, for an instance.
+    pub text: Option<UnitText>,
+    /// Whether it should run; `None` leaves that to whatever triggers it.
+    pub state: Option<State>,
+    /// Whether it should be enabled.
+    pub enabled: Option<bool>,
+    /// Paths that restart it beside those that its text names.
+    pub restart_on: BTreeSet<HostPath>,
+    /// Paths that only reload it.
+    pub reload_on: BTreeSet<HostPath>,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// A unit's text and where it is installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitText {
+    /// Where the text goes.
+    pub path: HostPath,
+    /// The text.
+    pub text: Arc<str>,
+}
+
+/// The state of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs.
+    Running,
+    /// It does not run.
+    Stopped,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The image reference, as written.
+    pub image: String,
+    /// Overrides the image's entry point when not empty.
+    pub entrypoint: Vec<String>,
+    /// Overrides the image's command when not empty.
+    pub command: Vec<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Published ports, sorted.
+    pub ports: Vec<Port>,
+    /// Mounts, sorted by their target.
+    pub volumes: Vec<Volume>,
+    /// The user inside.
+    pub user: Option<String>,
+    /// The network.
+    pub network: Option<String>,
+    /// The author's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// A published port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// The port on the host.
+    pub host: u16,
+    /// The port in the container.
+    pub container: u16,
+    /// Whether it is UDP rather than TCP.
+    pub udp: bool,
+    /// The address to listen on; every one when `None`.
+    pub address: Option<std::net::IpAddr>,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Volume {
+    /// The path inside.
+    pub target: String,
+    /// An absolute path on the host, or a volume's name.
+    pub source: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+}
+
+impl Place {
+    /// Says whether the host called `name` is meant.
+    pub fn holds(&self, name: &HostName, host: &Host) -> bool {
+        match self {
+            Place::All => true,
+            Place::Any(places) => places.iter().any(|place| place.holds(name, host)),
+            Place::Each(places) => places.iter().all(|place| place.holds(name, host)),
+            Place::Not(place) => !place.holds(name, host),
+            Place::Label { name: label, values } => host.label(name, label).is_some_and(|value| values.contains(value)),
+        }
+    }
+}
+
+impl Host {
+    /// Returns the value of a label, the built-in `host` and `environment` included.
+    pub fn label<'h>(&'h self, name: &'h HostName, label: &str) -> Option<&'h str> {
+        match label {
+            "host" => Some(name.as_str()),
+            "environment" => self.environment.as_deref(),
+            _ => self.labels.get(label).map(String::as_str),
+        }
+    }
+}
+
+impl Fleet {
+    /// Iterates over the applications that `name` has.
+    pub fn placed<'f>(&'f self, name: &'f HostName, host: &'f Host) -> impl Iterator<Item = (&'f AppName, &'f App)> {
+        self.apps.iter().filter(|(_, app)| app.place.holds(name, host))
+    }
+}
+
+/// A path that a unit watches, to be found among all managed paths.
+pub(super) struct Watch {
+    pub(super) path: HostPath,
+    pub(super) location: Location,
+}
+
+/// Builds what is installed unless app.yaml says otherwise.
+pub(super) fn owned_by_root(kind: FileKind, mode: Mode, location: Location) -> File {
+    File { kind, mode, owner: "root".to_owned(), group: "root".to_owned(), location }
+}

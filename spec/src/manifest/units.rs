@@ -1,0 +1,278 @@
+//! Reads `units:` of app.yaml over the units of the application's folder, and settles what is started and enabled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::critical::{self, Guard};
+use super::folder::{BroughtUnit, Folder};
+use super::model::{State, Unit, UnitText, Watch};
+use super::page::{Extent, Page};
+use super::unit::Traits;
+use super::words::did_you_mean;
+use super::yaml::{Key, Node};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{HostPath, UnitName, shown};
+
+const STATES: [(&str, State); 2] = [("running", State::Running), ("stopped", State::Stopped)];
+
+/// What an entry asks for.
+#[derive(Default)]
+struct Wish {
+    state: Option<(State, Extent)>,
+    enabled: Option<(bool, Extent)>,
+    restart_on: BTreeSet<HostPath>,
+    reload_on: BTreeSet<HostPath>,
+    allow_critical: bool,
+}
+
+/// Reads `node`, if there is one; the paths that units watch go to `watches`.
+pub(super) fn read(
+    page: &mut Page<'_>,
+    node: Option<&Node>,
+    folder: &Folder<'_>,
+    watches: &mut Vec<Watch>,
+) -> BTreeMap<UnitName, Unit> {
+    let triggered = triggered(page, folder);
+    let mut units = BTreeMap::new();
+    let mut allowed = BTreeSet::new();
+    let entries = node.and_then(|node| page.entries(node, "`units`")).unwrap_or_default();
+    for (key, node) in entries {
+        let wish = wish(page, key, node, watches);
+        let name = match UnitName::parse(&key.text) {
+            Ok(name) => name,
+            Err(why) => {
+                let reserved = critical::unit(&key.text) != Guard::Open;
+                let help = if reserved {
+                    "remove it: the host depends on it"
+                } else {
+                    "write the whole name, such as web.service"
+                };
+                page.error("unit-name", key.extent, format!("this is not a unit's name: {why}")).help(help);
+                continue;
+            }
+        };
+        let Some(wish) = wish else { continue };
+        if wish.allow_critical {
+            allowed.insert(name.clone());
+        }
+        guard(page, &name, wish.allow_critical, page.at(key.extent));
+        if let Some(unit) = wanted(page, key, &name, wish, folder, &triggered) {
+            units.insert(name, unit);
+        }
+    }
+    for (name, brought) in &folder.units {
+        guard_brought(page, name, brought, &allowed);
+        if !name.is_template() && !units.contains_key(name) {
+            let (state, enabled) = defaults(&brought.traits, triggered.contains(name));
+            let unit = Unit {
+                text: Some(text(name, brought)),
+                state,
+                enabled,
+                restart_on: BTreeSet::new(),
+                reload_on: BTreeSet::new(),
+                location: brought.location.clone(),
+            };
+            units.insert(name.clone(), unit);
+        }
+    }
+    units
+}
+
+fn text(name: &UnitName, brought: &BroughtUnit) -> UnitText {
+    UnitText { path: name.path(), text: brought.text.clone() }
+}
+
+/// What systemd's own convention says: a unit that can be enabled is, unless something else starts it.
+fn defaults(traits: &Traits, is_triggered: bool) -> (Option<State>, Option<bool>) {
+    if traits.installs && !is_triggered { (Some(State::Running), Some(true)) } else { (None, None) }
+}
+
+/// Finds the units that a timer, socket or path of this folder starts.
+fn triggered(page: &mut Page<'_>, folder: &Folder<'_>) -> BTreeSet<UnitName> {
+    let mut found = BTreeSet::new();
+    for (name, brought) in folder.units.iter().filter(|(name, _)| matches!(name.suffix(), "timer" | "socket" | "path"))
+    {
+        let target = match &brought.traits.triggers {
+            Some(named) => UnitName::parse(named).ok(),
+            None => Some(name.with_suffix("service")),
+        };
+        let Some(target) = target else { continue };
+        if !folder.units.contains_key(&target)
+            && let Some(near) = similar(page, &target, folder)
+        {
+            let message = format!("`{name}` starts `{target}`, which is not in this folder");
+            let mut complaint = Diagnostic::warning("unit-trigger", brought.location.clone(), message);
+            complaint.help(did_you_mean(near.as_str()));
+            page.add(complaint);
+        }
+        found.insert(target);
+    }
+    found
+}
+
+fn guard(page: &mut Page<'_>, name: &UnitName, allowed: bool, location: Location) {
+    let (rule, message, help) = match critical::unit(name.as_str()) {
+        Guard::Open => return,
+        Guard::Critical(_) if allowed => return,
+        Guard::Critical(why) => (
+            "critical-unit",
+            format!("unit `{name}` is guarded: {why}"),
+            format!("if you mean it, write units: {{ {name}: {{ allow-critical: true }} }} in app.yaml"),
+        ),
+        Guard::Never(why) => (
+            "forbidden-unit",
+            format!("unit `{name}` cannot be managed: {why}"),
+            "remove it; `allow-critical` does not help here".to_owned(),
+        ),
+    };
+    let mut complaint = Diagnostic::error(rule, location, message);
+    complaint.help(help);
+    page.add(complaint);
+}
+
+fn guard_brought(page: &mut Page<'_>, name: &UnitName, brought: &BroughtUnit, allowed: &BTreeSet<UnitName>) {
+    guard(page, name, allowed.contains(name), brought.location.clone());
+    for (alias, _) in &brought.traits.aliases {
+        if critical::unit(alias) != Guard::Open && !allowed.contains(name) {
+            let message = format!("unit `{name}` takes the name `{}`, on which the host depends", shown(alias));
+            let mut complaint = Diagnostic::error("critical-unit", brought.location.clone(), message);
+            complaint.help(format!(
+                "remove the `Alias=`, or write units: {{ {name}: {{ allow-critical: true }} }} in app.yaml"
+            ));
+            page.add(complaint);
+        }
+    }
+}
+
+fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut Vec<Watch>) -> Option<Wish> {
+    let mut table = page.table(node, &format!("the entry for `{}`", shown(&key.text)))?;
+    let mut wish = Wish::default();
+    if let Some((key, node)) = table.take("state") {
+        wish.state = page.choice(node, "`state`", &STATES).map(|state| (state, key.extent));
+    }
+    if let Some((key, node)) = table.take("enabled") {
+        wish.enabled = page.boolean(node, "`enabled`").map(|enabled| (enabled, key.extent));
+    }
+    if let Some((_, node)) = table.take("restart-on") {
+        wish.restart_on = watched(page, node, "`restart-on`", watches);
+    }
+    if let Some((key, node)) = table.take("reload-on") {
+        wish.reload_on = watched(page, node, "`reload-on`", watches);
+        if let Some(both) = wish.reload_on.intersection(&wish.restart_on).next() {
+            page.error("unit-watch", key.extent, format!("`{both}` both reloads and restarts the unit"))
+                .help("keep it in one of the two lists");
+        }
+    }
+    if let Some((_, node)) = table.take("allow-critical") {
+        wish.allow_critical = page.boolean(node, "`allow-critical`").unwrap_or(false);
+    }
+    table.finish(page, "an entry of `units`");
+    Some(wish)
+}
+
+fn watched(page: &mut Page<'_>, node: &Node, what: &str, watches: &mut Vec<Watch>) -> BTreeSet<HostPath> {
+    let mut paths = BTreeSet::new();
+    for (text, extent) in page.words(node, what) {
+        match HostPath::parse(&text) {
+            Ok(path) => {
+                watches.push(Watch { path: path.clone(), location: page.at(extent) });
+                paths.insert(path);
+            }
+            Err(why) => {
+                page.error("unit-watch", extent, format!("this is not a path on the host: {why}"))
+                    .help("write the absolute path of a file that an application brings");
+            }
+        }
+    }
+    paths
+}
+
+fn wanted(
+    page: &mut Page<'_>,
+    key: &Key,
+    name: &UnitName,
+    wish: Wish,
+    folder: &Folder<'_>,
+    triggered: &BTreeSet<UnitName>,
+) -> Option<Unit> {
+    if name.is_template() {
+        check_template(page, key, name, &wish);
+        return None;
+    }
+    let source = name.template().filter(|template| folder.units.contains_key(template)).unwrap_or(name.clone());
+    let brought = folder.units.get(&source);
+    let (state, enabled) = match brought {
+        Some(brought) => settle(page, name, &wish, &brought.traits, triggered.contains(name)),
+        None => {
+            check_host_unit(page, key, name, &wish, folder);
+            (wish.state.map(|(state, _)| state), wish.enabled.map(|(enabled, _)| enabled))
+        }
+    };
+    let location = page.at(key.extent);
+    let text = brought.map(|brought| text(&source, brought));
+    Some(Unit { text, state, enabled, restart_on: wish.restart_on, reload_on: wish.reload_on, location })
+}
+
+/// Combines what is written with the defaults, so that half a wish means what people mean by it: `stopped` alone does not
+/// leave the unit enabled, and `enabled: false` alone does not start it.
+fn settle(
+    page: &mut Page<'_>,
+    name: &UnitName,
+    wish: &Wish,
+    traits: &Traits,
+    is_triggered: bool,
+) -> (Option<State>, Option<bool>) {
+    if let Some((true, extent)) = wish.enabled
+        && !traits.installs
+    {
+        page.error(
+            "unit-not-installable",
+            extent,
+            format!("`{name}` cannot be enabled: its text has no [Install] section"),
+        )
+        .help("add [Install] with WantedBy=multi-user.target to the unit, or write only `state: running`");
+    }
+    let (default_state, default_enabled) = defaults(traits, is_triggered);
+    let state = match (wish.state, wish.enabled) {
+        (Some((state, _)), _) => Some(state),
+        (None, Some((false, _))) => None,
+        (None, _) => default_state,
+    };
+    let enabled = match (wish.enabled, wish.state) {
+        (Some((enabled, _)), _) => Some(enabled),
+        (None, Some((State::Stopped, _))) => default_enabled.map(|_| false),
+        (None, _) => default_enabled,
+    };
+    (state, enabled)
+}
+
+fn check_template(page: &mut Page<'_>, key: &Key, name: &UnitName, wish: &Wish) {
+    let asks =
+        wish.state.is_some() || wish.enabled.is_some() || !wish.restart_on.is_empty() || !wish.reload_on.is_empty();
+    if asks {
+        let instance = format!("{}blue.{}", name.stem(), name.suffix());
+        page.error("unit-template", key.extent, format!("`{name}` is a template, which is never started itself"))
+            .help(format!("name an instance, such as {instance}"));
+    }
+}
+
+fn check_host_unit(page: &mut Page<'_>, key: &Key, name: &UnitName, wish: &Wish, folder: &Folder<'_>) {
+    if let Some(near) = similar(page, name, folder) {
+        page.warning(
+            "unit-misspelt",
+            key.extent,
+            format!("no unit `{name}` is in this folder, so the host must provide it"),
+        )
+        .help(did_you_mean(near.as_str()));
+    }
+    if wish.state.is_none() && wish.enabled.is_none() && wish.restart_on.is_empty() && wish.reload_on.is_empty() {
+        page.warning("unit-asks-nothing", key.extent, format!("this entry asks nothing of the host's unit `{name}`"))
+            .help("add `state:` or `enabled:`, or remove it");
+    }
+}
+
+/// Finds the unit of this folder that was most likely meant; suffixes say nothing, so only stems are compared.
+fn similar<'f>(page: &Page<'_>, name: &UnitName, folder: &'f Folder<'_>) -> Option<&'f UnitName> {
+    let same_kind = |other: &&UnitName| other.suffix() == name.suffix() && *other != name;
+    let near = page.near(name.stem(), folder.units.keys().filter(same_kind).map(UnitName::stem))?;
+    folder.units.keys().filter(same_kind).find(|other| other.stem() == near)
+}

@@ -1,0 +1,190 @@
+//! What the agent remembers between passes: what it owns, what it started with what, and how each application fares.
+//!
+//! The transitions live here, pure, so that the planner's property tests and the agent walk through the same ones. The
+//! agent's ledger writes this value to disk *before* the world is changed (claims, owed and begun restarts) and after.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{AppName, CommitId, ContainerName, ResourceId, UnitName};
+use crate::observed::InvocationId;
+
+/// Everything remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// The newest commit that was believed: enforced until another one is, with or without a network.
+    pub believed: Option<CommitId>,
+    /// The fleet this host belongs to, once something was believed: its name is part of every mark.
+    #[serde(default)]
+    pub fleet: Option<String>,
+    /// The engine's socket on which this agent's containers are: they must not be looked for on another engine.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// What this agent put on the host.
+    #[serde(default)]
+    pub owned: BTreeMap<ResourceId, Owned>,
+    /// What each managed unit was last started with.
+    #[serde(default)]
+    pub units: BTreeMap<UnitName, UnitMemory>,
+    /// When each container's run began that we started, as the engine writes it.
+    #[serde(default)]
+    pub containers: BTreeMap<ContainerName, String>,
+    /// Whether unit files changed and systemd has not been told since.
+    #[serde(default)]
+    pub reload_owed: bool,
+    /// How each application fares.
+    #[serde(default)]
+    pub apps: BTreeMap<AppName, AppMemory>,
+    /// Counts the records this host has written; part of what will be signed.
+    #[serde(default)]
+    pub counter: u64,
+}
+
+/// Something this agent put on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owned {
+    /// The application that wanted it last.
+    pub app: AppName,
+    /// Set from before a *new* path is made until it is known to be made: what it would look like. Were the agent
+    /// killed in between, only a thing that looks like this is ours. For a container: [`outgoing`].
+    pub claim: Option<Digest>,
+}
+
+/// Stands for a container's id where it could not be asked for.
+pub const WHICHEVER: &str = "";
+
+/// Identifies a container that is about to be replaced; the claim of its name. While it is still there, the replacement
+/// is owed.
+pub fn outgoing(id: &str) -> Digest {
+    Digest::of(id.as_bytes())
+}
+
+/// What is remembered of a managed unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitMemory {
+    /// The application that wants it.
+    pub app: AppName,
+    /// Whether the application brings its text; a unit that the host provides is released, never stopped, when unwanted.
+    pub ours: bool,
+    /// What it was last started with.
+    pub run: Run,
+}
+
+/// What a unit was last started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Run {
+    /// Nothing is known, and nothing is owed: not started by us yet.
+    Unknown,
+    /// Started with these inputs, in this run when it was seen.
+    Started {
+        /// The inputs.
+        with: Inputs,
+        /// The run that began then; `None` for what does not keep running.
+        invocation: Option<InvocationId>,
+    },
+    /// It ran before we knew it and its inputs are being changed: it must be restarted, whatever it started with.
+    Owed,
+    /// A start, restart or reload was about to be asked for; whether it happened shows in the invocation.
+    Beginning {
+        /// The inputs it is started with.
+        with: Inputs,
+        /// The run before, if there was one.
+        was: Option<InvocationId>,
+    },
+}
+
+/// Digests of everything a unit reads when it starts, and of what it reads again on a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// Its text and the managed files that its text names: a change restarts.
+    pub start: Digest,
+    /// The files of `reload-on`: a change reloads.
+    pub reload: Digest,
+}
+
+/// How an application fares on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppMemory {
+    /// The state that records and `status` show.
+    pub state: AppState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// Whether this release was reached once: from then on any difference is drift, whatever fails meanwhile.
+    #[serde(default)]
+    pub reached: bool,
+    /// The digest of the release that was applied last, completely or not.
+    pub digest: Digest,
+    /// The commit it came from; `None` for a local folder.
+    pub commit: Option<CommitId>,
+    /// The commit of the release before, which this one replaced.
+    #[serde(default)]
+    pub from: Option<CommitId>,
+    /// How many steps the last change or repair took.
+    #[serde(default)]
+    pub changes: usize,
+    /// The digest of the image that each container was created from.
+    #[serde(default)]
+    pub images: BTreeMap<ContainerName, String>,
+    /// Starts in a row of a service that died by itself, each within minutes of the one before.
+    #[serde(default)]
+    pub repairs: u32,
+    /// Drift is not repaired again before: a service dies again and again.
+    #[serde(default)]
+    pub next_repair: Option<Timestamp>,
+    /// The failure is that of its removal: nothing wants it any more.
+    #[serde(default)]
+    pub leaving: bool,
+    /// The last failure, while it lasts.
+    #[serde(default)]
+    pub failure: Option<Failure>,
+}
+
+/// Why an application is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// For people: what failed and the last lines that it said.
+    pub text: String,
+    /// Passes in a row that failed at this release.
+    pub count: u32,
+    /// Not tried again before.
+    pub not_before: Timestamp,
+}
+
+/// The states of a release on a host (`config-repo.md`, "Records").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppState {
+    /// Being changed.
+    Applying,
+    /// As the commit says.
+    Converged,
+    /// A step failed; see the failure.
+    Failed,
+    /// Not as the commit says, and only reported.
+    Drifted,
+    /// Was drifted and has been put back.
+    Repaired,
+}
+
+impl AppState {
+    /// Returns the word for it in logs, records and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AppState::Applying => "applying",
+            AppState::Converged => "converged",
+            AppState::Failed => "failed",
+            AppState::Drifted => "drifted",
+            AppState::Repaired => "repaired",
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a host really looks like. "Unknown" is a value of its own: it is never taken for "absent".
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::digest::Digest;
+use crate::id::{AppName, ContainerName, HostPath, Mode, UnitName};
+
+/// One look at the host: everything that is wanted, and everything that is owned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Every wanted and every owned path.
+    pub files: BTreeMap<HostPath, FileState>,
+    /// Every wanted and every owned unit.
+    pub units: Reach<BTreeMap<UnitName, UnitState>>,
+    /// Every container on the engine, ours or not.
+    pub containers: Reach<BTreeMap<ContainerName, ContainerState>>,
+    /// Images named by wanted containers that are on the engine already.
+    pub images: std::collections::BTreeSet<String>,
+    /// User names that files want, with their ids; `None` where the host knows no such user.
+    pub users: BTreeMap<String, Option<u32>>,
+    /// Group names that files want, with their ids.
+    pub groups: BTreeMap<String, Option<u32>>,
+}
+
+/// The answer of something that can be away: the bus or the container engine.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Reach<T> {
+    /// It answered.
+    Seen(T),
+    /// It did not, with the reason. Nothing of that kind may be touched.
+    Unreachable(String),
+    /// Nothing wanted or owned is of that kind, so nobody asked.
+    #[default]
+    NotAsked,
+}
+
+impl<T> Reach<T> {
+    /// Returns what was seen, if anything was.
+    pub fn seen(&self) -> Option<&T> {
+        match self {
+            Reach::Seen(seen) => Some(seen),
+            Reach::Unreachable(_) | Reach::NotAsked => None,
+        }
+    }
+}
+
+/// What is at a path. The final component is never followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// Nothing.
+    Absent,
+    /// A regular file.
+    Regular {
+        /// Of its content.
+        digest: Digest,
+        /// Who owns it and who may do what.
+        access: Access,
+        /// When its content was written last.
+        modified: Timestamp,
+        /// The application whose mark the file carries, when it carries this fleet's mark.
+        mark: Option<AppName>,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// The text of the link.
+        target: String,
+        /// Its owner; the mode is meaningless.
+        access: Access,
+    },
+    /// A directory.
+    Directory {
+        /// Who owns it and who may do what.
+        access: Access,
+        /// Whether nothing is in it.
+        empty: bool,
+    },
+    /// A device, socket or pipe.
+    Other,
+    /// It could not be looked at, with the reason: a symlink among its parents, an I/O error.
+    Unknown(String),
+}
+
+/// Ownership and permission bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Permission bits.
+    pub mode: Mode,
+    /// The owning user's id.
+    pub uid: u32,
+    /// The owning group's id.
+    pub gid: u32,
+}
+
+/// What systemd says of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitState {
+    /// `LoadState`.
+    pub load: LoadState,
+    /// `ActiveState`.
+    pub active: ActiveState,
+    /// `SubState`, for people.
+    pub sub: String,
+    /// Whether it is enabled; `None` where that means nothing (static, generated) or was not asked.
+    pub enabled: Option<bool>,
+    /// Whether systemd runs on an older text than the disk holds.
+    pub need_reload: bool,
+    /// The current run's invocation; asked only where the planner needs it.
+    pub invocation: Option<InvocationId>,
+    /// When that run began; asked together with the invocation.
+    pub since: Option<Timestamp>,
+    /// The text, for units that the host provides and whose inputs matter.
+    pub text: Option<String>,
+}
+
+/// Identifies one run of a unit (systemd.exec(5), `$INVOCATION_ID`): 32 hex digits.
+pub type InvocationId = String;
+
+/// `LoadState` of org.freedesktop.systemd1.Unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadState {
+    /// `loaded` or `stub`/`merged`.
+    Loaded,
+    /// `not-found`.
+    NotFound,
+    /// `masked`.
+    Masked,
+    /// `bad-setting` or `error`.
+    Broken,
+}
+
+/// `ActiveState` of org.freedesktop.systemd1.Unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActiveState {
+    /// `active`.
+    Active,
+    /// `reloading` or `refreshing`: still running.
+    Reloading,
+    /// `activating`: starting, or waiting to be restarted.
+    Activating,
+    /// `deactivating`.
+    Deactivating,
+    /// `inactive`.
+    Inactive,
+    /// `failed`.
+    Failed,
+}
+
+/// What the engine says of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerState {
+    /// The engine's id, so that what is changed is what was looked at.
+    pub id: String,
+    /// Running, or not.
+    pub run: ContainerRun,
+    /// The mark, when the container carries this fleet's and host's.
+    pub mark: Option<ContainerMark>,
+    /// When its current run began, as the engine writes it; asked only where the planner needs it.
+    pub started: Option<String>,
+}
+
+/// The states of a container that make a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerRun {
+    /// Running, or being restarted by the engine's own policy.
+    Running,
+    /// Created and never started.
+    Created,
+    /// Paused by somebody.
+    Paused,
+    /// Exited, dead, being removed, or in a state this version does not know.
+    Stopped,
+}
+
+/// Our labels on a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerMark {
+    /// The application it belongs to.
+    pub app: AppName,
+    /// The digest of the want it was created from.
+    pub digest: Digest,
+}
+
+impl UnitState {
+    /// Describes a unit that systemd has never heard of.
+    pub fn not_found() -> UnitState {
+        UnitState {
+            load: LoadState::NotFound,
+            active: ActiveState::Inactive,
+            sub: "dead".to_owned(),
+            enabled: None,
+            need_reload: false,
+            invocation: None,
+            since: None,
+            text: None,
+        }
+    }
+
+    /// Says whether the unit runs, or is about to.
+    pub fn is_up(&self) -> bool {
+        matches!(self.active, ActiveState::Active | ActiveState::Reloading | ActiveState::Activating)
+    }
+}

@@ -1,0 +1,205 @@
+//! Plans files, links and directories: content, kind, mode and owner; only where nothing is there or it is ours.
+
+use crate::desired::{DesiredFile, FileKind};
+use crate::id::{AppName, HostPath, ResourceId};
+use crate::inputs::fingerprint;
+use crate::observed::{Access, FileState, Reach};
+use crate::plan::{Action, Draft, Lesson, Why};
+
+/// Plans every wanted file.
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    for (app, path, file) in desired.files() {
+        if let (Some(_), Reach::Unreachable(why)) = (path.unit(), &draft.observed.units) {
+            draft.blocked.insert(path.clone());
+            draft.unknown(app, ResourceId::File(path.clone()), why);
+            continue;
+        }
+        match access(draft, file) {
+            Err(why) => {
+                draft.blocked.insert(path.clone());
+                draft.conflict(app, ResourceId::File(path.clone()), why);
+            }
+            Ok(access) => plan_file(draft, app, path, file, access),
+        }
+    }
+}
+
+/// Whose the thing at a path is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Remembered as ours.
+    Ours,
+    /// Claimed, or marked, and exactly as it would be: ours, and not remembered so yet.
+    Found,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// Says whose the thing at `path` is.
+pub(super) fn whose(draft: &Draft<'_>, path: &HostPath, state: &FileState) -> Whose {
+    match draft.memory.owned.get(&ResourceId::File(path.clone())) {
+        Some(owned) => match owned.claim {
+            None => Whose::Ours,
+            Some(claim) if seen_fingerprint(state) == Some(claim) => Whose::Found,
+            Some(_) => Whose::Foreign,
+        },
+        None => match state {
+            FileState::Regular { mark: Some(_), .. } => Whose::Found,
+            _ => Whose::Foreign,
+        },
+    }
+}
+
+fn seen_fingerprint(state: &FileState) -> Option<crate::digest::Digest> {
+    match state {
+        FileState::Regular { digest, .. } => Some(*digest),
+        FileState::Symlink { target, .. } => Some(fingerprint(&FileKind::Symlink { target: target.clone() })),
+        FileState::Directory { .. } => Some(fingerprint(&FileKind::Directory)),
+        FileState::Absent | FileState::Other | FileState::Unknown(_) => None,
+    }
+}
+
+fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &DesiredFile, access: Access) {
+    let id = ResourceId::File(path.clone());
+    let state = match draft.observed.files.get(path) {
+        Some(FileState::Unknown(why)) => {
+            draft.blocked.insert(path.clone());
+            return draft.conflict(app, id, format!("cannot be looked at: {why}"));
+        }
+        Some(state) => state.clone(),
+        None => {
+            draft.blocked.insert(path.clone());
+            return draft.unknown(app, id, "was not looked at");
+        }
+    };
+    if state == FileState::Absent {
+        let why = if draft.is_settled(app) { Why::Drifted("it was removed".to_owned()) } else { Why::New };
+        return draft.write(app, path, state, why);
+    }
+    let content = has_content(Some(&state), &file.kind);
+    let kept = content && has_access(&state, &file.kind, access);
+    match whose(draft, path, &state) {
+        Whose::Foreign if kept => return,
+        Whose::Foreign => {
+            draft.blocked.insert(path.clone());
+            return draft.conflict(app, id, foreign(&state));
+        }
+        Whose::Found => draft.plan.lessons.push(Lesson::Made(id.clone(), app.clone())),
+        Whose::Ours => {
+            if draft.memory.owned.get(&id).is_some_and(|owned| owned.app != *app) {
+                draft.plan.lessons.push(Lesson::Moved(id.clone(), app.clone()));
+            }
+        }
+    }
+    if kept {
+        return;
+    }
+    let replaceable = matches!(state, FileState::Regular { .. } | FileState::Symlink { .. });
+    if content {
+        let text = difference(&state, access);
+        let why = draft.because(app, text);
+        draft.step(app, Action::SetAccess(path.clone(), state), why);
+    } else if replaceable && file.kind != FileKind::Directory {
+        let why = draft.because(app, change(&state, &file.kind));
+        draft.write(app, path, state, why);
+    } else {
+        draft.blocked.insert(path.clone());
+        let is = noun(&state);
+        draft.conflict(
+            app,
+            id,
+            format!("is {is} and should be {}; move it away, mainstay does not remove it", wanted(&file.kind)),
+        );
+    }
+}
+
+/// Says whether the path is of the wanted kind and holds the wanted content.
+pub(super) fn has_content(state: Option<&FileState>, kind: &FileKind) -> bool {
+    match (state, kind) {
+        (Some(FileState::Regular { digest: is, .. }), FileKind::Regular { digest, .. }) => is == digest,
+        (Some(FileState::Symlink { target: is, .. }), FileKind::Symlink { target }) => is == target,
+        (Some(FileState::Directory { .. }), FileKind::Directory) => true,
+        _ => false,
+    }
+}
+
+fn seen_access(state: &FileState) -> Option<Access> {
+    match state {
+        FileState::Regular { access, .. } | FileState::Symlink { access, .. } | FileState::Directory { access, .. } => {
+            Some(*access)
+        }
+        FileState::Absent | FileState::Other | FileState::Unknown(_) => None,
+    }
+}
+
+fn has_access(state: &FileState, kind: &FileKind, wanted: Access) -> bool {
+    seen_access(state).is_some_and(|is| {
+        let mode = matches!(kind, FileKind::Symlink { .. }) || is.mode == wanted.mode;
+        mode && (is.uid, is.gid) == (wanted.uid, wanted.gid)
+    })
+}
+
+/// Resolves the wanted owner and group to this host's ids.
+fn access(draft: &Draft<'_>, file: &DesiredFile) -> Result<Access, String> {
+    let id = |known: &std::collections::BTreeMap<String, Option<u32>>, name: &str, what: &str| {
+        let resolved = name.parse().ok().or_else(|| known.get(name).copied().flatten());
+        resolved.ok_or_else(|| {
+            format!("this host has no {what} `{name}`: create it (a package or sysusers.d does), or name another")
+        })
+    };
+    Ok(Access {
+        mode: file.mode,
+        uid: id(&draft.observed.users, &file.owner, "user")?,
+        gid: id(&draft.observed.groups, &file.group, "group")?,
+    })
+}
+
+fn noun(state: &FileState) -> &'static str {
+    match state {
+        FileState::Absent => "nothing",
+        FileState::Regular { .. } => "a file",
+        FileState::Symlink { .. } => "a symbolic link",
+        FileState::Directory { .. } => "a directory",
+        FileState::Other => "a device, socket or pipe",
+        FileState::Unknown(_) => "unknown",
+    }
+}
+
+fn wanted(kind: &FileKind) -> &'static str {
+    match kind {
+        FileKind::Regular { .. } => "a file",
+        FileKind::Symlink { .. } => "a symbolic link",
+        FileKind::Directory => "a directory",
+    }
+}
+
+fn foreign(state: &FileState) -> String {
+    format!(
+        "{} is there already, mainstay did not put it there, and it differs from what is wanted; \
+         move it away, or give the application another path",
+        noun(state)
+    )
+}
+
+fn change(state: &FileState, kind: &FileKind) -> String {
+    match (state, kind) {
+        (FileState::Regular { .. }, FileKind::Regular { .. }) => "its content differs".to_owned(),
+        (FileState::Symlink { target, .. }, FileKind::Symlink { .. }) => {
+            format!("it points to {}", crate::id::shown(target))
+        }
+        _ => format!("it is {} instead of {}", noun(state), wanted(kind)),
+    }
+}
+
+fn difference(state: &FileState, wanted: Access) -> String {
+    let Some(is) = seen_access(state) else { return "its access differs".to_owned() };
+    let mut parts = Vec::new();
+    if is.mode != wanted.mode && !matches!(state, FileState::Symlink { .. }) {
+        parts.push(format!("mode {} -> {}", is.mode, wanted.mode));
+    }
+    if (is.uid, is.gid) != (wanted.uid, wanted.gid) {
+        parts.push(format!("owner {}:{} -> {}:{}", is.uid, is.gid, wanted.uid, wanted.gid));
+    }
+    parts.join(", ")
+}

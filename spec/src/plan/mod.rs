@@ -1,0 +1,482 @@
+//! Desired, Observed and Memory in; an ordered list of steps out. Pure and total.
+//!
+//! What the planner cannot answer is a [`Conflict`] in the plan, never a guess. Nothing is removed that is not owned,
+//! nothing of an unreachable kind is touched, and a restart is owed exactly when what a unit was last *started* with
+//! differs from what it should be started with.
+
+pub mod text;
+mod containers;
+mod files;
+mod prune;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::desired::{Desired, DriftPolicy, UnitGoal};
+use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
+use crate::inputs::{self, Managed, UnitInputs};
+use crate::memory::{Inputs, Memory, Run};
+use crate::observed::{FileState, InvocationId, Observed};
+
+/// What to do, in order, and what cannot be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in the order of their phases.
+    pub steps: Vec<Step>,
+    /// What a person has to resolve.
+    pub conflicts: Vec<Conflict>,
+    /// Differences that are only reported, because the application says `drift: report`.
+    pub drift: Vec<Step>,
+    /// What could not be looked at and is therefore left alone.
+    pub unknown: Vec<Unknown>,
+    /// Applications whose last attempt failed and whose next one is not due yet.
+    pub waiting: BTreeMap<AppName, Timestamp>,
+    /// Removals that wait for an acknowledgement in the repository.
+    pub held: Option<Held>,
+    /// What is learnt without changing the host.
+    pub lessons: Vec<Lesson>,
+}
+
+/// One change to the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The application it is done for; `None` for what concerns the whole host.
+    pub app: Option<AppName>,
+    /// The change.
+    pub action: Action,
+    /// Why it is needed.
+    pub why: Why,
+    /// For what is started: the managed paths that it reads. It must not start before they are in place.
+    pub reads: BTreeSet<HostPath>,
+}
+
+/// Changes, as the providers carry them out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Fetches an image; disturbs nothing.
+    PullImage(String),
+    /// Stops a unit that is no longer wanted at all.
+    RetireUnit(UnitName),
+    /// Removes the links of a unit that is no longer wanted, or should not be enabled.
+    DisableUnit(UnitName),
+    /// Removes an owned container, never its volumes.
+    RemoveContainer(ContainerName, String),
+    /// Removes an owned file or link, if it still is what was observed.
+    RemoveFile(HostPath, FileState),
+    /// Removes an owned directory, if it is empty.
+    RemoveDirectory(HostPath),
+    /// Makes or replaces a path, if what is there still is what was observed.
+    WriteFile(HostPath, FileState),
+    /// Sets mode and owner, if the content still is what was observed.
+    SetAccess(HostPath, FileState),
+    /// Makes the links of a unit's `[Install]` section.
+    EnableUnit(UnitName),
+    /// Tells systemd to read its unit files again.
+    ReloadSystemd,
+    /// Starts, restarts, reloads or stops a wanted unit.
+    RunUnit {
+        /// The unit.
+        unit: UnitName,
+        /// What to ask of systemd.
+        verb: Verb,
+        /// What it is started with; remembered when it worked.
+        with: Inputs,
+        /// The run before, when the planner was told.
+        was: Option<InvocationId>,
+        /// Whether the job runs to its end instead of staying.
+        once: bool,
+    },
+    /// Creates and starts a container.
+    CreateContainer(ContainerName),
+    /// Stops and removes an owned container and creates it anew.
+    ReplaceContainer(ContainerName, String),
+    /// Starts an owned container that is as wanted and does not run.
+    StartContainer(ContainerName, String),
+}
+
+/// What to ask of systemd for a wanted unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    /// Start it.
+    Start,
+    /// Restart it.
+    Restart,
+    /// Reload its configuration.
+    Reload,
+    /// Stop it.
+    Stop,
+}
+
+/// The phases of a plan. A phase begins when the one before has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Get what is needed; nothing is disturbed yet.
+    Fetch,
+    /// Stop and remove what is ours and unwanted.
+    Clear,
+    /// Write files.
+    Write,
+    /// Enable and disable units.
+    Enable,
+    /// One daemon-reload for everything.
+    Reload,
+    /// Start and restart.
+    Ensure,
+}
+
+impl Action {
+    /// Returns the phase this belongs to.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Action::PullImage(_) => Phase::Fetch,
+            Action::RetireUnit(_)
+            | Action::RemoveContainer(..)
+            | Action::RemoveFile(..)
+            | Action::RemoveDirectory(_) => Phase::Clear,
+            Action::WriteFile(..) | Action::SetAccess(..) => Phase::Write,
+            Action::EnableUnit(_) | Action::DisableUnit(_) => Phase::Enable,
+            Action::ReloadSystemd => Phase::Reload,
+            Action::RunUnit { .. }
+            | Action::CreateContainer(_)
+            | Action::ReplaceContainer(..)
+            | Action::StartContainer(..) => Phase::Ensure,
+        }
+    }
+
+    /// Returns what is changed; `None` for images and systemd itself.
+    pub fn resource(&self) -> Option<ResourceId> {
+        match self {
+            Action::PullImage(_) | Action::ReloadSystemd => None,
+            Action::RetireUnit(unit)
+            | Action::DisableUnit(unit)
+            | Action::EnableUnit(unit)
+            | Action::RunUnit { unit, .. } => Some(ResourceId::Unit(unit.clone())),
+            Action::RemoveContainer(name, _)
+            | Action::CreateContainer(name)
+            | Action::ReplaceContainer(name, _)
+            | Action::StartContainer(name, _) => Some(ResourceId::Container(name.clone())),
+            Action::RemoveFile(path, _)
+            | Action::RemoveDirectory(path)
+            | Action::WriteFile(path, _)
+            | Action::SetAccess(path, _) => Some(ResourceId::File(path.clone())),
+        }
+    }
+}
+
+/// Why a step is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was not there.
+    New,
+    /// The commit wants it otherwise; the text says in which way.
+    Changed(String),
+    /// The host departed from what was converged; the text says in which way.
+    Drifted(String),
+    /// An earlier pass did not get that far.
+    Owed(String),
+    /// No application wants it any more.
+    Unwanted,
+}
+
+/// Something a person has to resolve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The application that cannot be as it should.
+    pub app: AppName,
+    /// What it is about.
+    pub resource: ResourceId,
+    /// What is wrong and what to do.
+    pub why: String,
+}
+
+/// Something that could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unknown {
+    /// The application concerned.
+    pub app: AppName,
+    /// What was not looked at.
+    pub resource: ResourceId,
+    /// Why not.
+    pub why: String,
+}
+
+/// Removals that wait for an acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What `acknowledge:` in `fleet.yaml` has to name.
+    pub digest: String,
+    /// What would be removed.
+    pub removals: Vec<ResourceId>,
+    /// How many things are owned altogether.
+    pub owned: usize,
+}
+
+/// What a look at the host teaches without changing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// A claimed thing exists as claimed: it is ours.
+    Made(ResourceId, AppName),
+    /// An owned thing is gone, or turned out to be somebody else's: not ours any more.
+    Gone(ResourceId),
+    /// An owned thing is wanted by another application now.
+    Moved(ResourceId, AppName),
+    /// A unit runs with these inputs: found so, or a begun restart turned out to have happened.
+    Runs(UnitName, AppName, bool, Inputs, Option<InvocationId>),
+    /// A host's unit is no longer managed; it is left as it is.
+    Released(UnitName),
+    /// An input is put back while systemd or the engine is away: what runs may have been started without it, so a
+    /// restart is owed once it can be seen again.
+    Owes(ResourceId),
+    /// The same for what a unit only reloads.
+    OwesReload(UnitName),
+}
+
+/// Whether applications whose last attempt failed are tried before their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A daemon's pass waits for the back-off.
+    Wait,
+    /// A person asked.
+    Now,
+}
+
+/// Everything the planners of the kinds work on.
+struct Draft<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    memory: &'a Memory,
+    managed: Managed<'a>,
+    plan: Plan,
+    /// Paths that are not, and will not be by this plan, as wanted.
+    blocked: BTreeSet<HostPath>,
+    /// Paths whose content this plan changes.
+    written: BTreeSet<HostPath>,
+    /// Applications whose drift is only reported, and which are at their release otherwise.
+    reported: BTreeSet<AppName>,
+    /// Paths whose drift is only reported: they keep a content that is not the wanted one.
+    astray: BTreeSet<HostPath>,
+}
+
+/// Works out what to do.
+pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timestamp, patience: Patience) -> Plan {
+    let mut draft = Draft {
+        desired,
+        observed,
+        memory,
+        managed: inputs::managed(desired),
+        plan: Plan::default(),
+        blocked: BTreeSet::new(),
+        written: BTreeSet::new(),
+        reported: BTreeSet::new(),
+        astray: BTreeSet::new(),
+    };
+    draft.set_aside(now, patience);
+    files::plan(&mut draft);
+    units::plan(&mut draft);
+    containers::plan(&mut draft);
+    prune::plan(&mut draft);
+    draft.reload_if_needed();
+    let mut plan = draft.plan;
+    plan.steps.sort_by_key(|step| step.action.phase());
+    plan
+}
+
+/// Names the units whose current invocation the planner needs: a restart was begun, or an input of theirs is about to
+/// be put back and they may have been started with what is there now.
+pub fn units_in_doubt(desired: &Desired, observed: &Observed, memory: &Memory) -> BTreeSet<UnitName> {
+    let managed = inputs::managed(desired);
+    let astray: BTreeSet<&HostPath> = managed
+        .iter()
+        .filter(|(path, file)| !files::has_content(observed.files.get(**path), &file.kind))
+        .map(|(path, _)| *path)
+        .collect();
+    let mut doubtful = BTreeSet::new();
+    for (_, name, unit) in desired.units() {
+        let run = memory.units.get(name).map_or(&Run::Unknown, |known| &known.run);
+        let begun = matches!(run, Run::Beginning { .. } | Run::Unknown);
+        let host_text = observed.units.seen().and_then(|units| units.get(name)).and_then(|state| state.text.as_deref());
+        if begun || !astray.is_empty() {
+            let inputs = inputs::of_unit(name, unit, host_text, &managed);
+            let mut paths = inputs.restart.iter().chain(&inputs.reload);
+            if begun || paths.any(|path| astray.contains(path)) {
+                doubtful.insert(name.clone());
+            }
+        }
+    }
+    doubtful
+}
+
+/// Names the containers whose current run the planner needs: an input of theirs is about to be put back.
+pub fn containers_in_doubt(desired: &Desired, observed: &Observed) -> BTreeSet<ContainerName> {
+    let managed = inputs::managed(desired);
+    let astray = |path: &&HostPath| {
+        managed.get(path).is_some_and(|file| !files::has_content(observed.files.get(*path), &file.kind))
+    };
+    let doubtful = desired.containers().filter(|(_, _, wanted)| wanted.inputs.iter().any(|path| astray(&path)));
+    doubtful.map(|(_, name, _)| name.clone()).collect()
+}
+
+impl Step {
+    /// Says whether this starts a service that had died by itself.
+    pub fn revives(&self) -> bool {
+        matches!((&self.action, &self.why), (Action::RunUnit { .. }, Why::Drifted(why)) if units::DIED.contains(&why.as_str()))
+    }
+}
+
+impl Plan {
+    /// Says whether the host is as wanted, as far as this plan can tell.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+            && self.conflicts.is_empty()
+            && self.drift.is_empty()
+            && self.unknown.is_empty()
+            && self.waiting.is_empty()
+            && self.held.is_none()
+    }
+
+    /// Says whether a step starts something that reads a file whose drift is only reported: it does not start with what is
+    /// wanted, and must not be remembered as if it did.
+    pub fn starts_astray(&self, step: &Step) -> bool {
+        self.drift.iter().any(|drift| match &drift.action {
+            Action::WriteFile(path, _) => step.reads.contains(path),
+            _ => false,
+        })
+    }
+
+    /// Iterates over the steps of one phase.
+    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(move |step| step.action.phase() == phase)
+    }
+}
+
+impl Draft<'_> {
+    fn step(&mut self, app: &AppName, action: Action, why: Why) {
+        self.step_reading(app, action, why, BTreeSet::new());
+    }
+
+    /// Adds a step that starts something, unless its application is set aside.
+    fn step_reading(&mut self, app: &AppName, action: Action, why: Why, reads: BTreeSet<HostPath>) {
+        let step = Step { app: Some(app.clone()), action, why, reads };
+        let is_waiting = self.plan.waiting.contains_key(app);
+        if !is_waiting && !self.reported.contains(app) {
+            return self.plan.steps.push(step);
+        }
+        // Another application puts a file of this one's back: once it is, nothing shows that something was due.
+        if step.reads.iter().any(|path| self.written.contains(path))
+            && let Some(id) = step.action.resource()
+        {
+            self.plan.lessons.push(match &step.action {
+                Action::RunUnit { unit, verb: Verb::Reload, .. } => Lesson::OwesReload(unit.clone()),
+                _ => Lesson::Owes(id),
+            });
+        }
+        if !is_waiting {
+            self.plan.drift.push(step);
+        }
+    }
+
+    /// Adds the step that writes a path. What depends on the path is told whether it will be as wanted.
+    fn write(&mut self, app: &AppName, path: &HostPath, state: FileState, why: Why) {
+        if self.plan.waiting.contains_key(app) {
+            self.blocked.insert(path.clone());
+        } else if self.reported.contains(app) {
+            self.astray.insert(path.clone());
+        } else {
+            self.written.insert(path.clone());
+        }
+        self.step(app, Action::WriteFile(path.clone(), state), why);
+    }
+
+    fn conflict(&mut self, app: &AppName, resource: ResourceId, why: String) {
+        self.plan.conflicts.push(Conflict { app: app.clone(), resource, why });
+    }
+
+    fn unknown(&mut self, app: &AppName, resource: ResourceId, why: &str) {
+        self.plan.unknown.push(Unknown { app: app.clone(), resource, why: why.to_owned() });
+    }
+
+    /// Says whether `app` was converged on this very release before, so that any difference now is drift.
+    fn is_settled(&self, app: &AppName) -> bool {
+        let Some(wanted) = self.desired.apps.get(app) else { return false };
+        self.memory.apps.get(app).is_some_and(|known| known.digest == wanted.digest && known.reached)
+    }
+
+    /// Chooses between "the commit changed it" and "the host drifted".
+    fn because(&self, app: &AppName, text: impl Into<String>) -> Why {
+        if self.is_settled(app) { Why::Drifted(text.into()) } else { Why::Changed(text.into()) }
+    }
+
+    /// Says why a change of these paths matters: drift only if every application they belong to was settled.
+    fn because_of(&self, paths: &[&HostPath], text: String) -> Why {
+        let settled = |path: &&HostPath| {
+            let owner = self.desired.files().find(|(_, wanted, _)| wanted == path).map(|(app, _, _)| app);
+            owner.is_none_or(|app| self.is_settled(app))
+        };
+        if paths.iter().all(settled) { Why::Drifted(text) } else { Why::Changed(text) }
+    }
+
+    fn inputs(&self, name: &UnitName, unit: &crate::desired::DesiredUnit, host_text: Option<&str>) -> UnitInputs {
+        inputs::of_unit(name, unit, host_text, &self.managed)
+    }
+
+    /// Finds the applications that only report drift, and those whose next attempt is not due: nothing of theirs is
+    /// changed, and what reads their files must know.
+    fn set_aside(&mut self, now: Timestamp, patience: Patience) {
+        // What goes waits as well after its removal failed.
+        for (app, known) in self.memory.apps.iter().filter(|(app, _)| !self.desired.apps.contains_key(app)) {
+            let failure = known.failure.as_ref().filter(|_| known.leaving);
+            self.wait(app, failure.map(|failure| failure.not_before), now, patience);
+        }
+        for (app, wanted) in &self.desired.apps {
+            let known = self.memory.apps.get(app).filter(|known| known.digest == wanted.digest);
+            let failed = known.and_then(|known| known.failure.as_ref()).map(|failure| failure.not_before);
+            let until = failed.max(known.and_then(|known| known.next_repair));
+            self.wait(app, until, now, patience);
+            if wanted.drift == DriftPolicy::Report && self.is_settled(app) {
+                self.reported.insert(app.clone());
+            }
+        }
+    }
+
+    fn wait(&mut self, app: &AppName, until: Option<Timestamp>, now: Timestamp, patience: Patience) {
+        // A clock that was set back must not keep an application waiting for longer than any back-off.
+        let longest = now.checked_add(jiff::SignedDuration::from_hours(1)).unwrap_or(Timestamp::MAX);
+        if let (Some(until), Patience::Wait) = (until, patience)
+            && now < until
+            && until < longest
+        {
+            self.plan.waiting.insert(app.clone(), until);
+        }
+    }
+
+    /// Adds the one daemon-reload when unit files or links change, changed before, or changed behind our back.
+    fn reload_if_needed(&mut self) {
+        let changes = self.plan.steps.iter().any(|step| match &step.action {
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.unit().is_some(),
+            Action::EnableUnit(_) | Action::DisableUnit(_) => true,
+            _ => false,
+        });
+        let Some(units) = self.observed.units.seen() else { return };
+        let why = if changes {
+            Why::Changed("unit files change".to_owned())
+        } else if self.memory.reload_owed {
+            Why::Owed("unit files changed in an earlier pass".to_owned())
+        } else if let Some((unit, _)) = units.iter().find(|(unit, state)| state.need_reload && self.manages(unit)) {
+            Why::Drifted(format!("systemd has an older {unit} than the disk"))
+        } else {
+            return;
+        };
+        self.plan.steps.push(Step { app: None, action: Action::ReloadSystemd, why, reads: BTreeSet::new() });
+    }
+
+    /// Says whether systemd has to know this unit's text for an application's sake.
+    fn manages(&self, unit: &UnitName) -> bool {
+        self.desired.units().any(|(app, name, wanted)| {
+            let matters = wanted.state == Some(UnitGoal::Running) || self.managed.contains_key(&unit.path());
+            let aside = self.reported.contains(app) || self.plan.waiting.contains_key(app);
+            name == unit && matters && !aside
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! Plans removals: only what is owned, only what nobody wants, and never many at once without an acknowledgement.
+
+use std::collections::BTreeSet;
+
+use crate::digest::Fields;
+use crate::id::{AppName, HostPath, ResourceId, UnitName};
+use crate::observed::{ActiveState, FileState, Reach};
+use crate::plan::files::{Whose, whose};
+use crate::plan::{Action, Draft, Held, Lesson, Step, Why};
+
+/// Removals below this number never need an acknowledgement.
+const FREE_REMOVALS: usize = 3;
+/// Removals up to one in this many owned things never need an acknowledgement.
+const FREE_SHARE: usize = 5;
+
+/// Plans the removal of everything owned that no application wants.
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let mut removals = Removals::default();
+    for (id, owned) in &draft.memory.owned {
+        match id {
+            ResourceId::File(path) if !draft.managed.contains_key(path) => file(draft, &mut removals, &owned.app, path),
+            ResourceId::Container(name) if !draft.desired.containers().any(|(_, wanted, _)| wanted == name) => {
+                container(draft, &mut removals, &owned.app, name);
+            }
+            ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Unit(_) => {}
+        }
+    }
+    units(draft, &mut removals);
+    guard(draft, removals);
+}
+
+/// What would be removed, before the guard has its say.
+#[derive(Default)]
+struct Removals {
+    steps: Vec<Step>,
+    counted: BTreeSet<ResourceId>,
+    units: BTreeSet<UnitName>,
+}
+
+impl Removals {
+    fn step(&mut self, app: &AppName, action: Action) {
+        self.steps.push(Step { app: Some(app.clone()), action, why: Why::Unwanted, reads: BTreeSet::new() });
+    }
+}
+
+fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &HostPath) {
+    let id = ResourceId::File(path.clone());
+    if let (Some(_), Reach::Unreachable(why)) = (path.unit(), &draft.observed.units) {
+        let why = why.clone();
+        // It counts although it cannot be seen: the guard must not let it through in two halves.
+        removals.counted.insert(id.clone());
+        return draft.unknown(app, id, &why);
+    }
+    let Some(state) = draft.observed.files.get(path).cloned() else {
+        return draft.unknown(app, id, "was not looked at");
+    };
+    match &state {
+        FileState::Unknown(why) => draft.unknown(app, id, why),
+        FileState::Absent | FileState::Other => {
+            // Whoever removed the text, or an earlier pass that was killed behind that, left its links and its process.
+            let before = removals.steps.len();
+            if let Some(unit) = path.unit() {
+                retire(draft, removals, app, &unit);
+            }
+            if removals.steps.len() == before {
+                draft.plan.lessons.push(Lesson::Gone(id));
+            }
+        }
+        _ if whose(draft, path, &state) == Whose::Foreign => draft.plan.lessons.push(Lesson::Gone(id)),
+        FileState::Directory { empty, .. } => {
+            let needed = draft.managed.keys().any(|wanted| wanted.is_below(path.as_str()));
+            let emptied = draft.memory.owned.keys().any(|other| match other {
+                ResourceId::File(other) => other.is_below(path.as_str()) && !draft.managed.contains_key(other),
+                ResourceId::Unit(_) | ResourceId::Container(_) => false,
+            });
+            if !needed && (*empty || emptied) {
+                removals.step(app, Action::RemoveDirectory(path.clone()));
+            } else if !needed {
+                draft.plan.lessons.push(Lesson::Gone(id));
+            }
+        }
+        FileState::Regular { .. } | FileState::Symlink { .. } => {
+            if let Some(unit) = path.unit() {
+                retire(draft, removals, app, &unit);
+            }
+            removals.counted.insert(id);
+            removals.step(app, Action::RemoveFile(path.clone(), state));
+        }
+    }
+}
+
+/// Stops and disables a unit whose text goes, and every instance of a template whose text goes.
+fn retire(draft: &Draft<'_>, removals: &mut Removals, app: &AppName, text: &UnitName) {
+    let Some(units) = draft.observed.units.seen() else { return };
+    for (unit, state) in units.iter().filter(|(unit, _)| *unit == text || unit.template().as_ref() == Some(text)) {
+        if !removals.units.insert(unit.clone()) {
+            continue;
+        }
+        // One that failed would stay in systemd's memory as failed, without a text.
+        if state.is_up() || state.active == ActiveState::Failed {
+            removals.step(app, Action::RetireUnit(unit.clone()));
+        }
+        if state.enabled == Some(true) {
+            removals.step(app, Action::DisableUnit(unit.clone()));
+        }
+    }
+}
+
+fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name: &crate::id::ContainerName) {
+    let id = ResourceId::Container(name.clone());
+    match &draft.observed.containers {
+        Reach::Seen(seen) => match seen.get(name) {
+            Some(state) if state.mark.is_some() => {
+                removals.step(app, Action::RemoveContainer(name.clone(), state.id.clone()));
+                removals.counted.insert(id);
+            }
+            _ => draft.plan.lessons.push(Lesson::Gone(id)),
+        },
+        Reach::Unreachable(why) => {
+            let why = why.clone();
+            removals.counted.insert(id.clone());
+            draft.unknown(app, id, &why);
+        }
+        Reach::NotAsked => draft.unknown(app, id, "was not looked at"),
+    }
+}
+
+/// Retires units that were managed and are no longer wanted while their text stays; releases those of the host.
+fn units(draft: &mut Draft<'_>, removals: &mut Removals) {
+    for (name, known) in &draft.memory.units {
+        let wanted = draft.desired.units().any(|(_, wanted, _)| wanted == name);
+        if wanted {
+            continue;
+        }
+        let text = name.template().unwrap_or_else(|| name.clone()).path();
+        if !known.ours || (!draft.managed.contains_key(&text) && !removals.units.contains(name)) {
+            let text_stays = draft.memory.owned.contains_key(&ResourceId::File(text));
+            if !known.ours || !text_stays || draft.observed.units.seen().is_some_and(|units| !units.contains_key(name))
+            {
+                draft.plan.lessons.push(Lesson::Released(name.clone()));
+            }
+            continue;
+        }
+        if draft.managed.contains_key(&text) && name.template().is_some() {
+            let up = draft
+                .observed
+                .units
+                .seen()
+                .and_then(|units| units.get(name))
+                .is_some_and(super::super::observed::UnitState::is_up);
+            let app = known.app.clone();
+            retire(draft, removals, &app, name);
+            if up {
+                removals.counted.insert(ResourceId::Unit(name.clone()));
+            } else {
+                draft.plan.lessons.push(Lesson::Released(name.clone()));
+            }
+        }
+    }
+}
+
+/// Lets the removals through, or holds them until the repository acknowledges exactly these.
+fn guard(draft: &mut Draft<'_>, removals: Removals) {
+    let owned = draft.memory.owned.len();
+    let free = FREE_REMOVALS.max(owned / FREE_SHARE);
+    let nothing_left = draft
+        .desired
+        .apps
+        .values()
+        .all(|app| app.files.is_empty() && app.units.is_empty() && app.containers.is_empty());
+    let digest = digest(draft, &removals.counted);
+    let many = removals.counted.len() > free || (nothing_left && !removals.counted.is_empty());
+    if many && !draft.desired.acknowledged.contains(&digest) {
+        draft.plan.held = Some(Held { digest, removals: removals.counted.into_iter().collect(), owned });
+    } else {
+        let waiting = &draft.plan.waiting;
+        let due = |step: &Step| step.app.as_ref().is_none_or(|app| !waiting.contains_key(app));
+        draft.plan.steps.extend(removals.steps.into_iter().filter(due));
+    }
+}
+
+/// Digests exactly these removals on exactly this host, so that an acknowledgement covers nothing else.
+fn digest(draft: &Draft<'_>, removals: &BTreeSet<ResourceId>) -> String {
+    let mut fields = Fields::default();
+    fields.add("fleet", draft.desired.fleet.as_bytes()).add("host", draft.desired.host.as_str().as_bytes());
+    for id in removals {
+        fields.add("remove", id.to_string().as_bytes());
+    }
+    fields.finish().short()
+}

@@ -1,0 +1,133 @@
+//! How a plan reads: in the order it is carried out, in the words of the logs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::id::shown;
+use crate::plan::{Action, Plan, Step, Verb, Why};
+
+impl Verb {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Start => "start",
+            Verb::Restart => "restart",
+            Verb::Reload => "reload",
+            Verb::Stop => "stop",
+        }
+    }
+}
+
+impl Action {
+    /// Returns the verb people read.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Action::PullImage(_) => "pull",
+            Action::RetireUnit(_) => "stop",
+            Action::DisableUnit(_) => "disable",
+            Action::RemoveContainer(..) | Action::RemoveFile(..) | Action::RemoveDirectory(_) => "remove",
+            Action::WriteFile(_, crate::observed::FileState::Absent) => "create",
+            Action::WriteFile(..) => "write",
+            Action::SetAccess(..) => "set",
+            Action::EnableUnit(_) => "enable",
+            Action::ReloadSystemd => "reload",
+            Action::RunUnit { verb, .. } => verb.as_str(),
+            Action::CreateContainer(_) => "create",
+            Action::ReplaceContainer(..) => "replace",
+            Action::StartContainer(..) => "start",
+        }
+    }
+
+    /// Returns what it is done to.
+    pub fn object(&self) -> String {
+        match self {
+            Action::PullImage(image) => format!("image {}", shown(image)),
+            Action::ReloadSystemd => "systemd".to_owned(),
+            Action::RetireUnit(unit)
+            | Action::DisableUnit(unit)
+            | Action::EnableUnit(unit)
+            | Action::RunUnit { unit, .. } => unit.to_string(),
+            Action::RemoveContainer(name, _)
+            | Action::CreateContainer(name)
+            | Action::ReplaceContainer(name, _)
+            | Action::StartContainer(name, _) => format!("container {name}"),
+            Action::RemoveFile(path, _)
+            | Action::RemoveDirectory(path)
+            | Action::WriteFile(path, _)
+            | Action::SetAccess(path, _) => path.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::New => f.write_str("new"),
+            Why::Changed(text) => f.write_str(text),
+            Why::Drifted(text) => write!(f, "drift: {text}"),
+            Why::Owed(text) => write!(f, "owed: {text}"),
+            Why::Unwanted => f.write_str("no longer wanted"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    /// One line: `restart web.service (/etc/web.conf changes)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.action.verb(), self.action.object(), self.why)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        table(f, &self.steps)?;
+        if !self.drift.is_empty() {
+            writeln!(f, "drift, reported only:")?;
+            table(f, &self.drift)?;
+        }
+        for conflict in &self.conflicts {
+            writeln!(f, "conflict in {}: {}: {}", conflict.app, conflict.resource, conflict.why)?;
+        }
+        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for unknown in &self.unknown {
+            reasons.entry(&unknown.why).or_default().push(format!("{} ({})", unknown.resource, unknown.app));
+        }
+        for (why, resources) in reasons {
+            writeln!(f, "left alone: {why}")?;
+            resources.iter().try_for_each(|resource| writeln!(f, "  {resource}"))?;
+        }
+        for (app, until) in &self.waiting {
+            writeln!(
+                f,
+                "waiting: {app} failed, or drifts again and again; it is tried again at {}",
+                until.strftime("%Y-%m-%d %H:%M:%SZ")
+            )?;
+        }
+        if let Some(held) = &self.held {
+            let count = held.removals.len();
+            writeln!(f, "held: {count} of {} owned things would be removed at once:", held.owned)?;
+            for id in &held.removals {
+                writeln!(f, "  {id}")?;
+            }
+            writeln!(f, "  to let this happen, commit to fleet.yaml:")?;
+            writeln!(f, "    acknowledge:")?;
+            writeln!(f, "      - {{ prune: \"{}\", reason: \"why\" }}", held.digest)?;
+        }
+        if self.is_empty() {
+            writeln!(f, "nothing to do")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes steps as aligned columns: verb, object, application, reason.
+fn table(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
+    let objects: Vec<String> = steps.iter().map(|step| step.action.object()).collect();
+    let width = objects.iter().map(|object| object.chars().count()).max().unwrap_or(0).min(56);
+    let apps = steps.iter().filter_map(|step| step.app.as_ref()).map(|app| app.as_str().len()).max().unwrap_or(0);
+    for (step, object) in steps.iter().zip(&objects) {
+        let app = step.app.as_ref().map_or("", |app| app.as_str());
+        writeln!(f, "{:<8} {object:<width$}  {app:<apps$}  {}", step.action.verb(), step.why)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! Plans units: enablement, and starts, restarts, reloads and stops by what each was last started with.
+
+use std::collections::BTreeSet;
+
+use crate::desired::{DesiredUnit, UnitGoal, UnitOrigin};
+use crate::digest::{Digest, Fields};
+use crate::id::{AppName, HostPath, ResourceId, UnitName};
+use crate::inputs::{self, UnitInputs};
+use crate::memory::{Inputs, Run};
+use crate::observed::{ActiveState, FileState, LoadState, Reach, UnitState};
+use crate::plan::{Action, Draft, Lesson, Verb, Why};
+
+/// What is said of a unit that went down by itself.
+pub(super) const DIED: [&str; 2] = ["it failed", "it ended and is started over and over"];
+
+/// Plans every wanted unit.
+pub(super) fn plan(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    for (app, name, unit) in desired.units() {
+        let id = ResourceId::Unit(name.clone());
+        let state = match &draft.observed.units {
+            Reach::Seen(units) => units.get(name).cloned().unwrap_or_else(UnitState::not_found),
+            Reach::Unreachable(why) => {
+                let why = why.clone();
+                let reads = draft.inputs(name, unit, None);
+                let mut named = reads.restart.iter().chain(&reads.reload);
+                // What the text of a host's unit names cannot be read at the moment.
+                let written = match unit.origin {
+                    UnitOrigin::Application { .. } => named.any(|path| draft.written.contains(path)),
+                    UnitOrigin::Host => !draft.written.is_empty(),
+                };
+                if written && draft.memory.units.contains_key(name) {
+                    draft.plan.lessons.push(Lesson::Owes(id.clone()));
+                }
+                draft.unknown(app, id, &why);
+                continue;
+            }
+            Reach::NotAsked => {
+                draft.unknown(app, id, "was not looked at");
+                continue;
+            }
+        };
+        if let Err(why) = possible(unit, &state) {
+            draft.conflict(app, id, why);
+            continue;
+        }
+        plan_unit(draft, app, name, unit, &state);
+    }
+}
+
+/// Refuses what systemd would refuse, with the remedy.
+fn possible(unit: &DesiredUnit, state: &UnitState) -> Result<(), String> {
+    let asks = unit.state == Some(UnitGoal::Running) || unit.enabled == Some(true);
+    match (&unit.origin, state.load) {
+        (UnitOrigin::Host, LoadState::NotFound) if asks => Err(
+            "this host has no such unit: install the package that provides it, or put its text into the application's folder"
+                .to_owned(),
+        ),
+        (UnitOrigin::Host, LoadState::Masked) if asks => {
+            Err("somebody masked it on this host: `systemctl unmask` it, or no longer ask for it".to_owned())
+        }
+        (UnitOrigin::Host, LoadState::Loaded) if unit.enabled == Some(true) && state.enabled.is_none() => {
+            Err("it cannot be enabled: its text has no [Install] section; something else starts it".to_owned())
+        }
+        (UnitOrigin::Host, LoadState::Broken) if asks => {
+            Err("systemd cannot load it: see `systemctl status` for its complaint".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &DesiredUnit, state: &UnitState) {
+    let inputs = draft.inputs(name, unit, state.text.as_deref());
+    if let Some(path) = inputs.restart.iter().chain(&inputs.reload).find(|path| draft.blocked.contains(*path)) {
+        let why = format!("waits for {path}, which cannot be put in place");
+        let id = ResourceId::Unit(name.clone());
+        if draft.plan.waiting.contains_key(app) {
+            return;
+        }
+        let known_unknown = draft.plan.unknown.iter().any(|it| it.resource == ResourceId::File(path.clone()));
+        return if known_unknown { draft.unknown(app, id, &why) } else { draft.conflict(app, id, why) };
+    }
+    match (unit.enabled, state.enabled) {
+        (Some(true), Some(false)) => {
+            let why = draft.because(app, "it is not enabled");
+            draft.step(app, Action::EnableUnit(name.clone()), why);
+        }
+        (Some(false), Some(true)) => {
+            let why = draft.because(app, "it is enabled");
+            draft.step(app, Action::DisableUnit(name.clone()), why);
+        }
+        _ => {}
+    }
+    let text = match &unit.origin {
+        UnitOrigin::Application { text, .. } => Some(&**text),
+        UnitOrigin::Host => state.text.as_deref(),
+    };
+    let with = starting_with(draft, &inputs);
+    let subject = Subject { app, name, unit, state, once: text.is_some_and(inputs::runs_to_its_end), inputs, with };
+    match unit.state {
+        Some(UnitGoal::Running) => subject.running(draft),
+        Some(UnitGoal::Stopped) => subject.stopped(draft),
+        None => subject.untold(draft),
+    }
+}
+
+/// One unit under consideration.
+struct Subject<'a> {
+    app: &'a AppName,
+    name: &'a UnitName,
+    unit: &'a DesiredUnit,
+    state: &'a UnitState,
+    once: bool,
+    inputs: UnitInputs,
+    /// What a start now would be with: other than wanted while the drift of an input is only reported.
+    with: Inputs,
+}
+
+/// Returns what a start now would be with. The content that is only reported on is not known, so that a start with it
+/// is told from one with the wanted content, and owes a restart once that is put back.
+fn starting_with(draft: &Draft<'_>, inputs: &UnitInputs) -> Inputs {
+    let mark = |digest: Digest, paths: &BTreeSet<HostPath>| match paths.iter().any(|path| draft.astray.contains(path)) {
+        true => Fields::default().add("astray", digest.to_string().as_bytes()).finish(),
+        false => digest,
+    };
+    let wanted = inputs.digests;
+    Inputs { start: mark(wanted.start, &inputs.restart), reload: mark(wanted.reload, &inputs.reload) }
+}
+
+impl Subject<'_> {
+    /// Plans a unit that should run.
+    fn running(&self, draft: &mut Draft<'_>) {
+        let run = draft.memory.units.get(self.name).map_or(&Run::Unknown, |known| &known.run);
+        match run {
+            Run::Started { with, invocation } => {
+                let same = |is: Digest, wanted: Digest, now: Digest| is == wanted || is == now;
+                if !same(with.start, self.inputs.digests.start, self.with.start) {
+                    let why = self.changed(draft, &self.inputs.restart);
+                    return self.restart(draft, why);
+                }
+                if let Some(why) = self.strayed(draft, invocation.as_ref()) {
+                    return self.restart(draft, why);
+                }
+                if let Some(why) = self.down() {
+                    let why = draft.because(self.app, why);
+                    return self.run(draft, Verb::Start, why);
+                }
+                let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
+                if !same(with.reload, self.inputs.digests.reload, self.with.reload) || rewritten {
+                    let why = self.changed(draft, &self.inputs.reload);
+                    self.run(draft, Verb::Reload, why);
+                }
+            }
+            Run::Beginning { with, was } => self.begun(draft, *with, was.as_ref()),
+            Run::Owed => self.restart(draft, Why::Owed("an earlier pass changed its inputs".to_owned())),
+            Run::Unknown if !self.state.is_up() => {
+                let why =
+                    if draft.is_settled(self.app) { Why::Drifted("it is not running".to_owned()) } else { Why::New };
+                self.run(draft, Verb::Start, why);
+            }
+            Run::Unknown => self.met_running(draft),
+        }
+    }
+
+    /// Plans a unit that runs and was not started by us, as far as we remember. With its inputs in place since before it
+    /// began there is nothing to restart for.
+    fn met_running(&self, draft: &mut Draft<'_>) {
+        let inputs = || self.inputs.restart.iter().chain(&self.inputs.reload);
+        let younger = |path: &&HostPath| match (draft.observed.files.get(*path), self.state.since) {
+            (Some(FileState::Regular { modified, .. }), Some(since)) => *modified >= since,
+            _ => true,
+        };
+        if inputs().any(|path| draft.written.contains(path)) {
+            let why = self.changed(draft, &self.inputs.restart);
+            self.restart(draft, why);
+        } else if let Some(path) = inputs().find(younger) {
+            let why = Why::Owed(format!("it may have been started before {path} was written"));
+            self.restart(draft, why);
+        } else {
+            self.learn(draft);
+        }
+    }
+
+    /// Plans a unit for which a start or restart was about to be asked for when the agent ended. A reload is never
+    /// remembered as begun: doing it twice harms nobody.
+    fn begun(&self, draft: &mut Draft<'_>, with: Inputs, was: Option<&String>) {
+        let happened = self.state.invocation.is_some() && self.state.invocation.as_ref() != was;
+        let current = happened && (with.start == self.inputs.digests.start || with.start == self.with.start);
+        let owed = || Why::Owed("an earlier pass ended before its restart".to_owned());
+        match self.state.active {
+            ActiveState::Active | ActiveState::Reloading if current => self.learn(draft),
+            ActiveState::Inactive if current && self.once => self.learn(draft),
+            // Its job still runs: asking to start it joins that job instead of beginning anew.
+            ActiveState::Activating if current => self.run(draft, Verb::Start, owed()),
+            _ => self.restart(draft, owed()),
+        }
+    }
+
+    /// Plans a unit that should not run.
+    fn stopped(&self, draft: &mut Draft<'_>) {
+        if self.state.is_up() {
+            let why = draft.because(self.app, "it is running");
+            self.run(draft, Verb::Stop, why);
+        }
+    }
+
+    /// Plans a unit that something else starts: it is restarted only when it runs with older inputs.
+    fn untold(&self, draft: &mut Draft<'_>) {
+        let known = draft.memory.units.get(self.name).map(|known| &known.run);
+        // A job that runs to its end is never `active`, only `activating`: it is left to end.
+        let stays = matches!(self.state.active, ActiveState::Active | ActiveState::Reloading);
+        let written = self.inputs.restart.iter().any(|path| draft.written.contains(path));
+        match known {
+            Some(Run::Beginning { with, was }) if stays => self.begun(draft, *with, was.as_ref()),
+            Some(Run::Started { with, .. })
+                if (*with == self.inputs.digests || *with == self.with) && !(stays && written) => {}
+            None | Some(Run::Unknown) if stays => self.met_running(draft),
+            _ if stays => {
+                let why = self.changed(draft, &self.inputs.restart);
+                self.restart(draft, why);
+            }
+            _ => self.learn(draft),
+        }
+    }
+
+    /// A unit whose inputs are put back may have been started with what was there meanwhile; only the run that we
+    /// started with the right ones is known not to have been.
+    fn strayed(&self, draft: &Draft<'_>, invocation: Option<&String>) -> Option<Why> {
+        let path = self.inputs.restart.iter().find(|path| draft.written.contains(*path))?;
+        if !self.state.is_up() || (invocation.is_some() && invocation == self.state.invocation.as_ref()) {
+            return None;
+        }
+        Some(Why::Drifted(format!("it was started by somebody else while {path} differed")))
+    }
+
+    /// Says in which way the unit is down although it was started, if it is.
+    fn down(&self) -> Option<&'static str> {
+        match self.state.active {
+            _ if self.once => None,
+            // systemd would try again and again, and each time it would look as if it came up.
+            ActiveState::Activating if self.state.sub.starts_with("auto-restart") => Some(DIED[1]),
+            ActiveState::Active | ActiveState::Reloading | ActiveState::Activating => None,
+            ActiveState::Failed => Some(DIED[0]),
+            // Somebody's stop or restart is under way: a start now would cancel it in their hands. The next look sees what
+            // came of it.
+            ActiveState::Deactivating => None,
+            ActiveState::Inactive => Some("it is not running"),
+        }
+    }
+
+    fn changed(&self, draft: &Draft<'_>, inputs: &BTreeSet<HostPath>) -> Why {
+        let written: Vec<&HostPath> = inputs.iter().filter(|path| draft.written.contains(*path)).collect();
+        match written.as_slice() {
+            [] => Why::Owed("its inputs changed since it was started".to_owned()),
+            [path] => draft.because_of(&written, format!("{path} changes")),
+            [path, rest @ ..] => draft.because_of(&written, format!("{path} and {} more change", rest.len())),
+        }
+    }
+
+    /// Restarts what can be restarted: a slice or target takes its new text from the daemon-reload, and restarting it
+    /// would take down everything in it.
+    fn restart(&self, draft: &mut Draft<'_>, why: Why) {
+        let container = matches!(self.name.suffix(), "slice" | "target");
+        match self.state.is_up() {
+            true if container => self.learn(draft),
+            true => self.run(draft, Verb::Restart, why),
+            false if self.unit.state == Some(UnitGoal::Running) => self.run(draft, Verb::Start, why),
+            false => self.learn(draft),
+        }
+    }
+
+    fn run(&self, draft: &mut Draft<'_>, verb: Verb, why: Why) {
+        let action = Action::RunUnit {
+            unit: self.name.clone(),
+            verb,
+            with: self.with,
+            was: self.state.invocation.clone(),
+            once: self.once,
+        };
+        let reads = self.inputs.restart.union(&self.inputs.reload).cloned().collect();
+        draft.step_reading(self.app, action, why, reads);
+    }
+
+    fn learn(&self, draft: &mut Draft<'_>) {
+        let ours = matches!(self.unit.origin, UnitOrigin::Application { .. });
+        let invocation = self.state.invocation.clone();
+        draft.plan.lessons.push(Lesson::Runs(self.name.clone(), self.app.clone(), ours, self.with, invocation));
+    }
+}

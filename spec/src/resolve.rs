@@ -1,0 +1,231 @@
+//! From what the repository says to what one host should look like: placement, and the digests that releases go by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::desired::{
+    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, Port, Protocol, UnitGoal,
+    UnitOrigin, Volume,
+};
+use crate::digest::{Digest, Fields};
+use crate::id::{AppName, ContainerName, HostName, HostPath, UnitName};
+use crate::manifest::{self, App, Drift, Fleet, State};
+
+/// The host is not in the repository, so nothing can be said about what it should look like.
+///
+/// That is an error and never "nothing is wanted": a host that is renamed or left out keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("host `{host}` is not in fleet `{fleet}`{}", self.hint())]
+pub struct Unplaced {
+    /// The host that was asked for.
+    pub host: HostName,
+    /// The fleet's name.
+    pub fleet: String,
+    /// The host that was most likely meant.
+    pub nearest: Option<HostName>,
+    /// Every host of the fleet.
+    pub known: Vec<HostName>,
+}
+
+impl Unplaced {
+    fn hint(&self) -> String {
+        const MOST_LISTED: usize = 10;
+        if let Some(nearest) = &self.nearest {
+            return format!(": did you mean `{nearest}`?");
+        }
+        let listed: Vec<&str> = self.known.iter().take(MOST_LISTED).map(HostName::as_str).collect();
+        let more = self.known.len().saturating_sub(MOST_LISTED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(", which has {}{more}", listed.join(", "))
+    }
+}
+
+/// Resolves `fleet` for `host`.
+///
+/// # Errors
+/// The host is not in the fleet. A host without applications is fine, and wants nothing.
+pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
+    let Some(settings) = fleet.hosts.get(host) else {
+        return Err(Unplaced {
+            host: host.clone(),
+            fleet: fleet.name.clone(),
+            nearest: manifest::nearest_host(fleet, host),
+            known: fleet.hosts.keys().cloned().collect(),
+        });
+    };
+    let placed: Vec<(&AppName, &App)> = fleet.placed(host, settings).collect();
+    // A container may mount what another application brings, so all files of the host are known first.
+    let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
+    let apps = placed.iter().map(|(name, app)| ((*name).clone(), resolve_app(fleet, app, &files))).collect();
+    Ok(Desired {
+        fleet: fleet.name.clone(),
+        host: host.clone(),
+        apps,
+        acknowledged: fleet.acknowledged.keys().cloned().collect(),
+    })
+}
+
+fn resolve_app(fleet: &Fleet, app: &App, host_files: &BTreeMap<&HostPath, &manifest::File>) -> DesiredApp {
+    let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(file))).collect();
+    let units = app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))).collect();
+    let containers = app.containers.iter().map(|(name, it)| (name.clone(), resolve_container(it, host_files)));
+    let containers = containers.collect();
+    let drift = match app.drift.unwrap_or(fleet.drift) {
+        Drift::Repair => DriftPolicy::Repair,
+        Drift::Report => DriftPolicy::Report,
+    };
+    let digest = digest_app(&files, &units, &containers);
+    DesiredApp { digest, drift, files, units, containers }
+}
+
+fn resolve_file(file: &manifest::File) -> DesiredFile {
+    let kind = match &file.kind {
+        manifest::FileKind::Regular { content, digest } => {
+            FileKind::Regular { content: content.clone(), digest: *digest }
+        }
+        manifest::FileKind::Symlink { target } => FileKind::Symlink { target: target.clone() },
+        manifest::FileKind::Directory => FileKind::Directory,
+    };
+    DesiredFile { kind, mode: file.mode, owner: file.owner.clone(), group: file.group.clone() }
+}
+
+fn resolve_unit(unit: &manifest::Unit) -> DesiredUnit {
+    let origin = match &unit.text {
+        Some(text) => UnitOrigin::Application { path: text.path.clone(), text: text.text.clone() },
+        None => UnitOrigin::Host,
+    };
+    let state = unit.state.map(|state| match state {
+        State::Running => UnitGoal::Running,
+        State::Stopped => UnitGoal::Stopped,
+    });
+    DesiredUnit {
+        origin,
+        state,
+        enabled: unit.enabled,
+        restart_on: unit.restart_on.clone(),
+        reload_on: unit.reload_on.clone(),
+    }
+}
+
+fn resolve_container(
+    container: &manifest::Container,
+    host_files: &BTreeMap<&HostPath, &manifest::File>,
+) -> DesiredContainer {
+    let ports = container.ports.iter().map(|port| Port {
+        address: port.address.map(|address| address.to_string()),
+        host: port.host,
+        container: port.container,
+        protocol: if port.udp { Protocol::Udp } else { Protocol::Tcp },
+    });
+    let volumes = container.volumes.iter().map(|volume| Volume {
+        source: volume.source.clone(),
+        target: volume.target.clone(),
+        read_only: volume.read_only,
+    });
+    let mut wanted = DesiredContainer {
+        image: container.image.clone(),
+        entrypoint: container.entrypoint.clone(),
+        command: container.command.clone(),
+        env: container.env.clone(),
+        ports: ports.collect(),
+        volumes: volumes.collect(),
+        user: container.user.clone(),
+        network: container.network.clone(),
+        labels: container.labels.clone(),
+        digest: Digest::from_bytes([0; 32]),
+        inputs: inputs(&container.volumes, host_files),
+    };
+    wanted.digest = digest_container(&wanted, host_files);
+    wanted
+}
+
+/// Finds the managed files at or below the sources of mounts. Directories are no input: a container that is given a folder
+/// to write into need not be replaced because the folder's mode changed.
+fn inputs(volumes: &[manifest::Volume], host_files: &BTreeMap<&HostPath, &manifest::File>) -> BTreeSet<HostPath> {
+    let sources: Vec<&str> = volumes.iter().map(|it| it.source.as_str()).filter(|it| it.starts_with('/')).collect();
+    let mounted = |path: &HostPath| sources.iter().any(|source| path.as_str() == *source || path.is_below(source));
+    let files = host_files.iter().filter(|(_, file)| file.kind != manifest::FileKind::Directory);
+    files.filter(|(path, _)| mounted(path)).map(|(path, _)| (*path).clone()).collect()
+}
+
+fn digest_app(
+    files: &BTreeMap<HostPath, DesiredFile>,
+    units: &BTreeMap<UnitName, DesiredUnit>,
+    containers: &BTreeMap<ContainerName, DesiredContainer>,
+) -> Digest {
+    let mut fields = Fields::default();
+    fields.add("format", b"mainstay app 1");
+    for (path, file) in files {
+        fields.add("file", path.as_str().as_bytes());
+        add_file(&mut fields, file);
+    }
+    for (name, unit) in units {
+        // The text of a unit that the application brings is among its files.
+        fields.add("unit", name.as_str().as_bytes());
+        if let Some(goal) = unit.state {
+            fields.add("state", if goal == UnitGoal::Running { b"running" } else { b"stopped" });
+        }
+        if let Some(enabled) = unit.enabled {
+            fields.add("enabled", &[u8::from(enabled)]);
+        }
+        for (label, paths) in [("restart-on", &unit.restart_on), ("reload-on", &unit.reload_on)] {
+            for path in paths {
+                fields.add(label, path.as_str().as_bytes());
+            }
+        }
+    }
+    for (name, container) in containers {
+        fields.add("container", name.as_str().as_bytes());
+        fields.add("digest", container.digest.to_string().as_bytes());
+    }
+    fields.finish()
+}
+
+fn add_file(fields: &mut Fields, file: &DesiredFile) {
+    match &file.kind {
+        FileKind::Regular { digest, .. } => fields.add("regular", digest.to_string().as_bytes()),
+        FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
+        FileKind::Directory => fields.add("directory", b""),
+    };
+    fields.add("mode", &file.mode.bits().to_le_bytes());
+    fields.add("owner", file.owner.as_bytes());
+    fields.add("group", file.group.as_bytes());
+}
+
+fn digest_container(container: &DesiredContainer, host_files: &BTreeMap<&HostPath, &manifest::File>) -> Digest {
+    let mut fields = Fields::default();
+    fields.add("format", b"mainstay container 1");
+    fields.add("image", container.image.as_bytes());
+    for (label, words) in [("entrypoint", &container.entrypoint), ("command", &container.command)] {
+        for word in words {
+            fields.add(label, word.as_bytes());
+        }
+    }
+    for (label, map) in [("env", &container.env), ("label", &container.labels)] {
+        for (key, value) in map {
+            fields.add(label, key.as_bytes()).add("value", value.as_bytes());
+        }
+    }
+    for port in &container.ports {
+        fields.add("port", &port.host.to_le_bytes()).add("to", &port.container.to_le_bytes());
+        fields.add("protocol", port.protocol.as_str().as_bytes());
+        if let Some(address) = &port.address {
+            fields.add("address", address.as_bytes());
+        }
+    }
+    for volume in &container.volumes {
+        fields.add("volume", volume.source.as_bytes()).add("at", volume.target.as_bytes());
+        fields.add("read-only", &[u8::from(volume.read_only)]);
+    }
+    for (label, value) in [("user", &container.user), ("network", &container.network)] {
+        if let Some(value) = value {
+            fields.add(label, value.as_bytes());
+        }
+    }
+    for path in &container.inputs {
+        fields.add("input", path.as_str().as_bytes());
+        if let Some(file) = host_files.get(path) {
+            add_file(&mut fields, &resolve_file(file));
+        }
+    }
+    fields.finish()
+}

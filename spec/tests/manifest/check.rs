@@ -1,0 +1,11 @@
+//! One case for each thing that can be wrong, with what is said about it.
+
+mod conflicts;
+mod containers;
+mod files;
+mod fleet;
+mod place;
+mod tree;
+mod unit_text;
+mod units;
+mod yaml;

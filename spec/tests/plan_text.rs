@@ -1,0 +1,188 @@
+//! How plans read: golden text, from a repository as authors write it to the lines that operators get.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use expect_test::{Expect, expect};
+use jiff::Timestamp;
+use spec::desired::Desired;
+use spec::digest::Digest;
+use spec::id::{AppName, HostName, HostPath, Mode, ResourceId, UnitName};
+use spec::memory::{Memory, Owned, Run, UnitMemory};
+use spec::observed::{
+    Access, ActiveState, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
+};
+use spec::plan::{Lesson, Patience, plan};
+use spec::tree::Tree;
+use spec::{inputs, manifest, resolve};
+
+const WEB: &str = "[Service]\nExecStart=/usr/bin/web /etc/web.conf\n\n[Install]\nWantedBy=multi-user.target\n";
+const APP: &str = "containers:\n  page: { image: \"registry.lan/page:1\", volumes: [\"/etc/web.conf:/conf:ro\"] }\n";
+
+fn desired() -> Desired {
+    let mut tree = Tree::default();
+    tree.insert("fleet.yaml", b"fleet: home\nhosts: { attic: {} }\n");
+    tree.insert("apps/web/web.service", WEB.as_bytes());
+    tree.insert("apps/web/app.yaml", APP.as_bytes());
+    tree.insert("apps/web/files/etc/web.conf", b"port = 80\n");
+    let parsed = manifest::parse(&tree);
+    let fleet = parsed.fleet.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    resolve::resolve(&fleet, &HostName::parse("attic").expect("valid")).expect("valid")
+}
+
+/// A host on which nothing of ours is.
+fn bare() -> Observed {
+    let path = |text: &str| HostPath::parse(text).expect("valid");
+    Observed {
+        files: BTreeMap::from([
+            (path("/etc/web.conf"), FileState::Absent),
+            (path("/etc/systemd/system/web.service"), FileState::Absent),
+        ]),
+        units: Reach::Seen(BTreeMap::from([(
+            UnitName::parse("web.service").expect("valid"),
+            UnitState { enabled: Some(false), ..UnitState::not_found() },
+        )])),
+        containers: Reach::Seen(BTreeMap::new()),
+        images: BTreeSet::new(),
+        users: BTreeMap::from([("root".to_owned(), Some(0))]),
+        groups: BTreeMap::from([("root".to_owned(), Some(0))]),
+    }
+}
+
+fn regular(content: &[u8]) -> FileState {
+    let access = Access { mode: Mode::from_bits(0o644), uid: 0, gid: 0 };
+    FileState::Regular { digest: Digest::of(content), access, modified: Timestamp::UNIX_EPOCH, mark: None }
+}
+
+fn check(observed: &Observed, memory: &Memory, expected: &Expect) {
+    expected.assert_eq(&plan(&desired(), observed, memory, Timestamp::UNIX_EPOCH, Patience::Now).to_string());
+}
+
+#[test]
+fn the_first_convergence() {
+    check(
+        &bare(),
+        &Memory::default(),
+        &expect![[r#"
+            pull     image registry.lan/page:1        web  new
+            create   /etc/systemd/system/web.service  web  new
+            create   /etc/web.conf                    web  new
+            enable   web.service                      web  it is not enabled
+            reload   systemd                               unit files change
+            start    web.service                      web  new
+            create   container page                   web  new
+        "#]],
+    );
+}
+
+#[test]
+fn a_stop_under_way_is_left_to_end_and_then_repaired() {
+    let desired = desired();
+    let name = UnitName::parse("web.service").unwrap();
+    let (_, _, unit) = desired.units().find(|(_, unit, _)| **unit == name).unwrap();
+    let with = inputs::of_unit(&name, unit, None, &inputs::managed(&desired)).digests;
+    let mut memory = Memory::default();
+    let run = Run::Started { with, invocation: None };
+    memory.units.insert(name.clone(), UnitMemory { app: AppName::parse("web").unwrap(), ours: true, run });
+    let mut observed = bare();
+    observed.files.insert(HostPath::parse("/etc/web.conf").unwrap(), regular(b"port = 80\n"));
+    observed.files.insert(name.path(), regular(WEB.as_bytes()));
+    observed.containers = Reach::Unreachable("away".to_owned());
+    let mut look = |active| {
+        let state = UnitState { load: LoadState::Loaded, active, enabled: Some(true), ..UnitState::not_found() };
+        observed.units = Reach::Seen(BTreeMap::from([(name.clone(), state)]));
+        let plan = plan(&desired, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+        plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(look(ActiveState::Active), Vec::<String>::new());
+    assert_eq!(look(ActiveState::Deactivating), Vec::<String>::new());
+    assert_eq!(look(ActiveState::Inactive), ["start web.service (it is not running)"]);
+}
+
+#[test]
+fn what_is_somebody_elses_is_named_and_what_needs_it_waits() {
+    let mut observed = bare();
+    observed.files.insert(HostPath::parse("/etc/web.conf").unwrap(), regular(b"somebody's\n"));
+    let page = ContainerState { id: "1".to_owned(), run: ContainerRun::Running, mark: None, started: None };
+    observed.containers = Reach::Seen(BTreeMap::from([("page".to_owned().try_into().unwrap(), page)]));
+    check(
+        &observed,
+        &Memory::default(),
+        &expect![[r#"
+            create   /etc/systemd/system/web.service  web  new
+            reload   systemd                               unit files change
+            conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
+            conflict in web: unit web.service: waits for /etc/web.conf, which cannot be put in place
+            conflict in web: container page: waits for /etc/web.conf, which cannot be put in place
+        "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_seen_is_left_alone_and_says_so_once() {
+    let mut observed = bare();
+    observed.units = Reach::Unreachable("systemd does not answer on the system bus".to_owned());
+    observed.containers = Reach::Unreachable("the engine does not answer".to_owned());
+    check(
+        &observed,
+        &Memory::default(),
+        &expect![[r#"
+            create   /etc/web.conf  web  new
+            left alone: systemd does not answer on the system bus
+              file /etc/systemd/system/web.service (web)
+              unit web.service (web)
+            left alone: the engine does not answer
+              container page (web)
+        "#]],
+    );
+}
+
+#[test]
+fn what_somebody_put_where_we_only_meant_to_write_is_not_removed() {
+    let path = HostPath::parse("/etc/old").unwrap();
+    let id = ResourceId::File(path.clone());
+    let mut observed = bare();
+    observed.files.insert(path.clone(), regular(b"somebody's"));
+    let removals = |claim| {
+        let owned = Owned { app: AppName::parse("old").unwrap(), claim };
+        let memory = Memory { owned: BTreeMap::from([(id.clone(), owned)]), ..Memory::default() };
+        let plan = plan(&desired(), &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+        let steps = plan.steps.iter().filter(|step| step.action.resource().as_ref() == Some(&id)).count();
+        (steps, plan.lessons.contains(&Lesson::Gone(id.clone())))
+    };
+    assert_eq!(removals(Some(Digest::of(b"ours, never written"))), (0, true), "a claim is not yet ownership");
+    assert_eq!(removals(Some(Digest::of(b"somebody's"))), (1, false), "what looks as claimed was made by us");
+    assert_eq!(removals(None), (1, false), "what we own goes, whatever somebody wrote into it");
+}
+
+#[test]
+fn many_removals_at_once_wait_for_an_acknowledgement() {
+    let mut observed = bare();
+    let mut memory = Memory::default();
+    for index in 0..4 {
+        let path = HostPath::parse(&format!("/etc/old{index}")).unwrap();
+        observed.files.insert(path.clone(), regular(b"old"));
+        let owned = Owned { app: AppName::parse("old").unwrap(), claim: None };
+        memory.owned.insert(ResourceId::File(path), owned);
+    }
+    check(
+        &observed,
+        &memory,
+        &expect![[r#"
+            pull     image registry.lan/page:1        web  new
+            create   /etc/systemd/system/web.service  web  new
+            create   /etc/web.conf                    web  new
+            enable   web.service                      web  it is not enabled
+            reload   systemd                               unit files change
+            start    web.service                      web  new
+            create   container page                   web  new
+            held: 4 of 4 owned things would be removed at once:
+              file /etc/old0
+              file /etc/old1
+              file /etc/old2
+              file /etc/old3
+              to let this happen, commit to fleet.yaml:
+                acknowledge:
+                  - { prune: "241d456f8c13", reason: "why" }
+        "#]],
+    );
+}

@@ -1,0 +1,176 @@
+//! The laws of the planner, as properties over a simulated host: converges in one pass, converges after a kill at any
+//! instant without losing or repeating a restart, touches only what is its own, and changes no more than it must.
+//!
+//! 10 000 cases each; `PROPTEST_CASES` asks for more.
+
+mod strategy;
+mod world;
+
+use proptest::prelude::*;
+use spec::id::ResourceId;
+use spec::memory::Memory;
+use spec::plan::{Action, Patience};
+
+use strategy::{Shape, Tamper, shape, tampers};
+use world::{Kill, World};
+
+fn cases() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(10_000), max_shrink_iters: 1_000, ..default }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn converges_in_one_pass_and_is_idempotent(first in shape(), second in shape(), bystanders in any::<u8>()) {
+        let mut world = World::with_bystanders(bystanders);
+        let mut memory = Memory::default();
+        for shape in [&first, &second] {
+            let desired = shape.desired();
+            world.pass(&desired, &mut memory, Kill::Never);
+            let before = world.clone();
+            let again = world.plan(&desired, &memory, Patience::Wait);
+            prop_assert!(again.steps.is_empty() && again.drift.is_empty(), "not converged:\n{again}\n{:#?}", world);
+            prop_assert!(again.lessons.is_empty(), "still learning: {:?}", again.lessons);
+            world.pass(&desired, &mut memory, Kill::Never);
+            prop_assert_eq!(&before, &world, "the second pass changed the host");
+            prop_assert_eq!(world.stale(&desired, &again), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_kill_at_any_instant_loses_no_restart_and_repeats_none(
+        first in shape(),
+        second in shape(),
+        tampers in tampers(),
+        bystanders in any::<u8>(),
+        instant in 0..60_usize,
+        again in 0..60_usize,
+    ) {
+        let mut world = World::with_bystanders(bystanders);
+        let mut memory = Memory::default();
+        world.pass(&first.desired(), &mut memory, Kill::Never);
+        tampers.iter().for_each(|tamper| world.tamper(tamper));
+        let starts = world.starts();
+        let desired = second.desired();
+        let planned = world.plan(&desired, &memory, Patience::Now);
+        world.pass(&desired, &mut memory, Kill::After(instant));
+        world.pass(&desired, &mut memory, Kill::After(again));
+        world.pass(&desired, &mut memory, Kill::Never);
+        let left = world.plan(&desired, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty(), "first plan:\n{planned}\nleft:\n{left}\n{memory:#?}");
+        prop_assert_eq!(world.stale(&desired, &left), Vec::<String>::new(), "first plan:\n{}", planned);
+        for (unit, now) in world.starts() {
+            let needed = planned.steps.iter().any(|step| matches!(
+                &step.action, Action::RunUnit { unit: name, .. } if *name == unit));
+            let count = now - starts.get(&unit).copied().unwrap_or(0);
+            prop_assert!(count <= usize::from(needed), "{unit} was started {count} times; first plan:\n{planned}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_never_touched(
+        first in shape(), second in shape(), tampers in tampers(), bystanders in any::<u8>(), instant in 0..80_usize,
+    ) {
+        let mut world = World::with_bystanders(bystanders);
+        let foreign = world.foreign();
+        let mut memory = Memory::default();
+        world.pass(&first.desired(), &mut memory, Kill::After(instant));
+        tampers.iter().filter(|it| !matches!(it, Tamper::Activate(_))).for_each(|tamper| world.tamper(tamper));
+        world.pass(&second.desired(), &mut memory, Kill::Never);
+        world.pass(&Shape::default().desired(), &mut memory, Kill::Never);
+        prop_assert_eq!(foreign, world.foreign_among(&world.foreign_names(bystanders)));
+    }
+
+    #[test]
+    fn a_change_touches_what_names_it_and_nothing_else(base in shape(), file in 0..6_usize) {
+        let (base, changed) = base.with_a_changed_file(file);
+        let mut world = World::default();
+        let mut memory = Memory::default();
+        world.pass(&base.desired(), &mut memory, Kill::Never);
+        let desired = changed.desired();
+        let plan = world.plan(&desired, &memory, Patience::Wait);
+        let path = strategy::file_path(file);
+        for step in &plan.steps {
+            match step.action.resource() {
+                Some(ResourceId::File(touched)) => prop_assert_eq!(&touched, &path),
+                Some(ResourceId::Unit(unit)) => prop_assert!(changed.unit_names_file(&unit, file), "{step}"),
+                Some(ResourceId::Container(name)) => prop_assert!(changed.container_mounts(&name, file), "{step}"),
+                None => prop_assert!(matches!(step.action, Action::PullImage(_)), "{step}"),
+            }
+        }
+        prop_assert!(plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone()))));
+        for unit in changed.running_units_naming(file) {
+            let run = plan.steps.iter().any(|it| matches!(&it.action, Action::RunUnit { unit: name, .. } if *name == unit));
+            prop_assert!(run, "{unit} names the changed file and is not restarted:\n{plan}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_matter(base in shape(), seed in any::<u64>(), tampers in tampers()) {
+        let mut world = World::default();
+        let mut memory = Memory::default();
+        world.pass(&base.desired(), &mut memory, Kill::Never);
+        tampers.iter().for_each(|tamper| world.tamper(tamper));
+        let straight = world.plan(&base.desired(), &memory, Patience::Wait);
+        let shuffled = world.plan(&base.desired_in_order(seed), &memory, Patience::Wait);
+        prop_assert_eq!(straight, shuffled);
+    }
+
+    #[test]
+    fn drift_that_is_only_reported_is_left_alone_and_makes_nobody_run_in_circles(
+        shape in shape(), tampers in tampers(), bystanders in any::<u8>(),
+    ) {
+        let mut world = World::with_bystanders(bystanders);
+        let mut memory = Memory::default();
+        let (reporting, repairing) = (shape.reporting().desired(), shape.desired());
+        world.pass(&reporting, &mut memory, Kill::Never);
+        tampers.iter().for_each(|tamper| world.tamper(tamper));
+        let first = world.plan(&reporting, &memory, Patience::Wait);
+        world.pass(&reporting, &mut memory, Kill::Never);
+        let again = world.plan(&reporting, &memory, Patience::Wait);
+        prop_assert!(again.steps.is_empty(), "first:\n{first}\nagain:\n{again}");
+        let told = |plan: &spec::plan::Plan| {
+            plan.drift.iter().map(|step| step.action.object()).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(told(&first), told(&again), "what is reported stays as it is");
+        world.pass(&repairing, &mut memory, Kill::Never);
+        let left = world.plan(&repairing, &memory, Patience::Wait);
+        prop_assert!(left.steps.is_empty(), "left:\n{left}");
+        prop_assert_eq!(world.stale(&repairing, &left), Vec::<String>::new(), "first:\n{}", first);
+    }
+
+    #[test]
+    fn the_unreachable_is_left_alone(
+        first in shape(),
+        other in prop::option::of(shape()),
+        tampers in tampers(),
+        bus in any::<bool>(),
+        engine in any::<bool>(),
+    ) {
+        let second = other.unwrap_or_else(|| first.clone());
+        let mut world = World::default();
+        let mut memory = Memory::default();
+        world.pass(&first.desired(), &mut memory, Kill::Never);
+        tampers.iter().for_each(|tamper| world.tamper(tamper));
+        world.bus_away = bus;
+        world.engine_away = engine;
+        let desired = second.desired();
+        let plan = world.plan(&desired, &memory, Patience::Now);
+        for step in &plan.steps {
+            match step.action.resource() {
+                Some(ResourceId::Unit(_)) => prop_assert!(!bus, "{step}"),
+                Some(ResourceId::Container(_)) => prop_assert!(!engine, "{step}"),
+                Some(ResourceId::File(path)) => prop_assert!(!bus || path.unit().is_none(), "{step}"),
+                None => {}
+            }
+        }
+        world.pass(&desired, &mut memory, Kill::Never);
+        (world.bus_away, world.engine_away) = (false, false);
+        world.pass(&desired, &mut memory, Kill::Never);
+        let left = world.plan(&desired, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty(), "back, and not converged:\n{left}");
+        prop_assert_eq!(world.stale(&desired, &left), Vec::<String>::new());
+    }
+}

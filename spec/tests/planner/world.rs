@@ -1,0 +1,573 @@
+//! A host in memory, with just enough of systemd and an engine to catch a planner that lies: a service remembers the
+//! bytes it was started with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use spec::desired::{Desired, FileKind, UnitGoal, UnitOrigin};
+use spec::digest::Digest;
+use spec::id::{AppName, ContainerName, HostPath, Mode, UnitName};
+use spec::inputs;
+use spec::journal;
+use spec::memory::{AppMemory, AppState, Memory};
+use spec::observed::{
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
+};
+use spec::plan::{self, Action, Patience, Phase, Plan, Verb};
+
+use crate::strategy::{self, Tamper};
+
+/// The simulated time: every event counts one second.
+fn at(event: usize) -> Timestamp {
+    Timestamp::from_second(i64::try_from(event).expect("few events")).expect("in range")
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct File {
+    kind: FileKind,
+    mode: Mode,
+    foreign: bool,
+}
+
+/// What a service or container read when it started.
+type Snapshot = BTreeMap<HostPath, Digest>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Unit {
+    /// The text systemd has read; `None` until it was loaded.
+    loaded: Option<String>,
+    active: bool,
+    enabled: bool,
+    invocation: Option<String>,
+    began: usize,
+    started: Snapshot,
+    reloaded: Snapshot,
+    starts: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Container {
+    id: String,
+    mark: Option<ContainerMark>,
+    running: bool,
+    /// The inode each file had that is mounted itself.
+    mounted: BTreeMap<HostPath, usize>,
+    /// What it read in mounted folders when it started.
+    read: Snapshot,
+    began: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct World {
+    files: BTreeMap<HostPath, File>,
+    inodes: BTreeMap<HostPath, usize>,
+    units: BTreeMap<UnitName, Unit>,
+    containers: BTreeMap<ContainerName, Container>,
+    counter: usize,
+    pub(crate) bus_away: bool,
+    pub(crate) engine_away: bool,
+}
+
+/// When the agent is killed.
+#[derive(Clone, Copy)]
+pub(crate) enum Kill {
+    Never,
+    /// After this many instants; each change and each save is one.
+    After(usize),
+}
+
+struct Killed;
+
+struct Clock(Option<usize>);
+
+impl Clock {
+    fn tick(&mut self) -> Result<(), Killed> {
+        match &mut self.0 {
+            None => Ok(()),
+            Some(0) => Err(Killed),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl World {
+    /// A host on which others have put things already, some under names that will be wanted.
+    pub(crate) fn with_bystanders(bits: u8) -> World {
+        let mut world = World::default();
+        for index in (0..3).filter(|index| bits & (1 << index) != 0) {
+            let content = format!("somebody's {index}");
+            let kind = FileKind::Regular { digest: Digest::of(content.as_bytes()), content: content.as_bytes().into() };
+            world.put(&strategy::file_path(index), kind, Mode::from_bits(0o644), true);
+        }
+        if bits & 8 != 0 {
+            let container = Container {
+                id: "x".to_owned(),
+                mark: None,
+                running: true,
+                mounted: BTreeMap::new(),
+                read: Snapshot::new(),
+                began: 0,
+            };
+            world.containers.insert(strategy::container_name(0), container);
+        }
+        let host = Unit { loaded: Some(strategy::HOST_TEXT.to_owned()), ..Unit::default() };
+        world.units.insert(strategy::host_unit_name(), host);
+        if bits & 16 != 0 {
+            world.start(&strategy::host_unit_name());
+        }
+        world
+    }
+
+    pub(crate) fn foreign_names(&self, bits: u8) -> BTreeSet<String> {
+        World::with_bystanders(bits).foreign().into_keys().collect()
+    }
+
+    /// Everything of others, as text by name.
+    pub(crate) fn foreign(&self) -> BTreeMap<String, String> {
+        let files = self.files.iter().filter(|(_, file)| file.foreign);
+        let containers = self.containers.iter().filter(|(_, container)| container.mark.is_none());
+        files
+            .map(|(path, file)| (path.to_string(), format!("{:?} {}", file.kind, file.mode)))
+            .chain(containers.map(|(name, container)| (name.to_string(), container.id.clone())))
+            .collect()
+    }
+
+    pub(crate) fn foreign_among(&self, names: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let mut found = self.foreign();
+        found.retain(|name, _| names.contains(name));
+        found
+    }
+
+    pub(crate) fn starts(&self) -> BTreeMap<UnitName, usize> {
+        self.units.iter().map(|(name, unit)| (name.clone(), unit.starts)).collect()
+    }
+
+    fn next(&mut self) -> usize {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn put(&mut self, path: &HostPath, kind: FileKind, mode: Mode, foreign: bool) {
+        let inode = self.next();
+        self.inodes.insert(path.clone(), inode);
+        self.files.insert(path.clone(), File { kind, mode, foreign });
+    }
+
+    fn text_on_disk(&self, unit: &UnitName) -> Option<String> {
+        if *unit == strategy::host_unit_name() {
+            return Some(strategy::HOST_TEXT.to_owned());
+        }
+        match &self.files.get(&unit.path())?.kind {
+            FileKind::Regular { content, .. } => Some(String::from_utf8_lossy(content).into_owned()),
+            _ => None,
+        }
+    }
+
+    fn content(&self) -> Snapshot {
+        self.files.iter().map(|(path, file)| (path.clone(), inputs::fingerprint(&file.kind))).collect()
+    }
+
+    /// Everything on disk, with the text that systemd has loaded for this unit in place of the one on disk.
+    fn snapshot(&self, unit: &UnitName) -> Snapshot {
+        let mut seen = self.content();
+        if let Some(text) = self.units.get(unit).and_then(|unit| unit.loaded.as_ref()) {
+            seen.insert(unit.path(), Digest::of(text.as_bytes()));
+        }
+        seen
+    }
+
+    fn start(&mut self, name: &UnitName) {
+        let text = self.text_on_disk(name);
+        let unit = self.units.entry(name.clone()).or_default();
+        if unit.loaded.is_none() {
+            unit.loaded = text;
+        }
+        let once = unit.loaded.as_deref().is_some_and(inputs::runs_to_its_end);
+        let snapshot = self.snapshot(name);
+        let began = self.next();
+        let unit = self.units.entry(name.clone()).or_default();
+        unit.active = !once;
+        unit.invocation = Some(format!("run{began}"));
+        unit.began = began;
+        unit.started = snapshot.clone();
+        unit.reloaded = snapshot;
+        unit.starts += 1;
+    }
+
+    pub(crate) fn tamper(&mut self, tamper: &Tamper) {
+        let stamp = self.next();
+        match tamper {
+            Tamper::EditFile(index) => self.edit(&strategy::file_path(*index), stamp),
+            Tamper::EditUnitText(index) => self.edit(&strategy::unit_name(*index).path(), stamp),
+            Tamper::DeleteFile(index) => {
+                let path = strategy::file_path(*index);
+                if self.files.get(&path).is_some_and(|file| !file.foreign) {
+                    self.files.remove(&path);
+                }
+            }
+            Tamper::Chmod(index) => {
+                if let Some(file) = self.files.get_mut(&strategy::file_path(*index)).filter(|file| !file.foreign) {
+                    file.mode = Mode::from_bits(0o666);
+                }
+            }
+            Tamper::Stop(index) => {
+                if let Some(unit) = self.units.get_mut(&strategy::unit_name(*index)) {
+                    unit.active = false;
+                }
+            }
+            Tamper::Restart(index) => {
+                let name = strategy::unit_name(*index);
+                if self.units.get(&name).is_some_and(|unit| unit.active) {
+                    self.reload_systemd();
+                    self.start(&name);
+                }
+            }
+            Tamper::Activate(index) => {
+                let name = strategy::unit_name(*index);
+                if self.files.contains_key(&name.path()) && !self.units.get(&name).is_some_and(|unit| unit.active) {
+                    self.start(&name);
+                }
+            }
+            Tamper::Disable(index) => {
+                if let Some(unit) = self.units.get_mut(&strategy::unit_name(*index)) {
+                    unit.enabled = false;
+                }
+            }
+            Tamper::StopContainer(index) => {
+                if let Some(container) = self.containers.get_mut(&strategy::container_name(*index)) {
+                    container.running = false;
+                }
+            }
+            Tamper::RestartContainer(index) => {
+                let (inodes, content, began) = (self.inodes.clone(), self.content(), self.next());
+                let name = strategy::container_name(*index);
+                if let Some(container) = self.containers.get_mut(&name).filter(|it| it.mark.is_some() && it.running) {
+                    container
+                        .mounted
+                        .iter_mut()
+                        .for_each(|(path, inode)| *inode = inodes.get(path).copied().unwrap_or(0));
+                    container.read = content;
+                    container.began = began;
+                }
+            }
+            Tamper::RemoveContainer(index) => {
+                let name = strategy::container_name(*index);
+                if self.containers.get(&name).is_some_and(|container| container.mark.is_some()) {
+                    self.containers.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// Somebody edits a regular file of ours; every edit differs from every other content.
+    fn edit(&mut self, path: &HostPath, stamp: usize) {
+        let Some(file) = self.files.get(path).filter(|file| !file.foreign) else { return };
+        if let FileKind::Regular { content, .. } = &file.kind {
+            let text = format!("{}# edited {stamp}\n", String::from_utf8_lossy(content));
+            let mode = file.mode;
+            let kind = FileKind::Regular { digest: Digest::of(text.as_bytes()), content: text.as_bytes().into() };
+            self.put(path, kind, mode, false);
+        }
+    }
+
+    fn reload_systemd(&mut self) {
+        let names: Vec<UnitName> = self.units.keys().cloned().collect();
+        for name in names {
+            let text = self.text_on_disk(&name);
+            if let Some(unit) = self.units.get_mut(&name) {
+                unit.loaded = text;
+            }
+        }
+    }
+
+    pub(crate) fn observe(&self, desired: &Desired, memory: &Memory) -> Observed {
+        let mut observed = Observed::default();
+        let owned = memory.owned.keys().filter_map(|id| match id {
+            spec::id::ResourceId::File(path) => Some(path),
+            _ => None,
+        });
+        for path in desired.files().map(|(_, path, _)| path).chain(owned) {
+            observed.files.insert(path.clone(), self.file_state(path));
+        }
+        {
+            let name = "root";
+            observed.users.insert(name.to_owned(), Some(0));
+            observed.groups.insert(name.to_owned(), Some(0));
+        }
+        let away = || "away".to_owned();
+        let units = self.units.keys().chain(desired.units().map(|(_, name, _)| name));
+        let states = units.map(|name| (name.clone(), self.unit_state(name))).collect();
+        observed.units = if self.bus_away { Reach::Unreachable(away()) } else { Reach::Seen(states) };
+        let containers = self.containers.iter().map(|(name, it)| {
+            let run = if it.running { ContainerRun::Running } else { ContainerRun::Stopped };
+            let started = Some(format!("at {}", it.began));
+            (name.clone(), ContainerState { id: it.id.clone(), run, mark: it.mark.clone(), started })
+        });
+        observed.containers =
+            if self.engine_away { Reach::Unreachable(away()) } else { Reach::Seen(containers.collect()) };
+        observed
+    }
+
+    fn file_state(&self, path: &HostPath) -> FileState {
+        let Some(file) = self.files.get(path) else { return FileState::Absent };
+        let access = Access { mode: file.mode, uid: 0, gid: 0 };
+        match &file.kind {
+            FileKind::Regular { digest, .. } => {
+                FileState::Regular { digest: *digest, access, modified: at(self.inodes[path]), mark: None }
+            }
+            FileKind::Symlink { target } => FileState::Symlink { target: target.clone(), access },
+            FileKind::Directory => FileState::Directory { access, empty: true },
+        }
+    }
+
+    fn unit_state(&self, name: &UnitName) -> UnitState {
+        let text = self.text_on_disk(name);
+        let known = self.units.get(name).cloned().unwrap_or_default();
+        let found = text.is_some() || known.loaded.is_some();
+        UnitState {
+            load: if found { LoadState::Loaded } else { LoadState::NotFound },
+            active: if known.active { ActiveState::Active } else { ActiveState::Inactive },
+            sub: String::new(),
+            enabled: Some(known.enabled),
+            need_reload: known.loaded.is_some() && known.loaded != text,
+            since: known.invocation.is_some().then(|| at(known.began)),
+            invocation: known.invocation,
+            text: (*name == strategy::host_unit_name()).then(|| strategy::HOST_TEXT.to_owned()),
+        }
+    }
+
+    /// Plans as the agent does: the invocation is only known of units in doubt, and `*` acknowledges what was held.
+    pub(crate) fn plan(&self, desired: &Desired, memory: &Memory, patience: Patience) -> Plan {
+        let mut observed = self.observe(desired, memory);
+        let doubtful = plan::units_in_doubt(desired, &observed, memory);
+        if let Reach::Seen(units) = &mut observed.units {
+            units.iter_mut().filter(|(name, _)| !doubtful.contains(*name)).for_each(|(_, unit)| {
+                unit.invocation = None;
+                unit.since = None;
+            });
+        }
+        let plan = plan::plan(desired, &observed, memory, Timestamp::UNIX_EPOCH, patience);
+        match &plan.held {
+            Some(held) if desired.acknowledged.contains("*") => {
+                let mut desired = desired.clone();
+                desired.acknowledged.insert(held.digest.clone());
+                plan::plan(&desired, &observed, memory, Timestamp::UNIX_EPOCH, patience)
+            }
+            _ => plan,
+        }
+    }
+
+    /// One pass of the agent, saving its memory where the agent does.
+    pub(crate) fn pass(&mut self, desired: &Desired, disk: &mut Memory, kill: Kill) {
+        let mut clock = Clock(match kill {
+            Kill::Never => None,
+            Kill::After(instants) => Some(instants),
+        });
+        let plan = self.plan(desired, disk, Patience::Now);
+        // A kill is the end of the pass; what it leaves behind is the point.
+        let (Ok(()) | Err(Killed)) = self.carry_out(desired, &plan, disk, &mut clock);
+    }
+
+    fn carry_out(
+        &mut self,
+        desired: &Desired,
+        plan: &Plan,
+        disk: &mut Memory,
+        clock: &mut Clock,
+    ) -> Result<(), Killed> {
+        let mut memory = disk.clone();
+        journal::begin(&mut memory, plan, desired);
+        clock.tick()?;
+        *disk = memory.clone();
+        for step in plan.steps.iter().filter(|step| step.action.phase() < Phase::Ensure) {
+            clock.tick()?;
+            self.change(desired, &mut memory, step.app.as_ref(), &step.action);
+        }
+        let begun = plan.steps.iter().filter_map(|step| match &step.action {
+            Action::RunUnit { unit, verb: Verb::Start | Verb::Restart, with, .. } => {
+                let was = self.units.get(unit).and_then(|unit| unit.invocation.clone());
+                Some((unit.clone(), *with, was))
+            }
+            _ => None,
+        });
+        journal::beginning(&mut memory, begun);
+        clock.tick()?;
+        *disk = memory.clone();
+        for step in plan.phase(Phase::Ensure) {
+            clock.tick()?;
+            if let Action::ReplaceContainer(name, _) = &step.action {
+                self.containers.remove(name);
+                clock.tick()?;
+            }
+            self.change(desired, &mut memory, step.app.as_ref(), &step.action);
+            if let (true, Some(spec::id::ResourceId::Container(name))) =
+                (plan.starts_astray(step), step.action.resource())
+            {
+                journal::ran(&mut memory, &name, None);
+            }
+        }
+        for (app, wanted) in &desired.apps {
+            let settled = AppMemory {
+                state: AppState::Converged,
+                since: Timestamp::UNIX_EPOCH,
+                reached: true,
+                digest: wanted.digest,
+                commit: None,
+                from: None,
+                changes: 0,
+                repairs: 0,
+                leaving: false,
+                next_repair: None,
+                images: BTreeMap::new(),
+                failure: None,
+            };
+            memory.apps.insert(app.clone(), settled);
+        }
+        clock.tick()?;
+        *disk = memory;
+        Ok(())
+    }
+
+    fn change(&mut self, desired: &Desired, memory: &mut Memory, app: Option<&AppName>, action: &Action) {
+        match (action, app) {
+            (Action::PullImage(_), _) => {}
+            (Action::ReloadSystemd, _) => {
+                self.reload_systemd();
+                journal::reloaded(memory);
+            }
+            (Action::RetireUnit(unit), _) => {
+                if let Some(known) = self.units.get_mut(unit) {
+                    known.active = false;
+                }
+                journal::retired(memory, unit);
+            }
+            (Action::DisableUnit(unit), _) => self.units.entry(unit.clone()).or_default().enabled = false,
+            (Action::EnableUnit(unit), _) => self.units.entry(unit.clone()).or_default().enabled = true,
+            (Action::RemoveContainer(name, id), _) => {
+                self.containers.retain(|known, container| known != name || container.id != *id);
+                journal::removed(memory, &spec::id::ResourceId::Container(name.clone()));
+            }
+            (Action::RemoveFile(path, _) | Action::RemoveDirectory(path), _) => {
+                self.files.remove(path);
+                journal::removed(memory, &spec::id::ResourceId::File(path.clone()));
+            }
+            (Action::WriteFile(path, _), Some(app)) => {
+                let file = desired.file(path).expect("a planned write is wanted");
+                self.put(path, file.kind.clone(), file.mode, false);
+                journal::wrote(memory, app, path, &[]);
+            }
+            (Action::SetAccess(path, _), _) => {
+                let mode = desired.file(path).expect("planned access is wanted").mode;
+                self.files.get_mut(path).expect("planned access is of a file").mode = mode;
+            }
+            (Action::RunUnit { unit, verb, with, once, .. }, _) => self.run(memory, unit, *verb, *with, *once),
+            (Action::CreateContainer(name) | Action::ReplaceContainer(name, _), Some(app)) => {
+                self.create(desired, memory, app, name);
+                journal::created(memory, app, name);
+            }
+            (Action::StartContainer(name, _), _) => {
+                let (inodes, content, began) = (self.inodes.clone(), self.content(), self.next());
+                let container = self.containers.get_mut(name).expect("a planned start is of a container");
+                container.running = true;
+                container.mounted.iter_mut().for_each(|(path, inode)| *inode = inodes.get(path).copied().unwrap_or(0));
+                container.read = content;
+                container.began = began;
+                journal::ran(memory, name, Some(format!("at {began}")));
+            }
+            (action, None) => panic!("{action:?} belongs to no application"),
+        }
+    }
+
+    fn run(&mut self, memory: &mut Memory, unit: &UnitName, verb: Verb, with: spec::memory::Inputs, once: bool) {
+        match verb {
+            Verb::Start if self.units.get(unit).is_some_and(|unit| unit.active) => {}
+            Verb::Start | Verb::Restart => self.start(unit),
+            Verb::Reload => {
+                let snapshot = self.snapshot(unit);
+                self.units.entry(unit.clone()).or_default().reloaded = snapshot;
+            }
+            Verb::Stop => {
+                self.units.entry(unit.clone()).or_default().active = false;
+                return journal::stopped(memory, unit);
+            }
+        }
+        let invocation = self.units.get(unit).and_then(|unit| unit.invocation.clone()).filter(|_| !once);
+        journal::started(memory, unit, with, invocation);
+    }
+
+    fn create(&mut self, desired: &Desired, memory: &mut Memory, app: &AppName, name: &ContainerName) {
+        let wanted = desired.apps[app].containers[name].clone();
+        let id = format!("id{}", self.next());
+        let itself = |path: &&HostPath| wanted.volumes.iter().any(|volume| volume.source == path.as_str());
+        let inode = |path: &HostPath| (path.clone(), self.inodes.get(path).copied().unwrap_or(0));
+        let mounted = wanted.inputs.iter().filter(itself).map(inode).collect();
+        let (read, began) = (self.content(), self.next());
+        journal::ran(memory, name, Some(format!("at {began}")));
+        let mark = Some(ContainerMark { app: app.clone(), digest: wanted.digest });
+        let before = self.containers.insert(name.clone(), Container { id, mark, running: true, mounted, read, began });
+        assert!(before.is_none_or(|before| before.mark.is_some()), "a foreign container was replaced");
+    }
+
+    /// Names everything that runs with something else than what is wanted, or does not run; empty when converged.
+    /// What the plan itself calls a conflict is left out.
+    pub(crate) fn stale(&self, desired: &Desired, plan: &Plan) -> Vec<String> {
+        let managed = inputs::managed(desired);
+        let excused: BTreeSet<String> = plan.conflicts.iter().map(|conflict| conflict.resource.to_string()).collect();
+        let mut stale = Vec::new();
+        for (_, name, unit) in desired.units() {
+            let id = spec::id::ResourceId::Unit(name.clone()).to_string();
+            let text = matches!(unit.origin, UnitOrigin::Host).then_some(strategy::HOST_TEXT);
+            let reads = inputs::of_unit(name, unit, text, &managed);
+            let is = self.units.get(name).cloned().unwrap_or_default();
+            let once = self.text_on_disk(name).is_some_and(|text| inputs::runs_to_its_end(&text));
+            let should_run = unit.state == Some(UnitGoal::Running);
+            if excused.contains(&id) {
+                continue;
+            }
+            if should_run && !is.active && !once {
+                stale.push(format!("{name} does not run"));
+            }
+            if unit.state == Some(UnitGoal::Stopped) && is.active {
+                stale.push(format!("{name} runs"));
+            }
+            if unit.enabled.is_some_and(|enabled| enabled != is.enabled) {
+                stale.push(format!("{name} enabled: {}", is.enabled));
+            }
+            let reads_are = |paths: &BTreeSet<HostPath>, seen: &Snapshot| {
+                paths.iter().all(|path| {
+                    managed.get(path).is_none_or(|file| seen.get(path) == Some(&inputs::fingerprint(&file.kind)))
+                })
+            };
+            // A host's unit that ran before was started with whatever was there; it is restarted when that changes.
+            if is.active && is.starts > 0 && !reads_are(&reads.restart, &is.started) {
+                stale.push(format!("{name} was started with something else"));
+            }
+            if should_run && is.active && !reads_are(&reads.reload, &is.reloaded) {
+                stale.push(format!("{name} has not reloaded"));
+            }
+        }
+        for (_, name, wanted) in desired.containers() {
+            let id = spec::id::ResourceId::Container(name.clone()).to_string();
+            if excused.contains(&id) {
+                continue;
+            }
+            match self.containers.get(name) {
+                Some(is) if is.running && is.mark.as_ref().is_some_and(|mark| mark.digest == wanted.digest) => {
+                    let fresh = is.mounted.iter().all(|(path, inode)| self.inodes.get(path) == Some(inode));
+                    let current = |path: &HostPath| managed.get(path).map(|file| inputs::fingerprint(&file.kind));
+                    if !fresh {
+                        stale.push(format!("{name} mounts a file that was replaced"));
+                    }
+                    if wanted.inputs.iter().any(|path| is.read.get(path).copied() != current(path)) {
+                        stale.push(format!("{name} was started with something else"));
+                    }
+                }
+                _ => stale.push(format!("{name} is not as wanted")),
+            }
+        }
+        stale
+    }
+}

@@ -1,0 +1,41 @@
+//! End-to-end tests on real hosts; each file is one subject. Where no lab can run, a test prints why and returns.
+
+#![allow(
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    reason = "a test tells a story"
+)]
+#![allow(clippy::unwrap_used, reason = "all of this is tests, their shared parts too")]
+
+mod agent;
+mod convergence;
+mod dice;
+mod drift;
+mod failures;
+mod first_steps;
+mod full_disks;
+mod hostile_hosts;
+mod hostile_trees;
+mod interruptions;
+mod kill_world;
+mod kills;
+mod kills_at_random;
+mod lab_forge;
+mod lab_itself;
+mod ownership;
+mod prune;
+mod records;
+mod sources;
+mod states;
+
+/// A lab, or `None` with the reason printed.
+fn start() -> Option<lab::Lab> {
+    match lab::available() {
+        Ok(()) => Some(lab::Lab::start().expect("what the lab needs is here")),
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}

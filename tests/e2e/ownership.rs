@@ -1,0 +1,148 @@
+//! What is not mainstay's stays as it is: on a wanted name it is a conflict that says so, and the rest goes on.
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+const STAYS: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+
+#[test]
+fn somebody_elses_things_are_conflicts_and_stay_untouched() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let image = forge.image("web", "1", "one").unwrap();
+    host.start_docker().unwrap();
+    agent::install(&host);
+    host.sh(&format!(
+        "echo theirs > /etc/theirs.conf; echo same > /etc/same.conf; chmod 0644 /etc/theirs.conf /etc/same.conf
+         mkdir -p /srv/is-a-directory; mknod /srv/pipe p
+         printf '[Service]\\nExecStart=/usr/bin/sleep 1d\\n' > /etc/systemd/system/theirs.service
+         systemctl daemon-reload; systemctl start theirs
+         docker run --quiet -d --name theirs {}",
+        image.reference
+    ))
+    .unwrap();
+    let paths = [
+        "/etc/theirs.conf",
+        "/etc/same.conf",
+        "/srv/is-a-directory",
+        "/srv/pipe",
+        "/etc/systemd/system/theirs.service",
+    ];
+    let look = || {
+        let mut all = agent::snapshot(&host, &paths, &["theirs"]);
+        all.retain(|key, _| {
+            !["events", "jobs", "reloads"].contains(&key.as_str())
+                && !key.starts_with("state ")
+                && key != "container /ours"
+        });
+        all
+    };
+    let before = look();
+    let container = |name: &str| format!("containers: {{ {name}: {{ image: \"{}\" }} }}\n", image.reference);
+    let (theirs, ours) = (container("theirs"), container("ours"));
+    let accounts = "files:\n  /srv/a: { owner: nobody-here }\n  /srv/b: { group: no-such-group }\n";
+    let all = [
+        ("fleet.yaml", FLEET),
+        ("apps/file/files/etc/theirs.conf", "ours\n"),
+        ("apps/unit/theirs.service", STAYS),
+        ("apps/container/app.yaml", &theirs),
+        ("apps/directory/files/srv/is-a-directory", "a file\n"),
+        ("apps/pipe/files/srv/pipe", "a file\n"),
+        ("apps/accounts/app.yaml", accounts),
+        ("apps/accounts/files/srv/a", "a\n"),
+        ("apps/accounts/files/srv/b", "b\n"),
+        ("apps/same/files/etc/same.conf", "same\n"),
+        ("apps/same/files/etc/more.conf", "more\n"),
+        ("apps/well/ours.service", STAYS),
+        ("apps/well/app.yaml", &ours),
+    ];
+    agent::write_folder(&host, "/root/fleet", &all);
+    for _ in 0..2 {
+        let (code, said) = agent::once(&host, "/root/fleet");
+        assert_eq!(code, 4, "{said}");
+        for conflict in [
+            "conflict in file: file /etc/theirs.conf: ",
+            "conflict in unit: file /etc/systemd/system/theirs.service: ",
+            "conflict in container: container theirs: ",
+            "conflict in directory: file /srv/is-a-directory: ",
+            "conflict in pipe: file /srv/pipe: ",
+            "conflict in accounts: file /srv/a: this host has no user `nobody-here`",
+            "conflict in accounts: file /srv/b: this host has no group `no-such-group`",
+        ] {
+            assert!(said.contains(conflict), "{conflict}\n{said}");
+        }
+        assert!(!said.contains("conflict in same") && !said.contains("conflict in well"), "{said}");
+        assert_eq!(agent::changes(&before, &look()), Vec::<String>::new());
+        host.sh("systemctl is-active ours; test ! -e /srv/a; test ! -e /srv/b; docker inspect ours >/dev/null")
+            .unwrap();
+    }
+    // Applications that go take nothing with them that they did not bring.
+    agent::write_folder(
+        &host,
+        "/root/fleet",
+        &[("fleet.yaml", FLEET), ("apps/well/ours.service", STAYS), ("apps/well/app.yaml", &ours)],
+    );
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(agent::changes(&before, &look()), Vec::<String>::new());
+    host.sh("test ! -e /etc/more.conf").unwrap();
+}
+
+#[test]
+fn a_unit_of_the_host_is_kept_running_and_let_go_as_it_is() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot("attic").unwrap();
+    agent::install(&host);
+    let app = "units: { mosquitto.service: { state: running, enabled: true } }\n";
+    let conf = "listener 1883 127.0.0.1\n";
+    let other = ("apps/other/other.service", STAYS);
+    let with = |conf: &'static str| {
+        [
+            ("fleet.yaml", FLEET),
+            ("apps/mqtt/app.yaml", app),
+            ("apps/mqtt/files/etc/mosquitto/conf.d/local.conf", conf),
+            other,
+        ]
+    };
+    let text = host.sh("systemctl cat mosquitto | sed 1d | sha256sum").unwrap();
+    agent::write_folder(&host, "/root/fleet", &with(conf));
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(host.sh("systemctl is-active mosquitto; systemctl is-enabled mosquitto").unwrap(), "active\nenabled\n");
+    let run = agent::invocation(&host, "mosquitto");
+    assert!(agent::converge(&host, "/root/fleet").contains("nothing to do"));
+    assert_eq!(agent::invocation(&host, "mosquitto"), run);
+
+    host.sh("systemctl disable --now --quiet mosquitto").unwrap();
+    assert_eq!(
+        agent::steps(&agent::plan(&host, "/root/fleet")),
+        ["enable mosquitto.service", "reload systemd", "start mosquitto.service"]
+    );
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(host.sh("systemctl is-active mosquitto; systemctl is-enabled mosquitto").unwrap(), "active\nenabled\n");
+
+    host.sh("systemctl stop mosquitto; systemctl mask --quiet mosquitto").unwrap();
+    let (code, said) = agent::once(&host, "/root/fleet");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("conflict in mqtt: unit mosquitto.service: somebody masked it on this host"), "{said}");
+    assert_eq!(host.sh("systemctl is-enabled mosquitto || true").unwrap(), "masked\n");
+    host.sh("systemctl unmask --quiet mosquitto").unwrap();
+    agent::converge(&host, "/root/fleet");
+
+    // It goes from the commit: not stopped, not disabled, not removed; nor touched when it is stopped later.
+    let run = agent::invocation(&host, "mosquitto");
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), other]);
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(host.sh("systemctl is-active mosquitto; systemctl is-enabled mosquitto").unwrap(), "active\nenabled\n");
+    assert_eq!(agent::invocation(&host, "mosquitto"), run);
+    assert_eq!(host.sh("systemctl cat mosquitto | sed 1d | sha256sum").unwrap(), text);
+    host.sh("test ! -e /etc/mosquitto/conf.d/local.conf; test -d /etc/mosquitto/conf.d").unwrap();
+    host.sh("systemctl stop mosquitto").unwrap();
+    assert!(agent::converge(&host, "/root/fleet").contains("nothing to do"));
+    assert_eq!(host.sh("systemctl is-active mosquitto || true").unwrap(), "inactive\n");
+
+    // What this host does not have at all.
+    let missing = "units: { no-such-thing.service: { state: running } }\n";
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/mqtt/app.yaml", missing), other]);
+    let (code, said) = agent::once(&host, "/root/fleet");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("conflict in mqtt: unit no-such-thing.service: this host has no such unit"), "{said}");
+}
