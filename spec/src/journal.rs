@@ -26,9 +26,10 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
             Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
             Action::CreateContainer(name) => {
                 let id = ResourceId::Container(name.clone());
-                memory.owned.insert(id, Owned { app: app.clone(), claim: None });
+                memory.owned.insert(id, Owned { app: app.clone(), claim: Some(memory::coming()) });
             }
-            Action::ReplaceContainer(name, old) => {
+            // The engine goes on stopping it when we are killed, whatever is wanted by then.
+            Action::RemoveContainer(name, old) | Action::ReplaceContainer(name, old) => {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned { app: app.clone(), claim: Some(memory::outgoing(old)) });
             }

@@ -51,7 +51,8 @@ pub struct Owned {
     /// The application that wanted it last.
     pub app: AppName,
     /// Set from before a *new* path is made until it is known to be made: what it would look like. Were the agent
-    /// killed in between, only a thing that looks like this is ours. For a container: [`outgoing`].
+    /// killed in between, only a thing that looks like this is ours. For a container: [`outgoing`]
+    /// or [`coming`].
     pub claim: Option<Digest>,
 }
 
@@ -62,6 +63,12 @@ pub const WHICHEVER: &str = "";
 /// is owed.
 pub fn outgoing(id: &str) -> Digest {
     Digest::of(id.as_bytes())
+}
+
+/// The claim of the name of a container that is about to be created. An engine goes on with a request whose sender was
+/// killed, and lists the container only when it is done: one that is not there yet is not gone.
+pub fn coming() -> Digest {
+    Digest::of(b"coming")
 }
 
 /// What is remembered of a managed unit.

@@ -6,14 +6,14 @@ use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use spec::desired::Desired;
 use spec::digest::Digest;
-use spec::id::{AppName, HostName, HostPath, Mode, ResourceId, UnitName};
+use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
 use spec::memory::{Memory, Owned, Run, UnitMemory};
 use spec::observed::{
-    Access, ActiveState, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
 };
 use spec::plan::{Lesson, Patience, plan};
 use spec::tree::Tree;
-use spec::{inputs, manifest, resolve};
+use spec::{inputs, journal, manifest, memory, resolve};
 
 const WEB: &str = "[Service]\nExecStart=/usr/bin/web /etc/web.conf\n\n[Install]\nWantedBy=multi-user.target\n";
 const APP: &str = "containers:\n  page: { image: \"registry.lan/page:1\", volumes: [\"/etc/web.conf:/conf:ro\"] }\n";
@@ -152,6 +152,48 @@ fn what_somebody_put_where_we_only_meant_to_write_is_not_removed() {
     assert_eq!(removals(Some(Digest::of(b"ours, never written"))), (0, true), "a claim is not yet ownership");
     assert_eq!(removals(Some(Digest::of(b"somebody's"))), (1, false), "what looks as claimed was made by us");
     assert_eq!(removals(None), (1, false), "what we own goes, whatever somebody wrote into it");
+}
+
+#[test]
+fn a_container_that_may_still_be_coming_is_looked_for_once_more() {
+    let id = ResourceId::Container(ContainerName::parse("late").unwrap());
+    let owned = Owned { app: AppName::parse("late").unwrap(), claim: Some(memory::coming()) };
+    let mut memory = Memory { owned: BTreeMap::from([(id.clone(), owned)]), ..Memory::default() };
+    let look = |memory: &Memory| plan(&desired(), &bare(), memory, Timestamp::UNIX_EPOCH, Patience::Now).lessons;
+    let lessons = look(&memory);
+    journal::learn(&mut memory, &lessons);
+    assert!(memory.owned.contains_key(&id), "the engine may still be creating it: {lessons:?}");
+    let lessons = look(&memory);
+    journal::learn(&mut memory, &lessons);
+    assert!(!memory.owned.contains_key(&id), "it did not come: {lessons:?}");
+}
+
+#[test]
+fn a_container_whose_removal_was_interrupted_is_replaced_when_it_is_wanted_again() {
+    let name = ContainerName::parse("page").unwrap();
+    let wanted = desired();
+    let (app, _, container) = wanted.containers().next().unwrap();
+    let state = ContainerState {
+        id: "id1".to_owned(),
+        run: ContainerRun::Running,
+        mark: Some(ContainerMark { app: app.clone(), digest: container.digest }),
+        started: None,
+    };
+    let mut observed = bare();
+    observed.containers = Reach::Seen(BTreeMap::from([(name.clone(), state)]));
+    let id = ResourceId::Container(name);
+    let mut memory = Memory::default();
+    memory.owned.insert(id.clone(), Owned { app: app.clone(), claim: None });
+    let mut unwanted = wanted.clone();
+    unwanted.apps.clear();
+    let removal = plan(&unwanted, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+    let digest = removal.held.expect("the last thing of a host is never removed just so").digest;
+    unwanted.acknowledged.insert(digest);
+    let removal = plan(&unwanted, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+    // The agent is killed right after this: the engine may be stopping the container that looks as if it ran.
+    journal::begin(&mut memory, &removal, &unwanted);
+    let back = plan(&wanted, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now).to_string();
+    assert!(back.contains("replace  container page"), "{back}");
 }
 
 #[test]

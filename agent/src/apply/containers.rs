@@ -2,10 +2,10 @@
 //! steady.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use spec::desired::Desired;
+use spec::desired::{Desired, DesiredContainer};
 use spec::id::{AppName, ContainerName, ResourceId};
 use spec::journal;
 use spec::plan::{Action, Phase, Step};
@@ -21,6 +21,9 @@ type Settled = Result<BTreeMap<String, Result<(), Unsettled>>, engine::Error>;
 const PULLS: usize = 3;
 /// How long a container may take to stop before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long the engine may take to end a request that an earlier pass left behind.
+const UNFINISHED: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Fetches images, a few at a time; nothing is disturbed by it, and a failure leaves the application as it is.
 pub(super) async fn pull(work: &mut Work<'_>) {
@@ -123,10 +126,38 @@ async fn create(
     let app = made.step.app.as_ref().expect("the planner gives every container step its application");
     let wanted = desired.apps.get(app).and_then(|wanted| wanted.containers.get(name));
     let wanted = wanted.expect("the planner creates only wanted containers");
-    let id = engine.create(name, wanted, app).await?;
+    let id = create_once_free(engine, name, wanted, app).await?;
     made.is_created = true;
     engine.start(&id).await?;
     Ok(id)
+}
+
+/// Creates a container whose name nobody held when it was looked for. An engine goes on with a request whose sender was
+/// killed: it reserves the name first and lists the container later, so that ours may still be on its way.
+async fn create_once_free(
+    engine: &Engine,
+    name: &ContainerName,
+    wanted: &DesiredContainer,
+    app: &AppName,
+) -> Result<String, engine::Error> {
+    let deadline = Instant::now() + UNFINISHED;
+    loop {
+        let taken = match engine.create(name, wanted, app).await {
+            Err(taken @ engine::Error::NameTaken { .. }) => taken,
+            other => return other,
+        };
+        match engine.containers().await?.remove(name) {
+            Some(ours) if ours.mark.is_some() => {
+                engine.stop(&ours.id, GRACE).await?;
+                engine.remove(&ours.id).await?;
+            }
+            Some(_) => return Err(taken),
+            None => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+        if Instant::now() >= deadline {
+            return Err(taken);
+        }
+    }
 }
 
 /// Writes down what was made; returns what was started and has to settle.

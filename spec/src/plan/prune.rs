@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::digest::Fields;
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
+use crate::memory;
 use crate::observed::{ActiveState, FileState, Reach};
 use crate::plan::files::{Whose, whose};
 use crate::plan::{Action, Draft, Held, Lesson, Step, Why};
@@ -113,6 +114,10 @@ fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name
             Some(state) if state.mark.is_some() => {
                 removals.step(app, Action::RemoveContainer(name.clone(), state.id.clone()));
                 removals.counted.insert(id);
+            }
+            // It may still be coming: the look after this one tells.
+            None if draft.memory.owned.get(&id).is_some_and(|owned| owned.claim == Some(memory::coming())) => {
+                draft.plan.lessons.push(Lesson::Made(id, app.clone()));
             }
             _ => draft.plan.lessons.push(Lesson::Gone(id)),
         },
