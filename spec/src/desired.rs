@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
 
@@ -20,7 +22,8 @@ pub struct Desired {
 }
 
 /// One application on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DesiredApp {
     /// The digest of the resolved content: equal digests are the same release.
     pub digest: Digest,
@@ -35,7 +38,8 @@ pub struct DesiredApp {
 }
 
 /// What to do when the host no longer is what the commit says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DriftPolicy {
     /// Put it back.
     Repair,
@@ -44,7 +48,8 @@ pub enum DriftPolicy {
 }
 
 /// A path that should exist.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DesiredFile {
     /// What it is.
     pub kind: FileKind,
@@ -57,11 +62,13 @@ pub struct DesiredFile {
 }
 
 /// The kinds of path that mainstay makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FileKind {
     /// A regular file.
     Regular {
-        /// The whole content.
+        /// The whole content. A serialised release keeps it apart, by its digest.
+        #[serde(skip, default = "no_content")]
         content: Arc<[u8]>,
         /// The digest of the content.
         digest: Digest,
@@ -75,8 +82,13 @@ pub enum FileKind {
     Directory,
 }
 
+fn no_content() -> Arc<[u8]> {
+    Arc::from([])
+}
+
 /// A unit whose state is wanted. Its text, when the application brings it, is among the application's files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DesiredUnit {
     /// Where its text comes from.
     pub origin: UnitOrigin,
@@ -88,10 +100,13 @@ pub struct DesiredUnit {
     pub restart_on: BTreeSet<HostPath>,
     /// Files that only reload it.
     pub reload_on: BTreeSet<HostPath>,
+    /// Files that its text names and whose changes are none of its business.
+    pub ignore: BTreeSet<HostPath>,
 }
 
 /// Where a unit's text comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum UnitOrigin {
     /// The application brings it: `path` is among its files (the template's path, for an instance).
     Application {
@@ -105,7 +120,8 @@ pub enum UnitOrigin {
 }
 
 /// Whether a unit should run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum UnitGoal {
     /// Active; for a oneshot without `RemainAfterExit=`, run once to success for each change.
     Running,
@@ -114,7 +130,8 @@ pub enum UnitGoal {
 }
 
 /// A container that should run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DesiredContainer {
     /// The image reference, as written.
     pub image: String,
@@ -141,7 +158,8 @@ pub struct DesiredContainer {
 }
 
 /// A published port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Port {
     /// The address to listen on; every one when `None`.
     pub address: Option<String>,
@@ -154,7 +172,8 @@ pub struct Port {
 }
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -173,7 +192,8 @@ impl Protocol {
 }
 
 /// A mount into a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Volume {
     /// An absolute path on the host, or a volume's name.
     pub source: String,

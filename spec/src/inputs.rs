@@ -40,7 +40,7 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
     let mut restart = text.map(|text| named(name, text, managed)).unwrap_or_default();
     restart.extend(own.cloned());
     restart.extend(unit.restart_on.iter().cloned());
-    restart.retain(|path| !unit.reload_on.contains(path));
+    restart.retain(|path| !unit.reload_on.contains(path) && !unit.ignore.contains(path));
     let digests = Inputs { start: digest(&restart, managed), reload: digest(&unit.reload_on, managed) };
     UnitInputs { restart, reload: unit.reload_on.clone(), digests }
 }
@@ -283,6 +283,29 @@ mod tests {
         check("a.service", "[Service]\nLoadCredential=conf:/etc/app/main.conf", &["/etc/app/main.conf"]);
         check("a.service", "[Service]\nBindReadOnlyPaths=/etc/app/d:/x /conf:/y", &["/conf", "/etc/app/d/x.conf"]);
         check("a.service", "[Service]\nEnvironment=\"CONF=/etc/app/main.conf\"", &["/etc/app/main.conf"]);
+    }
+
+    #[test]
+    fn what_is_ignored_is_no_input() {
+        let root = || "root".to_owned();
+        let file =
+            DesiredFile { kind: FileKind::Directory, mode: Mode::from_bits(0o755), owner: root(), group: root() };
+        let [main, notes] = ["/etc/main", "/etc/notes"].map(|path| HostPath::parse(path).expect("a path"));
+        let managed = Managed::from([(&main, &file), (&notes, &file)]);
+        let (name, text) =
+            (UnitName::parse("a.service").expect("a unit"), "[Service]\nExecStart=a /etc/main /etc/notes");
+        let mut unit = DesiredUnit {
+            origin: UnitOrigin::Host,
+            state: None,
+            enabled: None,
+            restart_on: BTreeSet::new(),
+            reload_on: BTreeSet::new(),
+            ignore: BTreeSet::new(),
+        };
+        let read = |unit: &DesiredUnit| of_unit(&name, unit, Some(text), &managed).restart;
+        assert_eq!(read(&unit), BTreeSet::from([main.clone(), notes.clone()]));
+        unit.ignore.insert(notes.clone());
+        assert_eq!(read(&unit), BTreeSet::from([main.clone()]));
     }
 
     #[test]

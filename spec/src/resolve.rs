@@ -103,6 +103,7 @@ fn resolve_unit(unit: &manifest::Unit) -> DesiredUnit {
         enabled: unit.enabled,
         restart_on: unit.restart_on.clone(),
         reload_on: unit.reload_on.clone(),
+        ignore: unit.ignore.clone(),
     }
 }
 
@@ -167,7 +168,9 @@ fn digest_app(
         if let Some(enabled) = unit.enabled {
             fields.add("enabled", &[u8::from(enabled)]);
         }
-        for (label, paths) in [("restart-on", &unit.restart_on), ("reload-on", &unit.reload_on)] {
+        for (label, paths) in
+            [("restart-on", &unit.restart_on), ("reload-on", &unit.reload_on), ("ignore", &unit.ignore)]
+        {
             for path in paths {
                 fields.add(label, path.as_str().as_bytes());
             }

@@ -146,6 +146,8 @@ pub struct Unit {
     pub restart_on: BTreeSet<HostPath>,
     /// Paths that only reload it.
     pub reload_on: BTreeSet<HostPath>,
+    /// Paths that its text names and whose changes neither restart nor reload it.
+    pub ignore: BTreeSet<HostPath>,
     /// Where it was written.
     pub location: Location,
 }

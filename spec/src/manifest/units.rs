@@ -21,7 +21,20 @@ struct Wish {
     enabled: Option<(bool, Extent)>,
     restart_on: BTreeSet<HostPath>,
     reload_on: BTreeSet<HostPath>,
+    ignore: BTreeSet<HostPath>,
     allow_critical: bool,
+}
+
+impl Wish {
+    fn restarts_or_reloads(&self, path: &HostPath) -> bool {
+        self.restart_on.contains(path) || self.reload_on.contains(path)
+    }
+
+    /// Says whether anything is asked of the unit.
+    fn asks(&self) -> bool {
+        let lists = [&self.restart_on, &self.reload_on, &self.ignore];
+        self.state.is_some() || self.enabled.is_some() || lists.iter().any(|paths| !paths.is_empty())
+    }
 }
 
 /// Reads `node`, if there is one; the paths that units watch go to `watches`.
@@ -69,6 +82,7 @@ pub(super) fn read(
                 enabled,
                 restart_on: BTreeSet::new(),
                 reload_on: BTreeSet::new(),
+                ignore: BTreeSet::new(),
                 location: brought.location.clone(),
             };
             units.insert(name.clone(), unit);
@@ -162,6 +176,13 @@ fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut Vec<Watch>) -
                 .help("keep it in one of the two lists");
         }
     }
+    if let Some((key, node)) = table.take("ignore") {
+        wish.ignore = watched(page, node, "`ignore`", watches);
+        if let Some(both) = wish.ignore.iter().find(|path| wish.restarts_or_reloads(path)) {
+            page.error("unit-watch", key.extent, format!("`{both}` is ignored, and restarts or reloads the unit"))
+                .help("keep it in one of the lists");
+        }
+    }
     if let Some((_, node)) = table.take("allow-critical") {
         wish.allow_critical = page.boolean(node, "`allow-critical`").unwrap_or(false);
     }
@@ -209,7 +230,8 @@ fn wanted(
     };
     let location = page.at(key.extent);
     let text = brought.map(|brought| text(&source, brought));
-    Some(Unit { text, state, enabled, restart_on: wish.restart_on, reload_on: wish.reload_on, location })
+    let Wish { restart_on, reload_on, ignore, .. } = wish;
+    Some(Unit { text, state, enabled, restart_on, reload_on, ignore, location })
 }
 
 /// Combines what is written with the defaults, so that half a wish means what people mean by it: `stopped` alone does not
@@ -246,9 +268,7 @@ fn settle(
 }
 
 fn check_template(page: &mut Page<'_>, key: &Key, name: &UnitName, wish: &Wish) {
-    let asks =
-        wish.state.is_some() || wish.enabled.is_some() || !wish.restart_on.is_empty() || !wish.reload_on.is_empty();
-    if asks {
+    if wish.asks() {
         let instance = format!("{}blue.{}", name.stem(), name.suffix());
         page.error("unit-template", key.extent, format!("`{name}` is a template, which is never started itself"))
             .help(format!("name an instance, such as {instance}"));
@@ -264,7 +284,7 @@ fn check_host_unit(page: &mut Page<'_>, key: &Key, name: &UnitName, wish: &Wish,
         )
         .help(did_you_mean(near.as_str()));
     }
-    if wish.state.is_none() && wish.enabled.is_none() && wish.restart_on.is_empty() && wish.reload_on.is_empty() {
+    if !wish.asks() {
         page.warning("unit-asks-nothing", key.extent, format!("this entry asks nothing of the host's unit `{name}`"))
             .help("add `state:` or `enabled:`, or remove it");
     }

@@ -325,6 +325,7 @@ impl UnitShape {
             enabled: self.enabled,
             restart_on: BTreeSet::new(),
             reload_on: self.reload_on.iter().map(|index| file_path(*index)).collect(),
+            ignore: BTreeSet::new(),
         }
     }
 }

@@ -64,6 +64,15 @@ fn unit_names() {
 fn units_watch_one_way() {
     check_app(
         r"units:
+  web.service: { restart-on: [/etc/web/web.conf], ignore: [/etc/web/web.conf] }
+",
+        expect![[r#"
+            error[unit-watch] apps/a/app.yaml:2:51: `/etc/web/web.conf` is ignored, and restarts or reloads the unit
+              = keep it in one of the lists
+        "#]],
+    );
+    check_app(
+        r"units:
   web.service: { reload-on: [/etc/web/web.conf], restart-on: [/etc/web/web.conf] }
 ",
         expect![[r#"
