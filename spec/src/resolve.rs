@@ -44,15 +44,15 @@ impl Unplaced {
 /// # Errors
 /// The host is not in the fleet. A host without applications is fine, and wants nothing.
 pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
-    let Some(settings) = fleet.hosts.get(host) else {
+    if !fleet.hosts.contains_key(host) {
         return Err(Unplaced {
             host: host.clone(),
             fleet: fleet.name.clone(),
             nearest: manifest::nearest_host(fleet, host),
             known: fleet.hosts.keys().cloned().collect(),
         });
-    };
-    let placed: Vec<(&AppName, &App)> = fleet.placed(host, settings).collect();
+    }
+    let placed: Vec<(&AppName, &App)> = fleet.placed(host).collect();
     // A container may mount what another application brings, so all files of the host are known first.
     let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
     let apps = placed.iter().map(|(name, app)| ((*name).clone(), resolve_app(fleet, app, &files))).collect();

@@ -1,12 +1,13 @@
 //! Puts one application together: its folder and its app.yaml.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::container;
 use super::decode::{Table, values};
 use super::files;
 use super::fleet::DRIFT;
 use super::folder::{self, Folder};
+use super::layers::{Layer, Source};
 use super::model::{App, FileKind, Host, Place, Watch, owned_by_root};
 use super::page::Page;
 use super::place;
@@ -16,25 +17,79 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, Mode};
 use crate::tree::Entry;
 
+/// What the file is called.
+pub(super) const APP_YAML: &str = "app.yaml";
+
 /// Parts of app.yaml that later versions act on.
 const LATER: [&str; 6] = ["rollout", "needs", "checks", "endpoints", "artifacts", "adopt"];
 
-/// Reads the application whose folder is `root`; its watches go to `watches`.
+/// What app.yaml says about the application as a whole, before its parts are read.
+pub(super) struct Head {
+    /// Which hosts have it.
+    pub(super) place: Place,
+}
+
+/// Reads the head of the app.yaml among `files`.
+pub(super) fn head(
+    root: &str,
+    files: &Layer<'_>,
+    hosts: Option<&BTreeMap<HostName, Host>>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Head {
+    let fallback = format!("{root}/{APP_YAML}");
+    let source = files.get(APP_YAML);
+    let bytes = match source.map(|source| &source.entry) {
+        None => b"".as_slice(),
+        Some(Entry::File { bytes, .. }) => bytes,
+        // Whoever reads the folder says what is wrong with it.
+        Some(_) => return Head { place: nowhere() },
+    };
+    let Ok(text) = std::str::from_utf8(bytes) else { return Head { place: nowhere() } };
+    let mut page = Page::new(source.map_or(&fallback, |source| source.path), text);
+    let node = yaml::read(&mut page);
+    let readable = node.is_some();
+    let node = node.filter(|node| !node.is_null());
+    let mut table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
+    let is_plain = readable && node.is_some() == table.is_some();
+    let place = place_of(&mut page, table.as_mut(), hosts, is_plain);
+    page.close(diagnostics);
+    Head { place }
+}
+
+/// What cannot be read is placed nowhere: it is an error already, and guesses would only add false ones.
+fn nowhere() -> Place {
+    Place::Any(Vec::new())
+}
+
+fn place_of(
+    page: &mut Page<'_>,
+    table: Option<&mut Table<'_>>,
+    hosts: Option<&BTreeMap<HostName, Host>>,
+    is_plain: bool,
+) -> Place {
+    match table.and_then(|table| table.take("place")) {
+        Some((_, node)) => place::read(page, node, hosts).unwrap_or_else(nowhere),
+        None if is_plain => Place::All,
+        None => nowhere(),
+    }
+}
+
+/// Reads the application whose folder is `root`, layered as `files`; its watches go to `watches`.
 pub(super) fn read(
     name: &AppName,
     root: &str,
-    entries: &[(&str, &Entry)],
+    files: &[Source<'_>],
     hosts: Option<&BTreeMap<HostName, Host>>,
-    watches: &mut Vec<Watch>,
+    watches: &mut BTreeSet<Watch>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> App {
-    let mut folder = folder::sort(root, entries, diagnostics);
-    let (path, text) = folder.app_yaml.take().unwrap_or((format!("{root}/app.yaml"), ""));
+    let mut folder = folder::sort(files, diagnostics);
+    let (path, text) = folder.app_yaml.take().unwrap_or((format!("{root}/{APP_YAML}"), ""));
     let mut page = Page::new(&path, text);
     let node = yaml::read(&mut page);
     let readable = node.is_some();
     let node = node.filter(|node| !node.is_null());
-    let table = node.as_ref().and_then(|node| page.table(node, "app.yaml"));
+    let table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
     let app = assemble(&mut page, table, &folder, hosts, watches, is_plain);
     page.close(diagnostics);
@@ -59,24 +114,19 @@ fn assemble(
     table: Option<Table<'_>>,
     folder: &Folder<'_>,
     hosts: Option<&BTreeMap<HostName, Host>>,
-    watches: &mut Vec<Watch>,
+    watches: &mut BTreeSet<Watch>,
     is_plain: bool,
 ) -> App {
-    // What cannot be read is placed nowhere: it is an error already, and guesses would only add false ones.
-    let nowhere = Place::Any(Vec::new());
+    let mut table = table.map(|table| table.later(&LATER));
     let mut app = App {
-        place: if is_plain { Place::All } else { nowhere.clone() },
+        place: place_of(page, table.as_mut(), hosts, is_plain),
         drift: None,
         vars: BTreeMap::new(),
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         containers: BTreeMap::new(),
     };
-    let mut table = table.map(|table| table.later(&LATER));
     let mut take = |key| table.as_mut().and_then(|table| table.take(key));
-    if let Some((_, node)) = take("place") {
-        app.place = place::read(page, node, hosts).unwrap_or(nowhere);
-    }
     if let Some((_, node)) = take("drift") {
         app.drift = page.choice(node, "`drift`", &DRIFT);
     }
@@ -95,7 +145,7 @@ fn assemble(
         app.files.insert(unit.path(), owned_by_root(kind, Mode::from_bits(0o644), brought.location.clone()));
     }
     if let Some(table) = table {
-        table.finish(page, "app.yaml");
+        table.finish(page, APP_YAML);
     }
     app
 }

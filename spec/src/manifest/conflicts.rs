@@ -3,62 +3,88 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Watch;
-use super::model::{App, FileKind, Host, Port};
+use super::model::{App, Application, FileKind, Port};
 use super::words::{did_you_mean, nearest};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, HostPath};
 
-/// One application's wish for something that only one can have.
-struct Claim<'f> {
+/// One form of an application, and the hosts that have it in this form.
+struct Piece<'f> {
     app: &'f AppName,
+    content: &'f App,
+    hosts: BTreeSet<&'f HostName>,
+}
+
+/// A piece's wish for something that only one can have.
+#[derive(Clone, Copy)]
+struct Claim<'f> {
+    piece: usize,
     location: &'f Location,
 }
 
+/// What two claims are about and where they stand: the same two lines are one mistake, on however many hosts.
+type Clash<'f> = (String, &'f AppName, &'f Location, &'f AppName, &'f Location);
+
 /// Looks for conflicts between applications on each host.
-pub(super) fn check(
-    apps: &BTreeMap<AppName, App>,
-    hosts: &BTreeMap<HostName, Host>,
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    let mut placed: BTreeMap<&AppName, BTreeSet<&HostName>> = BTreeMap::new();
-    for (name, app) in apps {
-        placed
-            .insert(name, hosts.iter().filter(|(host, it)| app.place.holds(host, it)).map(|(host, _)| host).collect());
+pub(super) fn check(apps: &BTreeMap<AppName, Application>, diagnostics: &mut Vec<Diagnostic>) {
+    let mut pieces = Vec::new();
+    for (app, application) in apps {
+        let first = pieces.len();
+        let forms = application.variants.iter();
+        pieces.extend(forms.map(|content| Piece { app, content, hosts: BTreeSet::new() }));
+        for (host, variant) in &application.hosts {
+            pieces[first + variant].hosts.insert(host);
+        }
     }
-    let mut checker = Checker { placed, diagnostics, made: 0 };
-    checker.same_names(apps);
-    checker.same_ports(apps);
-    checker.files_as_folders(apps);
+    let mut checker = Checker { pieces: &pieces, clashes: BTreeMap::new() };
+    checker.same_names();
+    checker.same_ports();
+    checker.complain(diagnostics);
+    files_as_folders(&pieces, diagnostics);
 }
 
 /// More complaints than this of one kind are not made; the ones made name the applications to look at.
 const MOST: usize = 200;
 
-struct Checker<'f, 'd> {
-    placed: BTreeMap<&'f AppName, BTreeSet<&'f HostName>>,
-    diagnostics: &'d mut Vec<Diagnostic>,
-    made: usize,
+struct Checker<'f> {
+    pieces: &'f [Piece<'f>],
+    /// What clashes, and on which hosts.
+    clashes: BTreeMap<Clash<'f>, BTreeSet<&'f HostName>>,
 }
 
-impl<'f> Checker<'f, '_> {
-    /// Returns hosts that have both applications.
-    fn shared(&self, one: &AppName, other: &AppName) -> Vec<&'f HostName> {
-        match (self.placed.get(one), self.placed.get(other)) {
-            (Some(one), Some(other)) => one.intersection(other).copied().collect(),
-            _ => Vec::new(),
+/// Says whether two claims meet on a host. Two forms of one application never do.
+fn meet(pieces: &[Piece<'_>], one: usize, other: usize) -> bool {
+    let (first, second) = (&pieces[one], &pieces[other]);
+    match one == other {
+        true => !first.hosts.is_empty(),
+        false => first.app != second.app && !first.hosts.is_disjoint(&second.hosts),
+    }
+}
+
+/// Says whether nothing can clash: all claims are of one application, and each of another form of it.
+fn is_alone<'c>(pieces: &[Piece<'_>], mut claims: impl Iterator<Item = &'c Claim<'c>>) -> bool {
+    let Some(first) = claims.next() else { return true };
+    let mut last = first.piece;
+    claims.all(|claim| {
+        let fresh = claim.piece > last && pieces[claim.piece].app == pieces[first.piece].app;
+        last = claim.piece;
+        fresh
+    })
+}
+
+impl<'f> Checker<'f> {
+    fn clash(&mut self, what: impl FnOnce() -> String, earlier: Claim<'f>, later: Claim<'f>) {
+        if self.clashes.len() >= MOST {
+            return;
         }
+        let (one, other) = (&self.pieces[earlier.piece], &self.pieces[later.piece]);
+        let clash = (what(), one.app, earlier.location, other.app, later.location);
+        self.clashes.entry(clash).or_default().extend(one.hosts.intersection(&other.hosts));
     }
 
-    fn meet(&self, one: &AppName, other: &AppName) -> bool {
-        match (self.placed.get(one), self.placed.get(other)) {
-            (Some(one), Some(other)) => !one.is_disjoint(other),
-            _ => false,
-        }
-    }
-
-    fn same_names(&mut self, apps: &'f BTreeMap<AppName, App>) {
+    fn same_names(&mut self) {
         let mut claims: BTreeMap<(&str, &str), Vec<Claim<'f>>> = BTreeMap::new();
-        for (app, content) in apps {
+        for (piece, Piece { content, .. }) in self.pieces.iter().enumerate() {
             for (path, file) in &content.files {
                 // A unit's text is one wish with the unit.
                 let (kind, name) = match path.unit() {
@@ -66,60 +92,60 @@ impl<'f> Checker<'f, '_> {
                     Some(_) => ("unit", path.file_name()),
                     None => ("path", path.as_str()),
                 };
-                claims.entry((kind, name)).or_default().push(Claim { app, location: &file.location });
+                claims.entry((kind, name)).or_default().push(Claim { piece, location: &file.location });
             }
             for (unit, wanted) in &content.units {
-                claims.entry(("unit", unit.as_str())).or_default().push(Claim { app, location: &wanted.location });
+                claims.entry(("unit", unit.as_str())).or_default().push(Claim { piece, location: &wanted.location });
             }
             for (container, wanted) in &content.containers {
-                claims
-                    .entry(("container", container.as_str()))
-                    .or_default()
-                    .push(Claim { app, location: &wanted.location });
+                let claim = Claim { piece, location: &wanted.location };
+                claims.entry(("container", container.as_str())).or_default().push(claim);
             }
         }
         for ((kind, name), claims) in claims {
+            if is_alone(self.pieces, claims.iter()) {
+                continue;
+            }
             for (index, later) in claims.iter().enumerate().skip(1) {
-                let earlier = claims[..index].iter().find(|earlier| self.meet(earlier.app, later.app));
+                let earlier = claims[..index].iter().find(|earlier| meet(self.pieces, earlier.piece, later.piece));
                 if let Some(earlier) = earlier {
-                    self.complain(&format!("{kind} `{name}` is wanted"), earlier, later);
+                    self.clash(|| format!("{kind} `{name}` is wanted"), *earlier, *later);
                 }
             }
         }
     }
 
-    fn complain(&mut self, what: &str, earlier: &Claim<'f>, later: &Claim<'f>) {
-        self.made += 1;
-        if self.made > MOST {
-            return;
+    /// Says what clashes, and where.
+    fn complain(self, diagnostics: &mut Vec<Diagnostic>) {
+        for ((what, one, earlier, other, later), hosts) in self.clashes {
+            let Some(first) = hosts.first() else { continue };
+            let others = if hosts.len() == 1 { String::new() } else { format!(" and {} more", hosts.len() - 1) };
+            let (message, help) = if one == other {
+                (format!("{what} twice by `{other}`"), "keep one of the two")
+            } else {
+                (
+                    format!("{what} by `{one}` and `{other}` on host `{first}`{others}"),
+                    "let one application have it, or place the two on different hosts",
+                )
+            };
+            let mut complaint = Diagnostic::error("conflict", later.clone(), message);
+            complaint.help(help).related(earlier.clone(), "wanted here as well");
+            diagnostics.push(complaint);
         }
-        let hosts = self.shared(earlier.app, later.app);
-        let Some((first, rest)) = hosts.split_first() else { return };
-        let others = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-        let (message, help) = if earlier.app == later.app {
-            (format!("{what} twice by `{}`", later.app), "keep one of the two".to_owned())
-        } else {
-            (
-                format!("{what} by `{}` and `{}` on host `{first}`{others}", earlier.app, later.app),
-                "let one application have it, or place the two on different hosts".to_owned(),
-            )
-        };
-        let mut complaint = Diagnostic::error("conflict", later.location.clone(), message);
-        complaint.help(help).related(earlier.location.clone(), "wanted here as well");
-        self.diagnostics.push(complaint);
     }
 
-    fn same_ports(&mut self, apps: &'f BTreeMap<AppName, App>) {
+    fn same_ports(&mut self) {
         let mut claims: BTreeMap<(u16, bool), Vec<(&Port, Claim<'f>)>> = BTreeMap::new();
-        for (app, content) in apps {
-            for container in content.containers.values() {
-                for port in &container.ports {
-                    let claim = Claim { app, location: &port.location };
-                    claims.entry((port.host, port.udp)).or_default().push((port, claim));
-                }
+        for (piece, Piece { content, .. }) in self.pieces.iter().enumerate() {
+            for port in content.containers.values().flat_map(|container| &container.ports) {
+                let claim = Claim { piece, location: &port.location };
+                claims.entry((port.host, port.udp)).or_default().push((port, claim));
             }
         }
         for ((number, udp), claims) in claims {
+            if is_alone(self.pieces, claims.iter().map(|(_, claim)| claim)) {
+                continue;
+            }
             let protocol = if udp { "udp" } else { "tcp" };
             for (index, (port, later)) in claims.iter().enumerate().skip(1) {
                 let earlier = claims[..index].iter().find(|(other, earlier)| {
@@ -128,45 +154,47 @@ impl<'f> Checker<'f, '_> {
                         || port.container != other.container
                         || port.address != other.address)
                         && overlap(port, other)
-                        && self.meet(earlier.app, later.app)
+                        && meet(self.pieces, earlier.piece, later.piece)
                 });
                 if let Some((_, earlier)) = earlier {
-                    self.complain(&format!("host port {number}/{protocol} is wanted"), earlier, later);
+                    self.clash(|| format!("host port {number}/{protocol} is wanted"), *earlier, *later);
                 }
             }
         }
     }
+}
 
-    fn files_as_folders(&mut self, apps: &'f BTreeMap<AppName, App>) {
-        let mut leaves: BTreeMap<&str, Vec<Claim<'f>>> = BTreeMap::new();
-        for (app, content) in apps {
-            let files = content.files.iter().filter(|(_, file)| file.kind != FileKind::Directory);
-            for (path, file) in files {
-                leaves.entry(path.as_str()).or_default().push(Claim { app, location: &file.location });
-            }
+fn files_as_folders(pieces: &[Piece<'_>], diagnostics: &mut Vec<Diagnostic>) {
+    let mut leaves: BTreeMap<&str, Vec<Claim<'_>>> = BTreeMap::new();
+    for (piece, Piece { content, .. }) in pieces.iter().enumerate() {
+        for (path, file) in content.files.iter().filter(|(_, file)| file.kind != FileKind::Directory) {
+            leaves.entry(path.as_str()).or_default().push(Claim { piece, location: &file.location });
         }
-        for (app, content) in apps {
-            for (path, file) in &content.files {
-                let mut above = path.parent();
-                while let Some(folder) = above {
-                    let claims = leaves.get(folder.as_str()).into_iter().flatten();
-                    let clash = claims.into_iter().find(|claim| self.meet(claim.app, app));
-                    self.made += usize::from(clash.is_some());
-                    if let Some(clash) = clash.filter(|_| self.made <= MOST) {
-                        let message =
-                            format!("`{path}` needs `{folder}` to be a folder, but it is wanted as a file or link");
-                        let mut complaint = Diagnostic::error("conflict", file.location.clone(), message);
-                        complaint
-                            .help(if clash.app == app {
-                                "move one of the two"
-                            } else {
-                                "move one of the two, or place the applications on different hosts"
-                            })
-                            .related(clash.location.clone(), "wanted as a file or link here");
-                        self.diagnostics.push(complaint);
-                    }
-                    above = folder.parent();
+    }
+    let mut made = BTreeSet::new();
+    for (piece, Piece { app, content, .. }) in pieces.iter().enumerate() {
+        for (path, file) in &content.files {
+            let mut above = path.parent();
+            while let Some(folder) = above {
+                let claims = leaves.get(folder.as_str()).into_iter().flatten();
+                let clash = claims.into_iter().find(|claim| meet(pieces, claim.piece, piece));
+                if let Some(clash) = clash
+                    && made.len() < MOST
+                    && made.insert((path, &file.location, clash.location))
+                {
+                    let message =
+                        format!("`{path}` needs `{folder}` to be a folder, but it is wanted as a file or link");
+                    let mut complaint = Diagnostic::error("conflict", file.location.clone(), message);
+                    complaint
+                        .help(if pieces[clash.piece].app == *app {
+                            "move one of the two"
+                        } else {
+                            "move one of the two, or place the applications on different hosts"
+                        })
+                        .related(clash.location.clone(), "wanted as a file or link here");
+                    diagnostics.push(complaint);
                 }
+                above = folder.parent();
             }
         }
     }
@@ -181,8 +209,13 @@ fn overlap(one: &Port, other: &Port) -> bool {
 }
 
 /// Warns about watched paths that no application brings.
-pub(super) fn check_watches(watches: &[Watch], apps: &BTreeMap<AppName, App>, diagnostics: &mut Vec<Diagnostic>) {
-    let managed: BTreeSet<&str> = apps.values().flat_map(|app| app.files.keys()).map(HostPath::as_str).collect();
+pub(super) fn check_watches(
+    watches: &BTreeSet<Watch>,
+    apps: &BTreeMap<AppName, Application>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let variants = apps.values().flat_map(|application| &application.variants);
+    let managed: BTreeSet<&str> = variants.flat_map(|app| app.files.keys()).map(HostPath::as_str).collect();
     let mut made = 0;
     for Watch { path, location } in watches {
         let folder = format!("{path}/");

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::critical;
+use super::layers::Source;
 use super::page::Page;
 use super::unit::{self, Traits};
 use crate::diagnostic::{Diagnostic, Location};
@@ -46,17 +47,19 @@ const QUADLETS: [&str; 7] = ["container", "volume", "network", "pod", "kube", "b
 /// Unit types that systemd has and mainstay does not manage.
 const OTHER_UNITS: [&str; 4] = ["automount", "swap", "scope", "device"];
 
-/// Sorts `entries`, the files below `root` (such as `apps/mqtt`), by their path within it.
-pub(super) fn sort<'t>(root: &str, entries: &[(&str, &'t Entry)], diagnostics: &mut Vec<Diagnostic>) -> Folder<'t> {
-    let mut sorter = Sorter { root, folder: Folder::default(), diagnostics, reported: BTreeSet::new() };
-    for (within, entry) in entries {
-        sorter.sort(within, entry);
+/// Sorts `files`, the layered content of one application's folder.
+pub(super) fn sort<'t>(files: &'t [Source<'_>], diagnostics: &mut Vec<Diagnostic>) -> Folder<'t> {
+    let mut sorter = Sorter { root: "", folder: Folder::default(), diagnostics, reported: BTreeSet::new() };
+    for file in files {
+        sorter.root = file.root;
+        sorter.sort(file);
     }
     sorter.folder
 }
 
 struct Sorter<'s, 't> {
-    root: &'s str,
+    /// The folder of the layer that the file at hand belongs to.
+    root: &'t str,
     folder: Folder<'t>,
     diagnostics: &'s mut Vec<Diagnostic>,
     /// Folders that were complained about as a whole.
@@ -64,16 +67,16 @@ struct Sorter<'s, 't> {
 }
 
 impl<'t> Sorter<'_, 't> {
-    fn sort(&mut self, within: &str, entry: &'t Entry) {
-        let path = format!("{}/{within}", self.root);
-        let Some((bytes, executable)) = content(entry, &path, self.diagnostics) else {
+    fn sort(&mut self, file: &'t Source<'_>) {
+        let path = file.path;
+        let Some((bytes, executable)) = content(&file.entry, path, self.diagnostics) else {
             self.folder.is_faulty = true;
             return;
         };
-        match within.split_once('/') {
-            Some(("files", below)) => self.file(&path, below, bytes, executable),
+        match file.within.split_once('/') {
+            Some(("files", below)) => self.file(path, below, bytes, executable),
             Some((folder, below)) => self.subfolder(folder, below),
-            None => self.at_root(&path, within, bytes),
+            None => self.at_root(path, file.within, bytes),
         }
     }
 
@@ -210,22 +213,12 @@ impl<'t> Sorter<'_, 't> {
 
     fn subfolder(&mut self, folder: &str, below: &str) {
         let path = format!("{}/{folder}", self.root);
-        if !self.reported.insert(folder.to_owned()) {
+        if !self.reported.insert(path.clone()) {
             return;
         }
         let name = shown(folder);
         let drop_in = folder.strip_suffix(".d").and_then(|unit| unit.rsplit_once('.')).map(|(_, suffix)| suffix);
-        if let Some(target) = folder.strip_prefix('@') {
-            self.error(
-                "not-supported",
-                &path,
-                format!("the overlay `{name}` is not supported by this version of mainstay"),
-            )
-            .help(format!(
-                "remove it; an application of its own, with a `place:` for {}, does the same today",
-                shown(target)
-            ));
-        } else if drop_in.is_some_and(|suffix| UNIT_SUFFIXES.contains(&suffix) || QUADLETS.contains(&suffix)) {
+        if drop_in.is_some_and(|suffix| UNIT_SUFFIXES.contains(&suffix) || QUADLETS.contains(&suffix)) {
             self.error(
                 "not-supported",
                 &path,

@@ -15,23 +15,27 @@ mod container;
 mod directives;
 mod unit_rules;
 mod unit;
+mod layers;
 mod folder;
 mod files;
 mod place;
 mod fleet;
 mod units;
 mod app;
+mod apps;
 mod conflicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use model::{
-    App, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit, UnitText, Volume,
+    App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit, UnitText,
+    Volume,
 };
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{AppName, HostName, shown};
+use crate::id::{HostName, shown};
 use crate::tree::{Entry, Tree};
+use apps::Ground;
 use fleet::FleetFile;
 use page::Page;
 
@@ -54,9 +58,10 @@ pub fn parse(tree: &Tree) -> Parsed {
         complaint.help("add hosts: { NAME: { labels: { … } } } to fleet.yaml, or files in hosts/");
         diagnostics.push(complaint);
     }
-    let mut watches = Vec::new();
-    let known_hosts = (!file.hosts_are_faulty && !hosts.is_empty()).then_some(&hosts);
-    let apps = read_apps(tree, known_hosts, &mut watches, &mut diagnostics);
+    let mut watches = BTreeSet::new();
+    let is_complete = !file.hosts_are_faulty && !hosts.is_empty();
+    let ground = Ground { file: &file, hosts: &hosts, is_complete };
+    let apps = apps::read(tree, &ground, &mut watches, &mut diagnostics);
     let said =
         meant.contains("apps/") || diagnostics.iter().any(|it| it.is_error() && it.location.file.starts_with("apps"));
     if apps.is_empty() && !said {
@@ -64,7 +69,7 @@ pub fn parse(tree: &Tree) -> Parsed {
         complaint.help("add apps/NAME/ with what should run; an empty tree never means that nothing should");
         diagnostics.push(complaint);
     }
-    conflicts::check(&apps, &hosts, &mut diagnostics);
+    conflicts::check(&apps, &mut diagnostics);
     conflicts::check_watches(&watches, &apps, &mut diagnostics);
     diagnostics.sort();
     diagnostics.dedup();
@@ -183,45 +188,6 @@ fn text<'t>(entry: &'t Entry, path: &str, diagnostics: &mut Vec<Diagnostic>) -> 
         diagnostics.push(complaint);
     }
     text.ok()
-}
-
-fn read_apps(
-    tree: &Tree,
-    hosts: Option<&BTreeMap<HostName, Host>>,
-    watches: &mut Vec<model::Watch>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> BTreeMap<AppName, App> {
-    let mut folders: BTreeMap<&str, Vec<(&str, &Entry)>> = BTreeMap::new();
-    for (path, entry) in below(tree, "apps/") {
-        let within = &path["apps/".len()..];
-        match within.split_once('/') {
-            Some((folder, rest)) => folders.entry(folder).or_default().push((rest, entry)),
-            None if folder::content(entry, path, diagnostics).is_some() && !folder::is_for_people(within) => {
-                let message = format!("apps/ holds only folders, not the file `{}`", shown(within));
-                let mut complaint = Diagnostic::error("unknown-file", Location::whole(path), message);
-                complaint.help("put it into the folder of its application, apps/NAME/");
-                diagnostics.push(complaint);
-            }
-            None => {}
-        }
-    }
-    let mut apps = BTreeMap::new();
-    for (folder, entries) in folders {
-        let root = format!("apps/{folder}");
-        match AppName::parse(folder) {
-            Ok(name) => {
-                let app = app::read(&name, &root, &entries, hosts, watches, diagnostics);
-                apps.insert(name, app);
-            }
-            Err(why) => {
-                let message = format!("this is not an application's name: {why}");
-                let mut complaint = Diagnostic::error("app-name", Location::whole(&root), message);
-                complaint.help("rename the folder");
-                diagnostics.push(complaint);
-            }
-        }
-    }
-    apps
 }
 
 /// Iterates over the entries whose path begins with `folder`.

@@ -22,7 +22,7 @@ pub struct Fleet {
     /// The environments; empty when the repository does not use them.
     pub environments: BTreeMap<String, Environment>,
     /// The applications.
-    pub apps: BTreeMap<AppName, App>,
+    pub apps: BTreeMap<AppName, Application>,
     /// Acknowledged removals: the short digest that the prune guard printed, and the reason.
     pub acknowledged: BTreeMap<String, String>,
 }
@@ -62,7 +62,16 @@ pub enum Drift {
     Report,
 }
 
-/// One application with all its content.
+/// One application, as each of its hosts sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// Its forms: hosts for which the layered folder is equal share one, so that a fleet of thousands reads it once.
+    pub variants: Vec<App>,
+    /// Which form each host has; who is not named here does not have the application.
+    pub hosts: BTreeMap<HostName, usize>,
+}
+
+/// One form of an application, with all its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
     /// Which hosts have it.
@@ -245,14 +254,22 @@ impl Host {
     }
 }
 
+impl Application {
+    /// Returns the form that `host` has, if it has the application.
+    pub fn on(&self, host: &HostName) -> Option<&App> {
+        self.hosts.get(host).and_then(|variant| self.variants.get(*variant))
+    }
+}
+
 impl Fleet {
-    /// Iterates over the applications that `name` has.
-    pub fn placed<'f>(&'f self, name: &'f HostName, host: &'f Host) -> impl Iterator<Item = (&'f AppName, &'f App)> {
-        self.apps.iter().filter(|(_, app)| app.place.holds(name, host))
+    /// Iterates over the applications that `host` has, in the form in which it has them.
+    pub fn placed<'f>(&'f self, host: &'f HostName) -> impl Iterator<Item = (&'f AppName, &'f App)> {
+        self.apps.iter().filter_map(|(name, application)| Some((name, application.on(host)?)))
     }
 }
 
 /// A path that a unit watches, to be found among all managed paths.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Watch {
     pub(super) path: HostPath,
     pub(super) location: Location,

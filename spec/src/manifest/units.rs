@@ -42,7 +42,7 @@ pub(super) fn read(
     page: &mut Page<'_>,
     node: Option<&Node>,
     folder: &Folder<'_>,
-    watches: &mut Vec<Watch>,
+    watches: &mut BTreeSet<Watch>,
 ) -> BTreeMap<UnitName, Unit> {
     let triggered = triggered(page, folder);
     let mut units = BTreeMap::new();
@@ -157,7 +157,7 @@ fn guard_brought(page: &mut Page<'_>, name: &UnitName, brought: &BroughtUnit, al
     }
 }
 
-fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut Vec<Watch>) -> Option<Wish> {
+fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut BTreeSet<Watch>) -> Option<Wish> {
     let mut table = page.table(node, &format!("the entry for `{}`", shown(&key.text)))?;
     let mut wish = Wish::default();
     if let Some((key, node)) = table.take("state") {
@@ -190,12 +190,12 @@ fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut Vec<Watch>) -
     Some(wish)
 }
 
-fn watched(page: &mut Page<'_>, node: &Node, what: &str, watches: &mut Vec<Watch>) -> BTreeSet<HostPath> {
+fn watched(page: &mut Page<'_>, node: &Node, what: &str, watches: &mut BTreeSet<Watch>) -> BTreeSet<HostPath> {
     let mut paths = BTreeSet::new();
     for (text, extent) in page.words(node, what) {
         match HostPath::parse(&text) {
             Ok(path) => {
-                watches.push(Watch { path: path.clone(), location: page.at(extent) });
+                watches.insert(Watch { path: path.clone(), location: page.at(extent) });
                 paths.insert(path);
             }
             Err(why) => {

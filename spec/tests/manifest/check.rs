@@ -4,6 +4,7 @@ mod conflicts;
 mod containers;
 mod files;
 mod fleet;
+mod overlays;
 mod place;
 mod tree;
 mod unit_text;

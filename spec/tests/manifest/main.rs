@@ -11,4 +11,5 @@ mod support;
 
 mod check;
 mod hostile;
+mod layers;
 mod resolve;

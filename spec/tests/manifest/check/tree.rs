@@ -195,8 +195,8 @@ x
 x
 ",
         expect![[r#"
-            error[not-supported] apps/a/@prod: the overlay `@prod` is not supported by this version of mainstay
-              = remove it; an application of its own, with a `place:` for prod, does the same today
+            error[overlay-unknown] apps/a/@prod: there is no host and no environment `prod`
+              = an overlay is called like a host or an environment of fleet.yaml, with an `@` before it
             error[not-supported] apps/a/a.service.d: the drop-in folder `a.service.d` is not supported by this version of mainstay
               = remove it; bring the whole unit, with your settings in it, instead
             error[unknown-file] apps/a/app.yml: `app.yml` is not a file that mainstay reads

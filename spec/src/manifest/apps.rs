@@ -1,0 +1,165 @@
+//! Puts the applications together: the layers of each folder, who has it, and what it is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::app::{self, Head};
+use super::fleet::FleetFile;
+use super::folder;
+use super::layers::{self, Audience, Layers, View};
+use super::model::{Application, Host, Watch};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{AppName, HostName, shown};
+use crate::tree::{Entry, Tree};
+
+/// What is known before any application is read.
+pub(super) struct Ground<'f> {
+    /// What fleet.yaml says.
+    pub(super) file: &'f FleetFile,
+    /// The hosts.
+    pub(super) hosts: &'f BTreeMap<HostName, Host>,
+    /// Whether all hosts are known, so that what nobody has can be called unknown.
+    pub(super) is_complete: bool,
+}
+
+/// An application of which the parts are not read yet.
+struct Draft<'t, 'h> {
+    name: AppName,
+    root: String,
+    views: Vec<Seen<'t, 'h>>,
+}
+
+/// A view and what its app.yaml says about the application as a whole.
+struct Seen<'t, 'h> {
+    view: View<'t, 'h>,
+    /// The hosts of the view that have the application.
+    placed: Vec<&'h HostName>,
+    /// What is wrong with that part of app.yaml; said again when all of it is read.
+    said: Vec<Diagnostic>,
+}
+
+/// Reads every application below apps/; the paths that units watch go to `watches`.
+pub(super) fn read(
+    tree: &Tree,
+    ground: &Ground<'_>,
+    watches: &mut BTreeSet<Watch>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BTreeMap<AppName, Application> {
+    let drafts = drafts(tree, ground, diagnostics);
+    drafts.into_iter().map(|draft| assemble(draft, ground, watches, diagnostics)).collect()
+}
+
+/// Finds the folders, lays their layers, and sees who has what.
+fn drafts<'t, 'h>(tree: &'t Tree, ground: &Ground<'h>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Draft<'t, 'h>> {
+    let declared = ground.file.environments.iter().flat_map(BTreeMap::keys);
+    let used = ground.hosts.values().filter_map(|host| host.environment.as_ref());
+    let environments: BTreeSet<&str> = declared.chain(used).map(String::as_str).collect();
+    let audience = Audience { hosts: ground.hosts, environments, is_complete: ground.is_complete };
+    let mut drafts = Vec::new();
+    for (folder, entries) in folders(tree, diagnostics) {
+        let root = format!("apps/{folder}");
+        let name = match AppName::parse(folder) {
+            Ok(name) => name,
+            Err(why) => {
+                let message = format!("this is not an application's name: {why}");
+                let mut complaint = Diagnostic::error("app-name", Location::whole(&root), message);
+                complaint.help("rename the folder");
+                diagnostics.push(complaint);
+                continue;
+            }
+        };
+        let mut layers = layers::split(&root, &entries, diagnostics);
+        layers.keep_known(&root, &audience, diagnostics);
+        let views = place(&layers, &root, ground);
+        warn_unused(&root, &views, diagnostics);
+        drafts.push(Draft { name, root, views });
+    }
+    drafts
+}
+
+/// Groups the files below apps/ by their application's folder.
+fn folders<'t>(tree: &'t Tree, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<&'t str, Vec<(&'t str, &'t Entry)>> {
+    let mut folders: BTreeMap<&str, Vec<(&str, &Entry)>> = BTreeMap::new();
+    for (path, entry) in super::below(tree, "apps/") {
+        let within = &path["apps/".len()..];
+        match within.split_once('/') {
+            Some((folder, _)) => folders.entry(folder).or_default().push((path, entry)),
+            None if folder::content(entry, path, diagnostics).is_some() && !folder::is_for_people(within) => {
+                let message = format!("apps/ holds only folders, not the file `{}`", shown(within));
+                let mut complaint = Diagnostic::error("unknown-file", Location::whole(path), message);
+                complaint.help("put it into the folder of its application, apps/NAME/");
+                diagnostics.push(complaint);
+            }
+            None => {}
+        }
+    }
+    folders
+}
+
+/// Lays the layers for every host, and asks the app.yaml that each host sees whether the application is for it.
+fn place<'t, 'h>(layers: &Layers<'t>, root: &str, ground: &Ground<'h>) -> Vec<Seen<'t, 'h>> {
+    let hosts = ground.is_complete.then_some(ground.hosts);
+    let views = layers.views(ground.hosts).into_iter();
+    views
+        .map(|view| {
+            let mut said = Vec::new();
+            let Head { place } = app::head(root, &view.files, hosts, &mut said);
+            let placed = view.hosts.iter().copied().filter(|name| place.holds(name, &ground.hosts[*name])).collect();
+            Seen { view, placed, said }
+        })
+        .collect()
+}
+
+/// Warns about overlays whose hosts do not have the application.
+fn warn_unused(root: &str, views: &[Seen<'_, '_>], diagnostics: &mut Vec<Diagnostic>) {
+    let overlays: BTreeSet<&str> = views.iter().flat_map(|seen| seen.view.overlays.iter().copied()).collect();
+    for overlay in overlays {
+        let mut within = views.iter().filter(|seen| seen.view.overlays.contains(&overlay));
+        if within.clone().any(|seen| !seen.placed.is_empty()) || views.iter().all(|seen| seen.placed.is_empty()) {
+            continue;
+        }
+        let nobody = within.all(|seen| seen.view.hosts.is_empty());
+        let (message, help) = if nobody {
+            (
+                format!("no host is in environment `{overlay}`, so this overlay is never used"),
+                "put a host into it, or remove the overlay",
+            )
+        } else {
+            (
+                format!("the application is placed on no host that `@{overlay}` is for, so this overlay is never used"),
+                "correct `place:`, or remove the overlay",
+            )
+        };
+        let mut warning =
+            Diagnostic::warning("overlay-unused", Location::whole(&format!("{root}/@{overlay}")), message);
+        warning.help(help);
+        diagnostics.push(warning);
+    }
+}
+
+/// Reads an application in every form that some host has.
+///
+/// A form that nobody has may rightly be incomplete, so it is read only where there is no other (its mistakes would come
+/// to light on the day it is placed), and where an overlay would be read by nobody else.
+fn assemble(
+    draft: Draft<'_, '_>,
+    ground: &Ground<'_>,
+    watches: &mut BTreeSet<Watch>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (AppName, Application) {
+    let Draft { name, root, views } = draft;
+    let hosts = ground.is_complete.then_some(ground.hosts);
+    let mut application = Application { variants: Vec::new(), hosts: BTreeMap::new() };
+    let nowhere = views.iter().all(|seen| seen.placed.is_empty());
+    for Seen { view, placed, mut said } in views {
+        if placed.is_empty() && !view.hosts.is_empty() && !nowhere {
+            diagnostics.append(&mut said);
+            continue;
+        }
+        let files: Vec<_> = view.files.into_values().collect();
+        let app = app::read(&name, &root, &files, hosts, watches, diagnostics);
+        let variant = application.variants.len();
+        application.hosts.extend(placed.into_iter().map(|host| (host.clone(), variant)));
+        application.variants.push(app);
+    }
+    (name, application)
+}
