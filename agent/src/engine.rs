@@ -6,6 +6,7 @@
 //! read at every pass is therefore asked for and parsed here, tolerantly.
 
 mod containers;
+mod credentials;
 mod images;
 mod settle;
 
@@ -117,6 +118,7 @@ type Transport =
 pub struct Engine {
     sockets: Vec<PathBuf>,
     owner: Owner,
+    logins: Vec<PathBuf>,
     client: OnceLock<Client>,
 }
 
@@ -147,7 +149,17 @@ impl Engine {
     /// Makes a client that has not connected yet. Of several `sockets`, the first that exists at the first call is the
     /// engine from then on: containers must not wander to another one because the first is being upgraded.
     pub fn new(sockets: Vec<PathBuf>, owner: Owner) -> Engine {
-        Engine { sockets, owner, client: OnceLock::new() }
+        let logins = credentials::USUAL_FILES.map(PathBuf::from).to_vec();
+        Engine { sockets, owner, logins, client: OnceLock::new() }
+    }
+
+    /// Looks for registries' credentials in this file alone, instead of the usual ones.
+    #[must_use]
+    pub fn with_credentials(mut self, file: Option<PathBuf>) -> Engine {
+        if let Some(file) = file {
+            self.logins = vec![file];
+        }
+        self
     }
 
     fn client(&self, doing: &str) -> Result<Client, Error> {

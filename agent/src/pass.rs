@@ -36,6 +36,7 @@ pub struct Host {
     /// For the watchdog and for stopping.
     pub progress: Arc<Progress>,
     sockets: Vec<PathBuf>,
+    registries: Option<PathBuf>,
     /// What the last pass said, so that a pass that says the same is silent.
     said: String,
 }
@@ -102,9 +103,11 @@ impl Host {
             (None, _) => Engine::usual_sockets(),
         };
         let owner = Owner { fleet: String::new(), host: name.clone() };
-        let providers = Providers::new(Disk::new(""), Systemd::new(), Engine::new(sockets.clone(), owner));
+        let registries = settings.registries.clone();
+        let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
+        let providers = Providers::new(Disk::new(""), Systemd::new(), engine);
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
-        Host { name, providers, ledger, belief: None, patience, progress, sockets, said: String::new() }
+        Host { name, providers, ledger, belief: None, patience, progress, sockets, registries, said: String::new() }
     }
 
     /// Believes a tree from now on, if it is sound. What was believed before stays when it is not.
@@ -129,7 +132,7 @@ impl Host {
             // The fleet's name is part of every mark.
             let owner = Owner { fleet: fleet.clone(), host: self.name.clone() };
             self.providers.disk = Disk::new(fleet);
-            self.providers.engine = Engine::new(self.sockets.clone(), owner);
+            self.providers.engine = Engine::new(self.sockets.clone(), owner).with_credentials(self.registries.clone());
         }
         if belief.commit.is_some() {
             self.ledger.memory.believed.clone_from(&belief.commit);

@@ -42,6 +42,8 @@ pub struct Settings {
     pub pull: Duration,
     /// The container engine's socket; Docker's, else Podman's, when not set.
     pub engine: Option<PathBuf>,
+    /// A file with the credentials for registries, as `docker login` writes it; root's own of either engine when not set.
+    pub registries: Option<PathBuf>,
     /// Allows `file://` repositories: for trying out and for tests.
     pub allow_file: bool,
     /// How git is reached.
@@ -99,6 +101,7 @@ impl Default for Settings {
             job: Duration::from_secs(90),
             pull: Duration::from_secs(600),
             engine: None,
+            registries: None,
             allow_file: false,
             git: Git::default(),
             report: Report::default(),

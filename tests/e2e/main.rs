@@ -24,6 +24,7 @@ mod kills_at_random;
 mod lab_forge;
 mod lab_itself;
 mod ownership;
+mod private_registry;
 mod prune;
 mod records;
 mod sources;

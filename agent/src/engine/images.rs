@@ -10,6 +10,7 @@ use serde::Deserialize;
 use spec::id::shown;
 use tokio::time::Instant;
 
+use super::credentials::{self, Found};
 use super::{Engine, Error, path_escaped};
 
 /// How long a pull may stand still: a registry that throttles still sends something, and so does the engine extracting.
@@ -69,8 +70,13 @@ impl Engine {
             tag: Some(tag.to_owned()),
             ..CreateImageOptions::default()
         };
+        let (login, hint) = match credentials::find(&self.logins, reference) {
+            Found::Login(login) => (Some(login), None),
+            Found::Nothing => (None, None),
+            Found::Unusable(why) => (None, Some(why)),
+        };
         // Dropping the stream closes the connection, which ends the pull on the engine too.
-        let mut steps = std::pin::pin!(client.docker.create_image(Some(options), None, None));
+        let mut steps = std::pin::pin!(client.docker.create_image(Some(options), None, login));
         let mut layers = HashMap::new();
         loop {
             match tokio::time::timeout_at(until.min(Instant::now() + STALL), steps.next()).await {
@@ -80,7 +86,7 @@ impl Engine {
                         progress(done, total);
                     }
                 }
-                Ok(Some(Err(error))) => return Err(refused_if_missing(client.classify(&doing, error))),
+                Ok(Some(Err(error))) => return Err(refused(client.classify(&doing, error), hint)),
                 Err(_) if Instant::now() >= until => {
                     return Err(Error::TimedOut { doing: doing.into(), after: deadline });
                 }
@@ -94,11 +100,15 @@ impl Engine {
     }
 }
 
-/// An image that the registry does not have is the registry's refusal; there is nothing of ours missing.
-fn refused_if_missing(error: Error) -> Error {
-    match error {
-        Error::Missing { doing, words } => Error::Refused { doing, words },
-        error => error,
+/// An image that the registry does not have is the registry's refusal; there is nothing of ours missing. Credentials that
+/// could not be used may be why.
+fn refused(error: Error, hint: Option<String>) -> Error {
+    match (error, hint) {
+        (Error::Missing { doing, words } | Error::Refused { doing, words }, Some(hint)) => {
+            Error::Refused { doing, words: format!("{words} (it was asked for without credentials: {hint})") }
+        }
+        (Error::Missing { doing, words }, None) => Error::Refused { doing, words },
+        (error, _) => error,
     }
 }
 
