@@ -4,7 +4,12 @@
 //! Parents are opened with openat2(2) `RESOLVE_NO_SYMLINKS`, and every change is made relative to that descriptor, so
 //! swapping a directory for a link between the look and the write leads nowhere (CVE-2018-15687 and its relatives).
 //! A new content goes into a temporary file beside its target, created 0600, given its owner and mode, synced, and only
-//! then renamed over it; nobody ever sees half a file or a wider mode.
+//! then swapped with it; nobody ever sees half a file or a wider mode, and what was there is looked at once more before it
+//! goes, so that no edit is lost.
+
+mod original;
+mod restored;
+mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
@@ -20,6 +25,8 @@ use spec::desired::{DesiredFile, FileKind};
 use spec::digest::Digest;
 use spec::id::{AppName, HostPath, Mode};
 use spec::observed::{Access, FileState};
+
+pub use restored::Over;
 
 /// The extended attribute that marks a file as ours: `FLEET/APP/PATH-DIGEST`, so that a copy elsewhere is not taken for
 /// ours. A `user.*` attribute, since `trusted.*` needs a capability that the hardened unit gives up (xattr(7)); the
@@ -130,8 +137,14 @@ impl Disk {
     }
 
     fn try_look(&mut self, path: &HostPath, beside: &mut Beside) -> Result<FileState, DiskError> {
-        let Some(parent) = beside.directory_of(path)? else { return Ok(FileState::Absent) };
-        let name = path.file_name();
+        match beside.directory_of(path)? {
+            Some(parent) => self.look_in(parent, path.file_name(), path),
+            None => Ok(FileState::Absent),
+        }
+    }
+
+    /// Looks at a name in an open directory; it stands for `path`, where it is or is about to be.
+    fn look_in(&mut self, parent: &OwnedFd, name: &str, path: &HostPath) -> Result<FileState, DiskError> {
         let stat = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(rustix::io::Errno::NOENT) => return Ok(FileState::Absent),
@@ -140,7 +153,7 @@ impl Disk {
         let access = access(&stat);
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let (digest, mark) = self.content(path, parent, &stat)?;
+                let (digest, mark) = self.content(path, parent, name, &stat)?;
                 FileState::Regular { digest, access, modified: modified(&stat), mark }
             }
             FileType::Symlink => {
@@ -157,6 +170,7 @@ impl Disk {
         &mut self,
         path: &HostPath,
         parent: &OwnedFd,
+        name: &str,
         stat: &Stat,
     ) -> Result<(Digest, Option<AppName>), DiskError> {
         let identity = Identity::of(stat);
@@ -165,7 +179,7 @@ impl Disk {
         }
         let now = SystemTime::now();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::openat(parent, path.file_name(), flags, Bits::empty()).map_err(io_error("open it"))?;
+        let file = fs::openat(parent, name, flags, Bits::empty()).map_err(io_error("open it"))?;
         let opened = fs::fstat(&file).map_err(io_error("look at it"))?;
         let mark = self.mark(path, &file);
         let digest = digest(File::from(file)).map_err(|error| DiskError::Io("read it", error))?;
@@ -218,21 +232,6 @@ impl Disk {
         (length <= most).then_some(())?;
         file.take(most).read_to_end(&mut content).ok()?;
         Some(content)
-    }
-
-    /// Removes what a killed agent left under temporary names beside these paths; once, since nobody else leaves any.
-    pub fn ensure_swept(&mut self, paths: &[HostPath]) {
-        if std::mem::replace(&mut self.swept, true) {
-            return;
-        }
-        for path in paths {
-            let Ok(Some(parent)) = parent(path) else { continue };
-            match fs::unlinkat(&parent, temporary(path), AtFlags::empty()) {
-                Ok(()) => tracing::info!(%path, "removed an abandoned temporary file"),
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(errno) => tracing::warn!(%path, %errno, "failed to remove an abandoned temporary file"),
-            }
-        }
     }
 
     /// Puts many files in place: all are prepared and synced before the first is renamed. Returns, for each, the parent
@@ -307,43 +306,6 @@ impl Disk {
         Ok(file)
     }
 
-    /// Moves a prepared thing to its name, if what is there still is what was observed.
-    fn place(
-        &mut self,
-        write: &Write<'_>,
-        prepared: Prepared,
-        parents: &mut BTreeMap<HostPath, OwnedFd>,
-    ) -> Result<Vec<HostPath>, DiskError> {
-        if self.look(write.path) != *write.expected {
-            discard(&prepared);
-            return Err(DiskError::Moved);
-        }
-        let name = write.path.file_name();
-        if write.file.kind == FileKind::Directory {
-            make_directory(&prepared.parent, name, write.access)?;
-        } else if let Err(errno) = self.rename(write, &prepared, name) {
-            discard(&prepared);
-            return Err(io_error("move it to its name")(errno));
-        }
-        self.seen.remove(write.path);
-        if let Some(path) = write.path.parent() {
-            parents.insert(path, prepared.parent);
-        }
-        Ok(prepared.made)
-    }
-
-    /// Renames; what was absent is not replaced should it have appeared in the last microsecond.
-    fn rename(&self, write: &Write<'_>, prepared: &Prepared, name: &str) -> Result<(), rustix::io::Errno> {
-        let parent = &prepared.parent;
-        if *write.expected == FileState::Absent {
-            match fs::renameat_with(parent, &prepared.temporary, parent, name, fs::RenameFlags::NOREPLACE) {
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
-                done => return done,
-            }
-        }
-        fs::renameat(parent, &prepared.temporary, parent, name)
-    }
-
     /// Sets owner and mode, if the content still is what was observed. Looks at and changes one open file: by name, whoever
     /// may write to its directory could put another name of a secret in its place in between (CVE-2013-4969).
     ///
@@ -394,20 +356,6 @@ impl Disk {
             FileType::Directory => FileState::Directory { access, empty: is_empty(thing, ".")? },
             _ => FileState::Other,
         })
-    }
-
-    /// Removes a file or link, if it still is what was observed.
-    ///
-    /// # Errors
-    /// When it changed meanwhile, or the kernel refuses.
-    pub fn remove(&mut self, path: &HostPath, expected: &FileState) -> Result<(), DiskError> {
-        if self.look(path) != *expected {
-            return Err(DiskError::Moved);
-        }
-        self.seen.remove(path);
-        let parent = parent(path)?.ok_or(DiskError::Moved)?;
-        fs::unlinkat(&parent, path.file_name(), AtFlags::empty()).map_err(io_error("remove it"))?;
-        fs::fsync(&parent).map_err(io_error("sync its directory"))
     }
 
     /// Removes a directory if it is empty; says whether it is gone.

@@ -6,6 +6,7 @@ use std::error::Error;
 
 pub mod progress;
 pub mod spent;
+pub mod backups;
 pub mod settings;
 pub mod systemd;
 pub mod engine;

@@ -14,6 +14,7 @@ use spec::memory::Memory;
 use spec::observed::{ContainerState, FileState, LoadState, Observed, Reach, UnitState};
 use spec::plan;
 
+use crate::backups::Backups;
 use crate::disk::{Beside, Disk};
 use crate::engine::{self, Engine};
 use crate::systemd::{self, Systemd};
@@ -29,6 +30,8 @@ pub struct Providers {
     pub systemd: Systemd,
     /// Containers.
     pub engine: Engine,
+    /// What others wrote where we write.
+    pub backups: Backups,
     /// Texts of the host's own units, with when they were read.
     texts: BTreeMap<UnitName, (Instant, String)>,
     /// Units whose text systemd is known to have read, with what the file looked like then.
@@ -36,9 +39,9 @@ pub struct Providers {
 }
 
 impl Providers {
-    /// Puts the three together.
-    pub fn new(disk: Disk, systemd: Systemd, engine: Engine) -> Providers {
-        Providers { disk, systemd, engine, texts: BTreeMap::new(), loaded: BTreeMap::new() }
+    /// Puts them together.
+    pub fn new(disk: Disk, systemd: Systemd, engine: Engine, backups: Backups) -> Providers {
+        Providers { disk, systemd, engine, backups, texts: BTreeMap::new(), loaded: BTreeMap::new() }
     }
 
     /// Forgets what was remembered of systemd, after changing it.

@@ -11,6 +11,7 @@ use spec::tree::Tree;
 use tracing::{error, info, warn};
 
 use crate::apply::{self, Outcome, Patience};
+use crate::backups::Backups;
 use crate::belief::{self, Belief, Refusal};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner};
@@ -70,7 +71,9 @@ impl Host {
     /// Another agent holds it, or the ledger cannot be read or written.
     pub fn open(name: HostName, settings: &Settings, progress: Arc<Progress>) -> Result<Host, LedgerError> {
         let ledger = Ledger::open(&settings.state)?;
-        Ok(Host::with(ledger, name, settings, progress))
+        let host = Host::with(ledger, name, settings, progress);
+        host.providers.backups.ensure_bounded(Timestamp::now());
+        Ok(host)
     }
 
     /// Takes a look at this host without taking hold of it: for commands that change nothing.
@@ -103,9 +106,10 @@ impl Host {
             (None, _) => Engine::usual_sockets(),
         };
         let owner = Owner { fleet: String::new(), host: name.clone() };
+        let backups = Backups::of(&settings.state, settings.backups.bounds());
         let registries = settings.registries.clone();
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
-        let providers = Providers::new(Disk::new(""), Systemd::new(), engine);
+        let providers = Providers::new(Disk::new(""), Systemd::new(), engine, backups);
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         Host { name, providers, ledger, belief: None, patience, progress, sockets, registries, said: String::new() }
     }

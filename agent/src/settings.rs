@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use spec::id::HostName;
 
+use crate::backups;
+
 /// Where the settings are unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mainstay/agent.yaml";
 /// Where the agent keeps its mirror and ledger.
@@ -50,6 +52,23 @@ pub struct Settings {
     pub git: Git,
     /// How the host reports.
     pub report: Report,
+    /// How much is kept of what others wrote where the agent writes.
+    pub backups: Backups,
+}
+
+/// How much is kept of what others wrote where the agent writes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Backups {
+    /// At most so many.
+    #[serde(deserialize_with = "count")]
+    pub count: usize,
+    /// At most so many bytes altogether; a larger file is not overwritten, since it could not be kept.
+    #[serde(deserialize_with = "size")]
+    pub bytes: u64,
+    /// For at most so long.
+    #[serde(deserialize_with = "age")]
+    pub age: Duration,
 }
 
 /// How git is reached.
@@ -105,7 +124,21 @@ impl Default for Settings {
             allow_file: false,
             git: Git::default(),
             report: Report::default(),
+            backups: Backups::default(),
         }
+    }
+}
+
+impl Default for Backups {
+    fn default() -> Backups {
+        Backups { count: 1000, bytes: 256 << 20, age: Duration::from_secs(90 * 86_400) }
+    }
+}
+
+impl Backups {
+    /// Returns them as the store takes them.
+    pub fn bounds(&self) -> backups::Bounds {
+        backups::Bounds { count: self.count, bytes: self.bytes, age: self.age }
     }
 }
 
@@ -213,6 +246,45 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Ok(parsed)
 }
 
+/// Reads how long backups are kept: longer than the agent ever waits for anything.
+fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    use serde::de::Error as _;
+    let text = String::deserialize(deserializer)?;
+    let parsed = humantime::parse_duration(&text)
+        .map_err(|error| D::Error::custom(format!("`{text}` is not a duration such as 12h or 90days: {error}")))?;
+    let bounds = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
+    if !bounds.contains(&parsed) {
+        return Err(D::Error::custom(format!("`{text}` is out of bounds: from 1h to 3650days")));
+    }
+    Ok(parsed)
+}
+
+/// Reads how many backups are kept.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    use serde::de::Error as _;
+    let count = usize::deserialize(deserializer)?;
+    match count {
+        1..=100_000 => Ok(count),
+        _ => Err(D::Error::custom(format!("`{count}` is out of bounds: from 1 to 100000"))),
+    }
+}
+
+/// Reads a size with its unit, of powers of 1024.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    use serde::de::Error as _;
+    const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let text = String::deserialize(deserializer)?;
+    let parsed = UNITS.iter().find_map(|(unit, bits)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << bits)
+    });
+    match parsed {
+        Some(size @ 1024..) if size <= 1 << 40 => Ok(size),
+        Some(_) => Err(D::Error::custom(format!("`{text}` is out of bounds: from 1KiB to 1024GiB"))),
+        None => Err(D::Error::custom(format!("`{text}` is not a size such as 64MiB or 2GiB"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +296,8 @@ mod tests {
         assert_eq!(settings.repository.as_deref(), Some("ssh://git@forge/srv/fleet.git"));
         assert_eq!((settings.poll, settings.report.push), (Duration::from_secs(30), false));
         assert!(parse("# nothing\n").is_ok());
+        let kept = parse("backups: { count: 7, bytes: 3 MiB, age: 30days }\n").expect("settings").backups;
+        assert_eq!((kept.count, kept.bytes, kept.age.as_secs()), (7, 3 << 20, 30 * 86_400));
     }
 
     #[test]
@@ -234,6 +308,10 @@ mod tests {
             ("poll: -1s", "-1s"),
             ("poll: 9223372036854775807s", "9223372036854775807s"),
             ("poll: 0s", "out of bounds"),
+            ("backups: { count: 0 }", "out of bounds"),
+            ("backups: { bytes: 12 }", "not a size"),
+            ("backups: { bytes: 0KiB }", "out of bounds"),
+            ("backups: { age: 1s }", "out of bounds"),
             ("host: Not_A_Host", "Not_A_Host"),
             ("branch: a\nbranch: b", "branch"),
         ] {

@@ -26,12 +26,12 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
             Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
             Action::CreateContainer(name) => {
                 let id = ResourceId::Container(name.clone());
-                memory.owned.insert(id, Owned { app: app.clone(), claim: Some(memory::coming()) });
+                memory.owned.insert(id, Owned::claimed(app, memory::coming()));
             }
             // The engine goes on stopping it when we are killed, whatever is wanted by then.
             Action::RemoveContainer(name, old) | Action::ReplaceContainer(name, old) => {
                 let id = ResourceId::Container(name.clone());
-                memory.owned.insert(id, Owned { app: app.clone(), claim: Some(memory::outgoing(old)) });
+                memory.owned.insert(id, Owned::claimed(app, memory::outgoing(old)));
             }
             Action::RunUnit { unit, verb, with, .. } => owe(entry(memory, desired, app, unit), *verb, *with),
             Action::EnableUnit(unit) => {
@@ -59,7 +59,15 @@ pub fn learn(memory: &mut Memory, lessons: &[Lesson]) {
     for lesson in lessons {
         match lesson {
             Lesson::Made(id, app) | Lesson::Moved(id, app) => {
-                memory.owned.insert(id.clone(), Owned { app: app.clone(), claim: None });
+                let before = memory.owned.remove(id);
+                let claim = |before: &Owned| before.claim.filter(|_| matches!(id, ResourceId::File(_)));
+                let put = before.and_then(|before| before.put.or(claim(&before)));
+                memory.owned.insert(id.clone(), Owned { put, ..Owned::by(app) });
+            }
+            Lesson::Holds(path, put) => {
+                if let Some(owned) = memory.owned.get_mut(&ResourceId::File(path.clone())) {
+                    owned.put = Some(*put);
+                }
             }
             Lesson::Gone(id) => {
                 memory.owned.remove(id);
@@ -94,15 +102,14 @@ pub fn learn(memory: &mut Memory, lessons: &[Lesson]) {
 fn claim(memory: &mut Memory, desired: &Desired, app: &AppName, path: &HostPath) {
     let id = ResourceId::File(path.clone());
     let Some(file) = desired.file(path) else { return };
-    let claim = Some(inputs::fingerprint(&file.kind));
-    memory.owned.insert(id, Owned { app: app.clone(), claim });
+    memory.owned.insert(id, Owned::claimed(app, inputs::fingerprint(&file.kind)));
 }
 
 /// Claims directories that are about to be made for a new path below them: a kill before the path is confirmed must not
 /// leave them behind for ever.
 pub fn making(memory: &mut Memory, app: &AppName, directories: impl IntoIterator<Item = HostPath>) {
     for directory in directories {
-        let owned = Owned { app: app.clone(), claim: Some(inputs::fingerprint(&FileKind::Directory)) };
+        let owned = Owned::claimed(app, inputs::fingerprint(&FileKind::Directory));
         memory.owned.entry(ResourceId::File(directory)).or_insert(owned);
     }
 }
@@ -114,10 +121,12 @@ fn entry<'m>(memory: &'m mut Memory, desired: &Desired, app: &AppName, unit: &Un
 }
 
 /// Notes that a path now is as wanted, and which parent directories were made for it.
-pub fn wrote(memory: &mut Memory, app: &AppName, path: &HostPath, parents: &[HostPath]) {
-    for made in parents.iter().chain([path]) {
-        memory.owned.insert(ResourceId::File(made.clone()), Owned { app: app.clone(), claim: None });
+pub fn wrote(memory: &mut Memory, app: &AppName, path: &HostPath, kind: &FileKind, parents: &[HostPath]) {
+    for made in parents {
+        memory.owned.insert(ResourceId::File(made.clone()), Owned::by(app));
     }
+    let owned = Owned { put: Some(inputs::fingerprint(kind)), ..Owned::by(app) };
+    memory.owned.insert(ResourceId::File(path.clone()), owned);
 }
 
 /// Notes that a new path could not be made: the claim is given up.
@@ -130,7 +139,7 @@ pub fn not_written(memory: &mut Memory, path: &HostPath) {
 
 /// Notes that a container was created or replaced and runs.
 pub fn created(memory: &mut Memory, app: &AppName, name: &ContainerName) {
-    memory.owned.insert(ResourceId::Container(name.clone()), Owned { app: app.clone(), claim: None });
+    memory.owned.insert(ResourceId::Container(name.clone()), Owned::by(app));
 }
 
 /// Notes when the run of a container began that was just started; `None` when the engine did not say.

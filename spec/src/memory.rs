@@ -54,6 +54,22 @@ pub struct Owned {
     /// killed in between, only a thing that looks like this is ours. For a container: [`outgoing`]
     /// or [`coming`].
     pub claim: Option<Digest>,
+    /// The fingerprint of what this agent put at the path last: what differs from it is somebody else's work, which is kept
+    /// before it is overwritten. `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put: Option<Digest>,
+}
+
+impl Owned {
+    /// Describes something of ours, of which nothing more is known.
+    pub fn by(app: &AppName) -> Owned {
+        Owned { app: app.clone(), claim: None, put: None }
+    }
+
+    /// Describes something that is about to be made.
+    pub fn claimed(app: &AppName, claim: Digest) -> Owned {
+        Owned { claim: Some(claim), ..Owned::by(app) }
+    }
 }
 
 /// Stands for a container's id where it could not be asked for.

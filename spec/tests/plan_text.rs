@@ -118,6 +118,43 @@ fn what_is_somebody_elses_is_named_and_what_needs_it_waits() {
 }
 
 #[test]
+fn what_somebody_edited_is_kept_and_what_we_wrote_is_not() {
+    let web = AppName::parse("web").unwrap();
+    let paths = ["/etc/web.conf", "/etc/systemd/system/web.service", "/etc/old", "/etc/edited"];
+    let paths = paths.map(|path| HostPath::parse(path).unwrap());
+    let mut observed = bare();
+    let mut memory = Memory::default();
+    for (path, now) in paths.iter().zip(["edited", "ours before", "ours before", "edited"]) {
+        observed.files.insert(path.clone(), regular(now.as_bytes()));
+        let owned = Owned { put: Some(Digest::of(b"ours before")), ..Owned::by(&web) };
+        memory.owned.insert(ResourceId::File(path.clone()), owned);
+    }
+    observed.containers = Reach::Unreachable("away".to_owned());
+    check(
+        &observed,
+        &memory,
+        &expect![[r#"
+            remove   /etc/edited                      web  no longer wanted
+            remove   /etc/old                         web  no longer wanted
+            write    /etc/systemd/system/web.service  web  its content differs
+            write    /etc/web.conf                    web  its content differs
+            enable   web.service                      web  it is not enabled
+            reload   systemd                               unit files change
+            start    web.service                      web  new
+            kept before, `mainstay restore` brings it back:
+              /etc/edited: it was edited on this host and is no longer wanted
+              /etc/web.conf: it was edited on this host
+            left alone: away
+              container page (web)
+        "#]],
+    );
+    // A ledger of an older version does not know what was written: then it is kept.
+    memory.owned.values_mut().for_each(|owned| owned.put = None);
+    let plan = plan(&desired(), &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+    assert_eq!(plan.keeps.keys().collect::<BTreeSet<_>>(), paths.iter().collect());
+}
+
+#[test]
 fn what_cannot_be_seen_is_left_alone_and_says_so_once() {
     let mut observed = bare();
     observed.units = Reach::Unreachable("systemd does not answer on the system bus".to_owned());
@@ -143,7 +180,7 @@ fn what_somebody_put_where_we_only_meant_to_write_is_not_removed() {
     let mut observed = bare();
     observed.files.insert(path.clone(), regular(b"somebody's"));
     let removals = |claim| {
-        let owned = Owned { app: AppName::parse("old").unwrap(), claim };
+        let owned = Owned { claim, ..Owned::by(&AppName::parse("old").unwrap()) };
         let memory = Memory { owned: BTreeMap::from([(id.clone(), owned)]), ..Memory::default() };
         let plan = plan(&desired(), &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
         let steps = plan.steps.iter().filter(|step| step.action.resource().as_ref() == Some(&id)).count();
@@ -157,7 +194,7 @@ fn what_somebody_put_where_we_only_meant_to_write_is_not_removed() {
 #[test]
 fn a_container_that_may_still_be_coming_is_looked_for_once_more() {
     let id = ResourceId::Container(ContainerName::parse("late").unwrap());
-    let owned = Owned { app: AppName::parse("late").unwrap(), claim: Some(memory::coming()) };
+    let owned = Owned::claimed(&AppName::parse("late").unwrap(), memory::coming());
     let mut memory = Memory { owned: BTreeMap::from([(id.clone(), owned)]), ..Memory::default() };
     let look = |memory: &Memory| plan(&desired(), &bare(), memory, Timestamp::UNIX_EPOCH, Patience::Now).lessons;
     let lessons = look(&memory);
@@ -183,7 +220,7 @@ fn a_container_whose_removal_was_interrupted_is_replaced_when_it_is_wanted_again
     observed.containers = Reach::Seen(BTreeMap::from([(name.clone(), state)]));
     let id = ResourceId::Container(name);
     let mut memory = Memory::default();
-    memory.owned.insert(id.clone(), Owned { app: app.clone(), claim: None });
+    memory.owned.insert(id.clone(), Owned::by(app));
     let mut unwanted = wanted.clone();
     unwanted.apps.clear();
     let removal = plan(&unwanted, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
@@ -203,7 +240,7 @@ fn many_removals_at_once_wait_for_an_acknowledgement() {
     for index in 0..4 {
         let path = HostPath::parse(&format!("/etc/old{index}")).unwrap();
         observed.files.insert(path.clone(), regular(b"old"));
-        let owned = Owned { app: AppName::parse("old").unwrap(), claim: None };
+        let owned = Owned { put: Some(Digest::of(b"old")), ..Owned::by(&AppName::parse("old").unwrap()) };
         memory.owned.insert(ResourceId::File(path), owned);
     }
     check(

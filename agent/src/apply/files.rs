@@ -1,22 +1,83 @@
 //! Carries out the steps on files: removals, directories first-made-first, then all writes as one batch.
 
-use spec::desired::FileKind;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use spec::desired::{Desired, FileKind};
+use spec::digest::Digest;
 use spec::id::{HostPath, ResourceId};
+use spec::inputs;
 use spec::journal;
+use spec::memory::Memory;
 use spec::observed::{Access, FileState};
 use spec::plan::{Action, Phase, Step};
+use tracing::info;
 
 use super::Work;
+use crate::backups::Reason;
 use crate::disk::{Disk, Write};
+use crate::observe::Providers;
 
 /// Said when a name that the planner resolved does not resolve any more.
 const UNKNOWN_OWNER: &str = "this host no longer knows its owner or group";
+
+/// Names every path that is owned or wanted, with the contents that are known to be ours there.
+pub(super) fn ours(memory: &Memory, desired: &Desired) -> BTreeMap<HostPath, Vec<Digest>> {
+    let mut ours: BTreeMap<HostPath, Vec<Digest>> = BTreeMap::new();
+    for (id, owned) in &memory.owned {
+        if let ResourceId::File(path) = id {
+            ours.entry(path.clone()).or_default().extend(owned.put.iter().chain(&owned.claim));
+        }
+    }
+    for (_, path, file) in desired.files() {
+        ours.entry(path.clone()).or_default().push(inputs::fingerprint(&file.kind));
+    }
+    ours
+}
+
+/// Removes what a killed agent left under temporary names; what is not known to be ours is kept.
+pub(super) fn sweep(providers: &mut Providers, ours: &BTreeMap<HostPath, Vec<Digest>>) {
+    let Providers { disk, backups, .. } = providers;
+    disk.ensure_swept(ours.keys(), |path, original| {
+        if ours[path].iter().any(|ours| original.expected == Some(*ours)) {
+            return Ok(());
+        }
+        let why = "it was found under a temporary name beside its path, after mainstay was killed";
+        let reason = Reason { path, app: None, why, adopted: false };
+        backups.keep(original, &reason, Timestamp::now()).map(drop).map_err(|error| crate::chain(&error))
+    });
+}
+
+/// Keeps what somebody else wrote where a step is about to overwrite or remove, if the plan says so. Says whether the step
+/// may go on: what cannot be kept is left as it is, and the step fails.
+fn keep(work: &mut Work<'_>, step: &Step, path: &HostPath, expected: &FileState) -> bool {
+    let Some(keep) = work.plan.keeps.get(path) else { return true };
+    let reason = Reason { path, app: step.app.as_ref(), why: keep.as_str(), adopted: false };
+    let original = Disk::original(path, expected).map_err(|error| crate::chain(&error));
+    let kept = original.and_then(|original| {
+        work.providers.backups.keep(original, &reason, Timestamp::now()).map_err(|error| crate::chain(&error))
+    });
+    work.progress.mark();
+    match kept {
+        Ok(entry) => {
+            info!(%path, id = entry.id, "kept what was there: `mainstay restore {}` brings it back", entry.id);
+            true
+        }
+        Err(why) => {
+            let why = format!("what is there could not be kept, so it is left as it is: {why}");
+            work.failed_with(step, &why, "");
+            false
+        }
+    }
+}
 
 /// Removes what is ours and unwanted: files first, then the directories that are empty by then, the deepest first.
 pub(super) fn remove(work: &mut Work<'_>) {
     let steps = work.steps(Phase::Clear);
     for step in &steps {
-        if let Action::RemoveFile(path, expected) = &step.action {
+        if let Action::RemoveFile(path, expected) = &step.action
+            && keep(work, step, path, expected)
+        {
             match work.providers.disk.remove(path, expected) {
                 Ok(()) => work.removed(step, &ResourceId::File(path.clone())),
                 Err(error) => work.failed(step, &error, ""),
@@ -79,6 +140,9 @@ fn write_batch(work: &mut Work<'_>, steps: &[&Step]) {
                 work.failed_with(step, UNKNOWN_OWNER, "");
                 continue;
             };
+            if !keep(work, step, path, expected) {
+                continue;
+            }
             writes.push(Write { path, file, access, expected, app });
             of.push(*step);
         }
@@ -87,7 +151,7 @@ fn write_batch(work: &mut Work<'_>, steps: &[&Step]) {
     for ((step, write), result) in of.into_iter().zip(&writes).zip(results) {
         match result {
             Ok(made) => {
-                journal::wrote(&mut work.ledger.memory, write.app, write.path, &made);
+                journal::wrote(&mut work.ledger.memory, write.app, write.path, &write.file.kind, &made);
                 work.done(step);
             }
             Err(error) => {

@@ -83,15 +83,7 @@ pub async fn apply(
     progress: &Progress,
 ) -> Result<Outcome, LedgerError> {
     // Taken before the plan's lessons drop claims on what was not made.
-    let owned: Vec<HostPath> = ledger
-        .memory
-        .owned
-        .keys()
-        .filter_map(|id| match id {
-            ResourceId::File(path) => Some(path.clone()),
-            ResourceId::Unit(_) | ResourceId::Container(_) => None,
-        })
-        .collect();
+    let ours = files::ours(&ledger.memory, desired);
     let mut work = Work {
         plan,
         desired,
@@ -110,7 +102,7 @@ pub async fn apply(
         }
     }
     work.ledger.save()?;
-    work.providers.disk.ensure_swept(&owned);
+    files::sweep(work.providers, &ours);
     if !plan.steps.is_empty() {
         work.carry_out().await?;
     }

@@ -5,6 +5,7 @@ mod held_to;
 pub mod check;
 pub mod once;
 pub mod plan;
+pub mod restore;
 pub mod run;
 pub mod status;
 
@@ -76,6 +77,8 @@ enum Command {
     Check(check::Args),
     /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
+    /// List what was kept before it was overwritten or removed, and bring it back
+    Restore(restore::Args),
 }
 
 /// How a command ended.
@@ -149,6 +152,7 @@ impl Cli {
             Command::Plan(args) => plan::run(common, args).await,
             Command::Check(args) => check::run(common, args),
             Command::Status(args) => status::run(common, args).await,
+            Command::Restore(args) => restore::run(common, args),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How plans and their differences are printed, for people and for programs.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use spec::plan::{Plan, Step};
 
@@ -47,6 +48,8 @@ pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
         "waiting": plan.waiting.iter().map(|(app, until)| json!({ "app": app.as_str(), "until": until.to_string() }))
             .collect::<Vec<_>>(),
         "held": held,
+        "kept": plan.keeps.iter().map(|(path, keep)| json!({ "path": path.as_str(), "why": keep.as_str() }))
+            .collect::<Vec<_>>(),
         "differences": differences.iter().map(|it| json!({ "path": it.path.as_str(), "text": it.text })).collect::<Vec<_>>(),
     })
 }
@@ -58,4 +61,35 @@ fn step(step: &Step) -> Value {
         "object": step.action.object(),
         "why": step.why.to_string(),
     })
+}
+
+/// Says how long ago something was, in its largest unit.
+pub(super) fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs();
+    match seconds {
+        i64::MIN..=-1 => "in the future".to_owned(),
+        0..=59 => format!("{seconds} s ago"),
+        60..=3599 => format!("{} min ago", seconds / 60),
+        3600..=86_399 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_use_their_largest_unit() {
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        let check = |seconds: i64, expected: &str| {
+            let then = Timestamp::from_second(1_000_000 - seconds).expect("a time");
+            assert_eq!(ago(then, now), expected);
+        };
+        check(5, "5 s ago");
+        check(60, "1 min ago");
+        check(7200, "2 h ago");
+        check(200_000, "2 d ago");
+        check(-5, "in the future");
+    }
 }

@@ -8,7 +8,7 @@ use spec::id::{CommitId, shown};
 use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
 
-use super::print::plan_as_json;
+use super::print::{ago, plan_as_json};
 use super::{Common, Ended};
 use crate::ledger::Found;
 use crate::pass::Host;
@@ -144,36 +144,5 @@ fn print_failure(known: &AppMemory, now: Timestamp) {
             failure.count,
             if failure.count == 1 { "" } else { "s" }
         );
-    }
-}
-
-/// Says how long ago something was, in its largest unit.
-fn ago(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.duration_since(then).as_secs();
-    match seconds {
-        i64::MIN..=-1 => "in the future".to_owned(),
-        0..=59 => format!("{seconds} s ago"),
-        60..=3599 => format!("{} min ago", seconds / 60),
-        3600..=86_399 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_use_their_largest_unit() {
-        let now = Timestamp::from_second(1_000_000).expect("a time");
-        let check = |seconds: i64, expected: &str| {
-            let then = Timestamp::from_second(1_000_000 - seconds).expect("a time");
-            assert_eq!(ago(then, now), expected);
-        };
-        check(5, "5 s ago");
-        check(60, "1 min ago");
-        check(7200, "2 h ago");
-        check(200_000, "2 d ago");
-        check(-5, "in the future");
     }
 }

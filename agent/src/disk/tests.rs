@@ -164,8 +164,7 @@ fn what_appears_after_the_last_look_is_not_replaced() {
     let write = Write { path: &path, file: &file, access: own(0o644), expected: &FileState::Absent, app: &app };
     let prepared = folder.disk.prepare(&write).expect("a temporary file");
     fs::write(folder.at("a"), "theirs").expect("a file");
-    assert_eq!(folder.disk.rename(&write, &prepared, "a"), Err(rustix::io::Errno::EXIST));
-    discard(&prepared);
+    assert!(matches!(swap::appear(&prepared, "a"), Err(DiskError::Moved)));
     assert_eq!((folder.read("a"), folder.names(".")), ("theirs".to_owned(), vec!["a".to_owned()]));
 }
 
@@ -322,4 +321,35 @@ fn an_edit_that_puts_its_time_back_is_seen() {
     assert_eq!(fs::metadata(folder.at("a")).expect("a file").ino(), inode);
     let FileState::Regular { digest, .. } = folder.disk.look(&path) else { panic!() };
     assert_eq!(digest, Digest::of(b"two"));
+}
+
+#[test]
+fn an_edit_after_the_last_look_is_back_at_the_end() {
+    let mut folder = folder();
+    let (path, app, file) = (folder.path("a"), folder.app.clone(), regular("ours", 0o644));
+    fs::write(folder.at("a"), "theirs").expect("a file");
+    let seen = folder.disk.look(&path);
+    let write = Write { path: &path, file: &file, access: own(0o644), expected: &seen, app: &app };
+    let prepared = folder.disk.prepare(&write).expect("a temporary file");
+    fs::write(folder.at("a"), "an edit").expect("an edit");
+    assert!(matches!(folder.disk.replace(&write, &prepared, "a"), Err(DiskError::Moved)));
+    assert!(matches!(folder.disk.remove_from(&prepared.parent, &path, &seen), Err(DiskError::Moved)));
+    assert_eq!((folder.read("a"), folder.names(".")), ("an edit".to_owned(), vec!["a".to_owned()]));
+}
+
+#[test]
+fn what_a_kill_left_aside_is_kept_unless_it_is_known() {
+    let mut folder = folder();
+    let paths = ["a", "b", "c"].map(|name| folder.path(name));
+    fs::write(folder.at(&temporary(&paths[0])), "an edit").expect("a file");
+    symlink("/somewhere", folder.at(&temporary(&paths[1]))).expect("a link");
+    fs::write(folder.at(&temporary(&paths[2])), "cannot be kept").expect("a file");
+    let mut kept = Vec::new();
+    folder.disk.ensure_swept(paths.iter(), |path, original| {
+        kept.push((path.clone(), original.expected));
+        if *path == paths[2] { Err("no room".to_owned()) } else { Ok(()) }
+    });
+    let expected = [Some(Digest::of(b"an edit")), None, Some(Digest::of(b"cannot be kept"))];
+    assert_eq!(kept, paths.iter().cloned().zip(expected).collect::<Vec<_>>());
+    assert_eq!(folder.names("."), [temporary(&paths[2])]);
 }

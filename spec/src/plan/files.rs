@@ -4,7 +4,7 @@ use crate::desired::{DesiredFile, FileKind};
 use crate::id::{AppName, HostPath, ResourceId};
 use crate::inputs::fingerprint;
 use crate::observed::{Access, FileState, Reach};
-use crate::plan::{Action, Draft, Lesson, Why};
+use crate::plan::{Action, Draft, Keep, Lesson, Why};
 
 /// Plans every wanted file.
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -51,6 +51,12 @@ pub(super) fn whose(draft: &Draft<'_>, path: &HostPath, state: &FileState) -> Wh
     }
 }
 
+/// Says whether something else is at an owned path than what this agent is known to have put there.
+pub(super) fn is_edited(draft: &Draft<'_>, path: &HostPath, state: &FileState) -> bool {
+    let put = draft.memory.owned.get(&ResourceId::File(path.clone())).and_then(|owned| owned.put);
+    put.is_none() || put != seen_fingerprint(state)
+}
+
 fn seen_fingerprint(state: &FileState) -> Option<crate::digest::Digest> {
     match state {
         FileState::Regular { digest, .. } => Some(*digest),
@@ -92,6 +98,10 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
             }
         }
     }
+    let put = fingerprint(&file.kind);
+    if content && draft.memory.owned.get(&id).is_none_or(|owned| owned.put != Some(put)) {
+        draft.plan.lessons.push(Lesson::Holds(path.clone(), put));
+    }
     if kept {
         return;
     }
@@ -102,6 +112,9 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else if replaceable && file.kind != FileKind::Directory {
         let why = draft.because(app, change(&state, &file.kind));
+        if is_edited(draft, path, &state) {
+            draft.plan.keeps.insert(path.clone(), Keep::Edited);
+        }
         draft.write(app, path, state, why);
     } else {
         draft.blocked.insert(path.clone());

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::desired::{Desired, DriftPolicy, UnitGoal};
+use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, Managed, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
@@ -35,8 +36,20 @@ pub struct Plan {
     pub waiting: BTreeMap<AppName, Timestamp>,
     /// Removals that wait for an acknowledgement in the repository.
     pub held: Option<Held>,
+    /// Paths that these steps overwrite or remove although somebody else wrote what is there: it is kept before.
+    pub keeps: BTreeMap<HostPath, Keep>,
     /// What is learnt without changing the host.
     pub lessons: Vec<Lesson>,
+}
+
+/// Why the bytes at a path are kept before they are overwritten or removed. What a person must not find in a backup, a
+/// decrypted secret, is never kept: whoever plans such a file leaves it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It is ours, and somebody edited it.
+    Edited,
+    /// It is ours and no longer wanted, and somebody edited it.
+    Unwanted,
 }
 
 /// One change to the host.
@@ -222,6 +235,8 @@ pub enum Lesson {
     Gone(ResourceId),
     /// An owned thing is wanted by another application now.
     Moved(ResourceId, AppName),
+    /// An owned path holds what is wanted, which has this fingerprint.
+    Holds(HostPath, Digest),
     /// A unit runs with these inputs: found so, or a begun restart turned out to have happened.
     Runs(UnitName, AppName, bool, Inputs, Option<InvocationId>),
     /// A host's unit is no longer managed; it is left as it is.
@@ -280,6 +295,9 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     draft.reload_if_needed();
     let mut plan = draft.plan;
     plan.steps.sort_by_key(|step| step.action.phase());
+    let changed =
+        |path: &HostPath| plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone())));
+    plan.keeps.retain(|path, _| changed(path));
     plan
 }
 

@@ -6,8 +6,8 @@ use crate::digest::Fields;
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::memory;
 use crate::observed::{ActiveState, FileState, Reach};
-use crate::plan::files::{Whose, whose};
-use crate::plan::{Action, Draft, Held, Lesson, Step, Why};
+use crate::plan::files::{Whose, is_edited, whose};
+use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Why};
 
 /// Removals below this number never need an acknowledgement.
 const FREE_REMOVALS: usize = 3;
@@ -85,6 +85,9 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
                 retire(draft, removals, app, &unit);
             }
             removals.counted.insert(id);
+            if is_edited(draft, path, &state) {
+                draft.plan.keeps.insert(path.clone(), Keep::Unwanted);
+            }
             removals.step(app, Action::RemoveFile(path.clone(), state));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::id::shown;
-use crate::plan::{Action, Plan, Step, Verb, Why};
+use crate::plan::{Action, Keep, Plan, Step, Verb, Why};
 
 impl Verb {
     /// Returns the word for it.
@@ -71,6 +71,16 @@ impl fmt::Display for Why {
     }
 }
 
+impl Keep {
+    /// Says why something is kept.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Keep::Edited => "it was edited on this host",
+            Keep::Unwanted => "it was edited on this host and is no longer wanted",
+        }
+    }
+}
+
 impl fmt::Display for Step {
     /// One line: `restart web.service (/etc/web.conf changes)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +91,10 @@ impl fmt::Display for Step {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         table(f, &self.steps)?;
+        if !self.keeps.is_empty() {
+            writeln!(f, "kept before, `mainstay restore` brings it back:")?;
+            self.keeps.iter().try_for_each(|(path, keep)| writeln!(f, "  {path}: {}", keep.as_str()))?;
+        }
         if !self.drift.is_empty() {
             writeln!(f, "drift, reported only:")?;
             table(f, &self.drift)?;

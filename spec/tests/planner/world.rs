@@ -457,7 +457,7 @@ impl World {
             (Action::WriteFile(path, _), Some(app)) => {
                 let file = desired.file(path).expect("a planned write is wanted");
                 self.put(path, file.kind.clone(), file.mode, false);
-                journal::wrote(memory, app, path, &[]);
+                journal::wrote(memory, app, path, &file.kind, &[]);
             }
             (Action::SetAccess(path, _), _) => {
                 let mode = desired.file(path).expect("planned access is wanted").mode;
