@@ -22,6 +22,9 @@ use crate::systemd::{self, Systemd};
 /// For how long the text of a unit that the host provides is taken as read.
 const HOST_TEXT_AGE: Duration = Duration::from_secs(300);
 
+/// Where distribution packages put units (systemd.unit(5), "Unit File Load Path").
+const VENDORS: [&str; 2] = ["/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
+
 /// Everything an agent can look at and change.
 pub struct Providers {
     /// Files.
@@ -34,14 +37,17 @@ pub struct Providers {
     pub backups: Backups,
     /// Texts of the host's own units, with when they were read.
     texts: BTreeMap<UnitName, (Instant, String)>,
-    /// Units whose text systemd is known to have read, with what the file looked like then.
-    loaded: BTreeMap<UnitName, FileState>,
+    /// Units whose text and drop-ins systemd is known to have read, with what the files looked like then.
+    loaded: BTreeMap<UnitName, Vec<FileState>>,
+    /// Units of ours for which it was looked whether a package brings one of that name, with what it brings.
+    vendors: BTreeMap<UnitName, Option<HostPath>>,
 }
 
 impl Providers {
     /// Puts them together.
     pub fn new(disk: Disk, systemd: Systemd, engine: Engine, backups: Backups) -> Providers {
-        Providers { disk, systemd, engine, backups, texts: BTreeMap::new(), loaded: BTreeMap::new() }
+        let (texts, loaded, vendors) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Providers { disk, systemd, engine, backups, texts, loaded, vendors }
     }
 
     /// Forgets what was remembered of systemd, after changing it.
@@ -58,7 +64,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
     let names = names(desired, memory);
     let Providers { disk, systemd, engine, .. } = &mut *providers;
     let listing = async {
-        let asks = !names.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.unit().is_some());
+        let asks = !names.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.is_of_a_unit());
         if asks { systemd.units(&names).await.map(Some) } else { Ok(None) }
     };
     let containing = async {
@@ -76,6 +82,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
         Ok(units) => units,
         Err(error) => Reach::Unreachable(crate::chain(&error)),
     };
+    observed.shadowed = shadowed(providers, desired);
     if let Err(error) = doubts(providers, desired, memory, &mut observed).await {
         observed.units = Reach::Unreachable(crate::chain(&error));
     }
@@ -123,7 +130,7 @@ fn names(desired: &Desired, memory: &Memory) -> Vec<UnitName> {
     let wanted = desired.units().map(|(_, name, _)| name.clone());
     let remembered = memory.units.keys().cloned();
     let owned = memory.owned.keys().filter_map(|id| match id {
-        ResourceId::File(path) => path.unit(),
+        ResourceId::File(path) => path.unit().or_else(|| path.drop_in()),
         ResourceId::Unit(_) | ResourceId::Container(_) => None,
     });
     let all: BTreeSet<UnitName> = wanted.chain(remembered).chain(owned).filter(|unit| !unit.is_template()).collect();
@@ -144,7 +151,7 @@ async fn units(
     }
     reloads(providers, &mut states, observed).await?;
     enablement(providers, desired, &mut states).await?;
-    texts(providers, desired, &mut states).await?;
+    texts(providers, desired, &mut states, observed).await?;
     Ok(Reach::Seen(states))
 }
 
@@ -157,8 +164,9 @@ async fn reloads(
     let unsure: Vec<UnitName> = states
         .iter()
         .filter(|(name, state)| {
-            let file = observed.files.get(&name.template().unwrap_or_else(|| (*name).clone()).path());
-            state.load != LoadState::NotFound && file.is_some() && providers.loaded.get(*name) != file
+            let files = files_of(name, observed);
+            let known = || providers.loaded.get(*name).is_some_and(|known| known.iter().eq(files.iter().copied()));
+            state.load != LoadState::NotFound && !files.is_empty() && !known()
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -167,17 +175,28 @@ async fn reloads(
     }
     let stale = providers.systemd.need_reload(&unsure).await?;
     for name in unsure {
-        let text = name.template().unwrap_or_else(|| name.clone()).path();
         match states.get_mut(&name) {
             Some(state) if stale.contains(&name) => state.need_reload = true,
             _ => {
-                if let Some(file) = observed.files.get(&text) {
-                    providers.loaded.insert(name, file.clone());
-                }
+                let files = files_of(&name, observed).into_iter().cloned().collect();
+                providers.loaded.insert(name, files);
             }
         }
     }
     Ok(())
+}
+
+/// Returns what was seen of the files from which systemd reads a unit: its text and its drop-ins, or its template's.
+fn files_of<'o>(name: &UnitName, observed: &'o Observed) -> Vec<&'o FileState> {
+    let mut files = Vec::new();
+    for unit in name.template().iter().chain([name]) {
+        files.extend(observed.files.get(&unit.path()));
+        let folder = unit.drop_in_folder();
+        let within =
+            observed.files.range(folder.clone()..).take_while(|(path, _)| path.as_str().starts_with(folder.as_str()));
+        files.extend(within.filter(|(path, _)| path.drop_in().as_ref() == Some(unit)).map(|(_, file)| file));
+    }
+    files
 }
 
 /// Fills in enablement: by looking for the links where the text says which they are, else by asking systemd.
@@ -211,11 +230,13 @@ async fn enablement(
     Ok(())
 }
 
-/// Fills in the texts of units that the host provides: they may name managed files.
+/// Fills in the texts of units that the host provides: they may name managed files. Managed drop-ins are left out, since
+/// the commit says what they should be.
 async fn texts(
     providers: &mut Providers,
     desired: &Desired,
     states: &mut BTreeMap<UnitName, UnitState>,
+    observed: &Observed,
 ) -> Result<(), systemd::Error> {
     let wanted: BTreeSet<&UnitName> =
         desired.units().filter(|(_, _, unit)| unit.origin == UnitOrigin::Host).map(|(_, name, _)| name).collect();
@@ -227,7 +248,8 @@ async fn texts(
         .map(|name| (*name).clone())
         .collect();
     if !missing.is_empty() {
-        let read = providers.systemd.texts(&missing).await?;
+        let managed = |path: &str| HostPath::parse(path).is_ok_and(|path| observed.files.contains_key(&path));
+        let read = providers.systemd.texts(&missing, &managed).await?;
         providers.texts.extend(read.into_iter().map(|(name, text)| (name, (Instant::now(), text))));
     }
     for (name, (_, text)) in &providers.texts {
@@ -236,6 +258,22 @@ async fn texts(
         }
     }
     Ok(())
+}
+
+/// Finds the units of distribution packages that texts of ours take the place of. It is looked once for each: packages
+/// that come later are noticed when the agent starts again.
+fn shadowed(providers: &mut Providers, desired: &Desired) -> BTreeMap<UnitName, HostPath> {
+    let brought = desired.units().filter(|(_, _, unit)| matches!(unit.origin, UnitOrigin::Application { .. }));
+    for (_, name, _) in brought {
+        if !providers.vendors.contains_key(name) {
+            let text = name.template().unwrap_or_else(|| name.clone());
+            let mut paths = VENDORS.iter().filter_map(|folder| HostPath::parse(&format!("{folder}/{text}")).ok());
+            let found = paths.find(|path| std::fs::symlink_metadata(path.as_str()).is_ok());
+            providers.vendors.insert(name.clone(), found);
+        }
+    }
+    let wanted = desired.units().map(|(_, name, _)| name);
+    wanted.filter_map(|name| Some((name.clone(), providers.vendors.get(name)?.clone()?))).collect()
 }
 
 /// Asks for the current run of the units that the planner is in doubt about.

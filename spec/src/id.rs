@@ -105,6 +105,18 @@ impl HostPath {
         let name = self.0.strip_prefix(UNIT_DIRECTORY)?.strip_prefix('/')?;
         UnitName::parse(name).ok()
     }
+
+    /// Returns the unit that this path adds to, for a `*.conf` directly in a unit's drop-in folder in [`UNIT_DIRECTORY`].
+    pub fn drop_in(&self) -> Option<UnitName> {
+        let (folder, file) = self.0.strip_prefix(UNIT_DIRECTORY)?.strip_prefix('/')?.split_once('/')?;
+        let is_read = file.ends_with(".conf") && !file.starts_with('.') && !file.contains('/');
+        is_read.then(|| UnitName::parse(folder.strip_suffix(".d")?).ok())?
+    }
+
+    /// Says whether systemd reads this path as a unit's text or a part of it, so that it must be told of a change.
+    pub fn is_of_a_unit(&self) -> bool {
+        self.unit().is_some() || self.drop_in().is_some()
+    }
 }
 
 /// Where administrators' units live (systemd.unit(5), "Unit File Load Path"); mainstay is this host's administrator.
@@ -143,6 +155,11 @@ impl UnitName {
     /// Returns where this unit's text goes when an application brings it.
     pub fn path(&self) -> HostPath {
         HostPath(format!("{UNIT_DIRECTORY}/{}", self.0))
+    }
+
+    /// Returns the folder of drop-ins for this unit.
+    pub fn drop_in_folder(&self) -> HostPath {
+        HostPath(format!("{UNIT_DIRECTORY}/{}.d", self.0))
     }
 }
 
@@ -359,7 +376,18 @@ mod tests {
         }
         let path = HostPath::parse("/etc/systemd/system/web.service").expect("a good path");
         assert_eq!(path.unit().map(String::from), Some("web.service".to_owned()));
+        assert_eq!((path.drop_in(), path.is_of_a_unit()), (None, true));
         assert!(path.is_below("/etc/systemd") && path.is_below("/etc/systemd/") && !path.is_below("/etc/sys"));
+    }
+
+    #[test]
+    fn drop_ins_lie_directly_in_their_unit_s_folder() {
+        let unit = |text: &str| HostPath::parse(text).expect("a path").drop_in().map(String::from);
+        assert_eq!(unit("/etc/systemd/system/cron.service.d/x.conf").as_deref(), Some("cron.service"));
+        for other in ["cron.service.d/x.txt", "cron.service.d/.x.conf", "cron.service.d/a/x.conf", "service.d/x.conf"] {
+            assert_eq!(unit(&format!("/etc/systemd/system/{other}")), None, "{other}");
+        }
+        assert_eq!(unit("/usr/lib/systemd/system/cron.service.d/x.conf"), None);
     }
 
     #[test]

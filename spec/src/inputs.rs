@@ -2,7 +2,9 @@
 //!
 //! Pure text work on unit files (systemd.syntax(7), systemd.unit(5), systemd.exec(5)); nothing here asks systemd.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::{Digest, Fields};
@@ -20,29 +22,65 @@ pub fn managed(desired: &Desired) -> Managed<'_> {
 /// The managed paths that matter to one unit, and their digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitInputs {
-    /// Its text (when an application brings it) and what the text or `restart-on` names: a change restarts.
+    /// Its text (when an application brings it), its drop-ins, and what these or `restart-on` name: a change restarts.
     pub restart: BTreeSet<HostPath>,
     /// What `reload-on` names: a change reloads.
     pub reload: BTreeSet<HostPath>,
     /// Digests of both.
     pub digests: Inputs,
+    /// Whether it is a job that runs to its end instead of staying.
+    pub once: bool,
 }
 
 /// Works out what a unit reads.
 ///
 /// `host_text` is the text of a unit that the host provides. It is searched for managed paths but is no input itself:
-/// whoever upgrades that unit's package restarts it.
+/// whoever upgrades that unit's package restarts it. It must not hold the drop-ins that are managed: these are known
+/// better, and before systemd has read them.
 pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, managed: &Managed<'_>) -> UnitInputs {
     let (own, text) = match &unit.origin {
         UnitOrigin::Application { path, text } => (Some(path), Some(&**text)),
         UnitOrigin::Host => (None, host_text),
     };
-    let mut restart = text.map(|text| named(name, text, managed)).unwrap_or_default();
+    let drop_ins = drop_ins(name, managed);
+    let text = with_drop_ins(text, &drop_ins);
+    let mut restart = text.as_ref().map(|text| named(name, text, managed)).unwrap_or_default();
     restart.extend(own.cloned());
+    restart.extend(drop_ins.iter().map(|(path, _)| (*path).clone()));
     restart.extend(unit.restart_on.iter().cloned());
     restart.retain(|path| !unit.reload_on.contains(path) && !unit.ignore.contains(path));
     let digests = Inputs { start: digest(&restart, managed), reload: digest(&unit.reload_on, managed) };
-    UnitInputs { restart, reload: unit.reload_on.clone(), digests }
+    let once = text.is_some_and(|text| runs_to_its_end(&text));
+    UnitInputs { restart, reload: unit.reload_on.clone(), digests, once }
+}
+
+/// Returns the managed drop-ins of a unit with their texts, in the order in which systemd reads them: by file name, where
+/// one of an instance takes the place of its template's (systemd.unit(5)).
+pub fn drop_ins<'m>(name: &UnitName, managed: &Managed<'m>) -> Vec<(&'m HostPath, &'m str)> {
+    let mut found: BTreeMap<&'m str, (&'m HostPath, &'m str)> = BTreeMap::new();
+    for unit in name.template().iter().chain([name]) {
+        let folder = unit.drop_in_folder();
+        let behind = (Bound::Excluded(&folder), Bound::Unbounded);
+        let within = managed.range::<HostPath, _>(behind).map(|(path, file)| (*path, *file));
+        // What lies below a folder follows it, but for names that go on where it ends.
+        for (path, file) in within.take_while(|(path, _)| path.as_str().starts_with(folder.as_str())) {
+            if let FileKind::Regular { content, .. } = &file.kind
+                && path.drop_in().as_ref() == Some(unit)
+            {
+                found.insert(path.file_name(), (path, std::str::from_utf8(content).unwrap_or_default()));
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Puts a unit's text and its drop-ins together, as systemd reads them.
+fn with_drop_ins<'t>(text: Option<&'t str>, drop_ins: &[(&HostPath, &str)]) -> Option<Cow<'t, str>> {
+    if drop_ins.is_empty() {
+        return text.map(Cow::Borrowed);
+    }
+    let texts = text.into_iter().chain(drop_ins.iter().map(|(_, text)| *text));
+    Some(Cow::Owned(texts.flat_map(|text| [text, "\n"]).collect()))
 }
 
 /// Digests the content of `paths`. Mode and owner are left out: a running service is not affected by them.
@@ -88,9 +126,15 @@ fn reference(key: &str) -> Option<Reference> {
 
 /// Returns the managed paths that a unit's text names.
 pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<HostPath> {
-    let mut found = BTreeSet::new();
+    let mut by_key: BTreeMap<String, BTreeSet<HostPath>> = BTreeMap::new();
     for (_, key, value) in assignments(text) {
         let Some(reference) = reference(&key) else { continue };
+        if value.is_empty() {
+            // All of these are lists, which an empty value begins anew.
+            by_key.remove(&key);
+            continue;
+        }
+        let found = by_key.entry(key).or_default();
         let value = specifiers(unit, &value);
         for candidate in paths_in(&value) {
             match reference {
@@ -112,7 +156,7 @@ pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<Hos
             }
         }
     }
-    found
+    by_key.into_values().flatten().collect()
 }
 
 /// Splits a unit's text into `(section, key, value)`, with continuation lines joined and comments dropped.
@@ -272,6 +316,9 @@ mod tests {
         check("a.service", "[Service]\nExecStart=app -c/etc/app/main.conf \\\n  more", &["/etc/app/main.conf"]);
         check("a.service", "[Service]\nExecStart=sh -c 'exec cat /etc/app/main.conf'", &["/etc/app/main.conf"]);
         check("a.service", "[Service]\nExecStart=app /opt/conf", &[]);
+        let reset =
+            "[Service]\nExecStart=app /conf\nExecStartPre=app /etc/app/main.conf\n[Service]\nExecStart=\nExecStart=x";
+        check("a.service", reset, &["/etc/app/main.conf"]);
         check("a.service", "[Service]\nExecStart=app --dir /etc/app", &[]);
         check("a.service", "# /etc/app/main.conf\n[Service]\nReadOnlyPaths=/etc/app/main.conf", &[]);
     }
@@ -306,6 +353,45 @@ mod tests {
         assert_eq!(read(&unit), BTreeSet::from([main.clone(), notes.clone()]));
         unit.ignore.insert(notes.clone());
         assert_eq!(read(&unit), BTreeSet::from([main.clone()]));
+    }
+
+    #[test]
+    fn drop_ins_are_read_in_systemd_s_order() {
+        let paths = [
+            "a-b.service.d/x.conf",
+            "a.service.d/10-a.conf",
+            "a@.service.d/10-a.conf",
+            "a@.service.d/20-b.conf",
+            "a@1.service.d/10-a.conf",
+        ]
+        .map(|path| HostPath::parse(&format!("{UNIT_DIRECTORY}/{path}")).expect("a path"));
+        let content = b"[Service]\nEnvironmentFile=/conf\n";
+        let file = DesiredFile {
+            kind: FileKind::Regular { content: content.as_slice().into(), digest: Digest::of(content) },
+            mode: Mode::from_bits(0o644),
+            owner: "root".to_owned(),
+            group: "root".to_owned(),
+        };
+        let conf = HostPath::parse("/conf").expect("a path");
+        let managed: Managed<'_> = paths.iter().chain([&conf]).map(|path| (path, &file)).collect();
+        let of = |unit: &str| -> Vec<String> {
+            let unit = UnitName::parse(unit).expect("a unit");
+            let short = |path: &HostPath| path.as_str().trim_start_matches(UNIT_DIRECTORY).to_owned();
+            drop_ins(&unit, &managed).iter().map(|(path, _)| short(path)).collect()
+        };
+        assert_eq!(of("a.service"), ["/a.service.d/10-a.conf"]);
+        assert_eq!(of("a@1.service"), ["/a@1.service.d/10-a.conf", "/a@.service.d/20-b.conf"]);
+        assert_eq!(of("a@2.service"), ["/a@.service.d/10-a.conf", "/a@.service.d/20-b.conf"]);
+        let unit = DesiredUnit {
+            origin: UnitOrigin::Host,
+            state: None,
+            enabled: None,
+            restart_on: BTreeSet::new(),
+            reload_on: BTreeSet::new(),
+            ignore: BTreeSet::new(),
+        };
+        let inputs = of_unit(&UnitName::parse("a.service").expect("a unit"), &unit, None, &managed);
+        assert!(inputs.restart.contains(&conf), "what a drop-in names is an input");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
 use crate::inputs;
 use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
-use crate::plan::{Action, Lesson, Plan, Verb};
+use crate::plan::{Action, Lesson, Plan, Verb, Why};
 
 /// Notes everything a plan is about to do that could not be told from the host afterwards.
 pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
@@ -33,7 +33,15 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned::claimed(app, memory::outgoing(old)));
             }
-            Action::RunUnit { unit, verb, with, .. } => owe(entry(memory, desired, app, unit), *verb, *with),
+            Action::RunUnit { unit, verb, with, .. } => {
+                let known = entry(memory, desired, app, unit);
+                // Nothing wants it, so that no digest would show the debt.
+                let leaves = !known.ours && step.why == Why::Unwanted;
+                if leaves && !matches!(known.run, Run::Beginning { .. }) {
+                    known.run = Run::Owed;
+                }
+                owe(known, *verb, *with);
+            }
             Action::EnableUnit(unit) => {
                 entry(memory, desired, app, unit);
             }
@@ -193,7 +201,12 @@ pub fn beginning(memory: &mut Memory, units: impl IntoIterator<Item = (UnitName,
 }
 
 /// Notes that a unit was started, restarted or reloaded and runs in `invocation`.
+///
+/// What goes on without anything of ours is forgotten with that: it is the host's alone.
 pub fn started(memory: &mut Memory, unit: &UnitName, with: Inputs, invocation: Option<InvocationId>) {
+    if with == Inputs::none() {
+        memory.units.remove(unit);
+    }
     if let Some(known) = memory.units.get_mut(unit) {
         known.run = Run::Started { with, invocation };
     }

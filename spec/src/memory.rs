@@ -133,6 +133,14 @@ pub struct Inputs {
     pub reload: Digest,
 }
 
+impl Inputs {
+    /// Returns the inputs of what is started without any of ours.
+    pub fn none() -> Inputs {
+        let nothing = Digest::of(b"nothing of ours");
+        Inputs { start: nothing, reload: nothing }
+    }
+}
+
 /// How an application fares on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

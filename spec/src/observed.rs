@@ -18,6 +18,8 @@ pub struct Observed {
     pub containers: Reach<BTreeMap<ContainerName, ContainerState>>,
     /// Images named by wanted containers that are on the engine already.
     pub images: std::collections::BTreeSet<String>,
+    /// Texts of distribution packages that texts of ours take the place of.
+    pub shadowed: BTreeMap<UnitName, HostPath>,
     /// User names that files want, with their ids; `None` where the host knows no such user.
     pub users: BTreeMap<String, Option<u32>>,
     /// Group names that files want, with their ids.

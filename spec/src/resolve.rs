@@ -55,7 +55,11 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
     let placed: Vec<(&AppName, &App)> = fleet.placed(host).collect();
     // A container may mount what another application brings, so all files of the host are known first.
     let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
-    let apps = placed.iter().map(|(name, app)| ((*name).clone(), resolve_app(fleet, app, &files))).collect();
+    let mut added = only_added_to(&placed);
+    let apps = placed
+        .iter()
+        .map(|(name, app)| ((*name).clone(), resolve_app(fleet, app, added.remove(*name).unwrap_or_default(), &files)))
+        .collect();
     Ok(Desired {
         fleet: fleet.name.clone(),
         host: host.clone(),
@@ -64,9 +68,46 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
     })
 }
 
-fn resolve_app(fleet: &Fleet, app: &App, host_files: &BTreeMap<&HostPath, &manifest::File>) -> DesiredApp {
+/// Finds the units that drop-ins are for and that no application has in its `units`: the first one with such a drop-in
+/// has them restarted. Nothing else is asked of them.
+fn only_added_to<'f>(placed: &[(&'f AppName, &'f App)]) -> BTreeMap<&'f AppName, BTreeMap<UnitName, DesiredUnit>> {
+    let mut known: BTreeSet<&UnitName> = placed.iter().flat_map(|(_, app)| app.units.keys()).collect();
+    let mut added: BTreeMap<&AppName, BTreeMap<UnitName, DesiredUnit>> = BTreeMap::new();
+    for (name, app) in placed {
+        for unit in app.drop_ins.iter().filter(|unit| known.insert(unit)) {
+            let origin = unit.template().and_then(|template| brought(placed, &template)).unwrap_or(UnitOrigin::Host);
+            let wanted = DesiredUnit {
+                origin,
+                state: None,
+                enabled: None,
+                restart_on: BTreeSet::new(),
+                reload_on: BTreeSet::new(),
+                ignore: BTreeSet::new(),
+            };
+            added.entry(name).or_default().insert(unit.clone(), wanted);
+        }
+    }
+    added
+}
+
+/// Finds the text of a template among what the applications bring.
+fn brought(placed: &[(&AppName, &App)], template: &UnitName) -> Option<UnitOrigin> {
+    let path = template.path();
+    let file = placed.iter().find_map(|(_, app)| app.files.get(&path))?;
+    let manifest::FileKind::Regular { content, .. } = &file.kind else { return None };
+    let text = std::str::from_utf8(content).ok()?;
+    Some(UnitOrigin::Application { path, text: text.into() })
+}
+
+fn resolve_app(
+    fleet: &Fleet,
+    app: &App,
+    added: BTreeMap<UnitName, DesiredUnit>,
+    host_files: &BTreeMap<&HostPath, &manifest::File>,
+) -> DesiredApp {
     let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(file))).collect();
-    let units = app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))).collect();
+    let mut units = added;
+    units.extend(app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))));
     let containers = app.containers.iter().map(|(name, it)| (name.clone(), resolve_container(it, host_files)));
     let containers = containers.collect();
     let drift = match app.drift.unwrap_or(fleet.drift) {

@@ -13,6 +13,7 @@ mod backups;
 mod convergence;
 mod dice;
 mod drift;
+mod drop_ins;
 mod failures;
 mod first_steps;
 mod full_disks;

@@ -203,7 +203,7 @@ impl<'a> Work<'a> {
             "{step}"
         );
         self.units_changed |= match &step.action {
-            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.unit().is_some(),
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.is_of_a_unit(),
             Action::EnableUnit(_) | Action::DisableUnit(_) => true,
             _ => false,
         };

@@ -50,6 +50,9 @@ pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
         "held": held,
         "kept": plan.keeps.iter().map(|(path, keep)| json!({ "path": path.as_str(), "why": keep.as_str() }))
             .collect::<Vec<_>>(),
+        "notes": plan.notes.iter().map(|it| json!({
+            "app": it.app.as_str(), "resource": it.resource.to_string(), "text": it.text,
+        })).collect::<Vec<_>>(),
         "differences": differences.iter().map(|it| json!({ "path": it.path.as_str(), "text": it.text })).collect::<Vec<_>>(),
     })
 }

@@ -111,17 +111,23 @@ impl Systemd {
         Ok(names.iter().map(|name| (name.clone(), states.get(name).copied().flatten())).collect())
     }
 
-    /// Returns the text of each of `names` that has one: its file and then its drop-ins, as on disk, not as loaded.
+    /// Returns the text of each of `names` that has one: its file and then its drop-ins, as on disk, not as loaded; without
+    /// the drop-ins that `except` says are known otherwise.
     ///
     /// # Errors
     /// Unreachable or timed out. A file that cannot be read is left out and logged: it may have gone meanwhile.
-    pub async fn texts(&mut self, names: &[UnitName]) -> Result<BTreeMap<UnitName, String>, Error> {
+    pub async fn texts(
+        &mut self,
+        names: &[UnitName],
+        except: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<BTreeMap<UnitName, String>, Error> {
         const DOING: &str = "find the files of units";
         let fragments = self.properties::<String>(DOING, UNIT, "FragmentPath", names).await?;
         let mut dropins = self.properties::<Vec<String>>(DOING, UNIT, "DropInPaths", names).await?;
         let mut texts = BTreeMap::new();
         for (name, fragment) in fragments {
-            let paths = std::iter::once(fragment).chain(dropins.remove(&name).unwrap_or_default());
+            let added = dropins.remove(&name).unwrap_or_default().into_iter().filter(|path| !except(path));
+            let paths = std::iter::once(fragment).chain(added);
             let text: String =
                 paths.filter(|path| !path.is_empty()).filter_map(|path| read_text(&name, &path)).collect();
             if !text.is_empty() {

@@ -124,6 +124,7 @@ fn assemble(
         vars: BTreeMap::new(),
         files: BTreeMap::new(),
         units: BTreeMap::new(),
+        drop_ins: BTreeSet::new(),
         containers: BTreeMap::new(),
     };
     let mut take = |key| table.as_mut().and_then(|table| table.take(key));
@@ -144,6 +145,13 @@ fn assemble(
         let kind = FileKind::Regular { content, digest };
         app.files.insert(unit.path(), owned_by_root(kind, Mode::from_bits(0o644), brought.location.clone()));
     }
+    for drop_in in &folder.drop_ins {
+        let content = drop_in.text.as_bytes().into();
+        let digest = crate::digest::Digest::of(drop_in.text.as_bytes());
+        let kind = FileKind::Regular { content, digest };
+        app.files.insert(drop_in.path.clone(), owned_by_root(kind, Mode::from_bits(0o644), drop_in.location.clone()));
+    }
+    app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
     if let Some(table) = table {
         table.finish(page, APP_YAML);
     }

@@ -100,8 +100,8 @@ fn path(page: &mut Page<'_>, key: &Key, folder: &Folder<'_>) -> Option<HostPath>
     if path.is_below(UNIT_DIRECTORY) {
         let brought = path.unit().is_some_and(|unit| folder.units.contains_key(&unit));
         page.error("unit-in-files", key.extent, format!("`{UNIT_DIRECTORY}` is not filled through `files`")).help(
-            if brought {
-                "remove this entry: units are installed with mode 0644 as root, which systemd wants"
+            if brought || path.drop_in().is_some() {
+                "remove this entry: units and drop-ins are installed with mode 0644 as root, which systemd wants"
             } else {
                 "put the unit into the application's folder, and enable it with `units:`"
             },

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::critical;
+use super::drop_in::{self, DropIn};
 use super::layers::Source;
 use super::page::Page;
 use super::unit::{self, Traits};
@@ -21,6 +22,8 @@ pub(super) struct Folder<'t> {
     pub(super) app_yaml: Option<(String, &'t str)>,
     /// The units at the folder's root.
     pub(super) units: BTreeMap<UnitName, BroughtUnit>,
+    /// The drop-ins, in the order of their paths.
+    pub(super) drop_ins: Vec<DropIn>,
     /// The files below files/, by their path on the host.
     pub(super) files: BTreeMap<HostPath, BroughtFile>,
     /// Whether anything was complained about, so that "empty" is not said on top.
@@ -75,7 +78,10 @@ impl<'t> Sorter<'_, 't> {
         };
         match file.within.split_once('/') {
             Some(("files", below)) => self.file(path, below, bytes, executable),
-            Some((folder, below)) => self.subfolder(folder, below),
+            Some((folder, below)) => match drop_in::unit_of(folder) {
+                Some(unit) => self.drop_in(path, (unit, below), bytes),
+                None => self.subfolder(folder, below),
+            },
             None => self.at_root(path, file.within, bytes),
         }
     }
@@ -155,6 +161,15 @@ impl<'t> Sorter<'_, 't> {
         self.folder.units.insert(unit, brought);
     }
 
+    fn drop_in(&mut self, path: &str, (unit, below): (&str, &str), bytes: &[u8]) {
+        if is_for_people(below) {
+            return;
+        }
+        let before = self.diagnostics.len();
+        self.folder.drop_ins.extend(drop_in::read(path, (unit, below), bytes, self.diagnostics));
+        self.folder.is_faulty |= self.diagnostics.len() > before;
+    }
+
     fn file(&mut self, path: &str, below: &str, bytes: &Arc<[u8]>, executable: bool) {
         let target = format!("/{below}");
         if let Some(suffix) = ["j2", "age"].into_iter().find(|suffix| below.ends_with(&format!(".{suffix}"))) {
@@ -205,8 +220,12 @@ impl<'t> Sorter<'_, 't> {
             Ok(unit) if direct => {
                 format!("move it to {root}/{unit}: units are checked, enabled and started from there")
             }
-            _ => "enable units with `units:` in app.yaml; drop-ins are not supported by this version of mainstay"
-                .to_owned(),
+            _ => match target.rsplit('/').nth(1).filter(|folder| drop_in::unit_of(folder).is_some()) {
+                Some(folder) => {
+                    format!("move it to {root}/{}/{}: drop-ins are read from there", shown(folder), shown(name))
+                }
+                None => "enable units with `units:` in app.yaml".to_owned(),
+            },
         };
         self.error("unit-in-files", path, format!("`{UNIT_DIRECTORY}` is not filled through files/")).help(help);
     }
@@ -218,7 +237,7 @@ impl<'t> Sorter<'_, 't> {
         }
         let name = shown(folder);
         let drop_in = folder.strip_suffix(".d").and_then(|unit| unit.rsplit_once('.')).map(|(_, suffix)| suffix);
-        if drop_in.is_some_and(|suffix| UNIT_SUFFIXES.contains(&suffix) || QUADLETS.contains(&suffix)) {
+        if drop_in.is_some_and(|suffix| QUADLETS.contains(&suffix)) {
             self.error(
                 "not-supported",
                 &path,

@@ -16,6 +16,7 @@ mod directives;
 mod unit_rules;
 mod unit;
 mod layers;
+mod drop_in;
 mod folder;
 mod files;
 mod place;

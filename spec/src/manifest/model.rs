@@ -84,6 +84,8 @@ pub struct App {
     pub files: BTreeMap<HostPath, File>,
     /// Units: those it brings, except templates, and those of the host that it has wishes for.
     pub units: BTreeMap<UnitName, Unit>,
+    /// The units, except templates, that it has drop-ins for; they need not be among its units.
+    pub drop_ins: BTreeSet<UnitName>,
     /// Containers.
     pub containers: BTreeMap<ContainerName, Container>,
 }

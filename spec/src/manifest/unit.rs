@@ -22,18 +22,13 @@ pub(super) struct Traits {
     pub(super) triggers: Option<String>,
     /// Other names that it takes when it is enabled.
     pub(super) aliases: Vec<(String, Extent)>,
+    /// It is a service with a command that may be its only one.
+    pub(super) has_its_command: bool,
 }
 
 /// Reads the page as the text of `unit`.
 pub(super) fn read(page: &mut Page<'_>, unit: &UnitName) -> Traits {
-    if page.text.len() > MOST_BYTES {
-        page.error("unit-too-large", Extent::new(0, 0), "the unit is larger than 1 MiB")
-            .help("systemd would not read it");
-        return Traits::default();
-    }
-    if let Some(at) = page.text.find('\0') {
-        page.error("unit-nul", Extent::new(at, at + 1), "the unit holds a NUL byte")
-            .help("units are plain text; save it as UTF-8");
+    if !is_plain(page) {
         return Traits::default();
     }
     if page.text.trim().is_empty() {
@@ -71,7 +66,48 @@ pub(super) fn read(page: &mut Page<'_>, unit: &UnitName) -> Traits {
         aliases: values("Install", "Alias")
             .flat_map(|it| it.value.split_whitespace().map(|name| (name.to_owned(), it.value_extent)))
             .collect(),
+        has_its_command: values("Service", "ExecStart").next().is_some()
+            && values("Service", "Type").next_back().is_none_or(|it| it.value != "oneshot"),
     }
+}
+
+/// Reads the page as a drop-in for `unit`; returns where it adds a command that only a oneshot may have beside another.
+///
+/// An empty one is fine: it takes the place of one of the same name that the host brings.
+pub(super) fn read_drop_in(page: &mut Page<'_>, unit: &UnitName) -> Option<Extent> {
+    if !is_plain(page) {
+        return None;
+    }
+    let assignments = assignments(page, unit);
+    if let Some(install) = assignments.iter().find(|it| it.section == "Install") {
+        page.error("drop-in-install", install.key_extent, "systemd does not read [Install] in a drop-in").help(
+            "put it into the unit itself; a unit of the host is enabled with units: { NAME: { enabled: true } } in app.yaml",
+        );
+    }
+    for assignment in &assignments {
+        check_directive(page, unit, assignment);
+        unit_rules::check_value(page, assignment);
+    }
+    unit_rules::check_whole(page, unit, &assignments);
+    let has = |key: &str, value: &str| assignments.iter().any(|it| it.key == key && it.value == value);
+    let commands = || assignments.iter().filter(|it| it.key == "ExecStart");
+    let added = commands().find(|it| !it.value.is_empty()).map(|it| it.key_extent);
+    added.filter(|_| unit.suffix() == "service" && !has("Type", "oneshot") && !has("ExecStart", ""))
+}
+
+/// Says whether the page is text that systemd would read at all; complains otherwise.
+fn is_plain(page: &mut Page<'_>) -> bool {
+    if page.text.len() > MOST_BYTES {
+        page.error("unit-too-large", Extent::new(0, 0), "the unit is larger than 1 MiB")
+            .help("systemd would not read it");
+        return false;
+    }
+    if let Some(at) = page.text.find('\0') {
+        page.error("unit-nul", Extent::new(at, at + 1), "the unit holds a NUL byte")
+            .help("units are plain text; save it as UTF-8");
+        return false;
+    }
+    true
 }
 
 /// Splits the text into assignments, complaining about lines that are none.

@@ -88,7 +88,46 @@ pub(super) fn read(
             units.insert(name.clone(), unit);
         }
     }
+    check_drop_ins(page, folder, &units, &allowed);
     units
+}
+
+/// Checks what drop-ins add to: the rest of the unit may be in this folder, in another, or on the host.
+fn check_drop_ins(
+    page: &mut Page<'_>,
+    folder: &Folder<'_>,
+    units: &BTreeMap<UnitName, Unit>,
+    allowed: &BTreeSet<UnitName>,
+) {
+    let mut seen = BTreeSet::new();
+    for drop_in in &folder.drop_ins {
+        let name = &drop_in.unit;
+        let base = folder.units.get(name).or_else(|| folder.units.get(&name.template()?));
+        if let (Some(location), Some(true)) = (&drop_in.adds_command, base.map(|base| base.traits.has_its_command)) {
+            let message = format!("`{name}` has an `ExecStart=` already, and only a oneshot may have two");
+            let mut complaint = Diagnostic::error("drop-in", location.clone(), message);
+            complaint.help("write an empty `ExecStart=` before this one to replace it");
+            page.add(complaint);
+        }
+        if !seen.insert(name) {
+            continue;
+        }
+        guard(page, name, allowed.contains(name), drop_in.location.clone());
+        let (message, help) = match (base, similar(page, name, folder)) {
+            (None, Some(near)) => (
+                format!("no unit `{name}` is in this folder, so the host must provide it"),
+                did_you_mean(&format!("{near}.d")),
+            ),
+            _ if name.is_template() && !units.keys().any(|unit| unit.template().as_ref() == Some(name)) => (
+                format!("no instance of `{name}` is restarted when this changes, because `units:` names none"),
+                format!("write units: {{ {}blue.{}: {{}} }} for each instance in app.yaml", name.stem(), name.suffix()),
+            ),
+            _ => continue,
+        };
+        let mut complaint = Diagnostic::warning("drop-in-unit", drop_in.location.clone(), message);
+        complaint.help(help);
+        page.add(complaint);
+    }
 }
 
 fn text(name: &UnitName, brought: &BroughtUnit) -> UnitText {
@@ -284,7 +323,8 @@ fn check_host_unit(page: &mut Page<'_>, key: &Key, name: &UnitName, wish: &Wish,
         )
         .help(did_you_mean(near.as_str()));
     }
-    if !wish.asks() {
+    let has_drop_ins = folder.drop_ins.iter().any(|it| it.unit == *name || name.template().as_ref() == Some(&it.unit));
+    if !wish.asks() && !has_drop_ins {
         page.warning("unit-asks-nothing", key.extent, format!("this entry asks nothing of the host's unit `{name}`"))
             .help("add `state:` or `enabled:`, or remove it");
     }

@@ -10,7 +10,7 @@ use crate::plan::{Action, Draft, Keep, Lesson, Why};
 pub(super) fn plan(draft: &mut Draft<'_>) {
     let desired = draft.desired;
     for (app, path, file) in desired.files() {
-        if let (Some(_), Reach::Unreachable(why)) = (path.unit(), &draft.observed.units) {
+        if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
             draft.blocked.insert(path.clone());
             draft.unknown(app, ResourceId::File(path.clone()), why);
             continue;

@@ -7,8 +7,8 @@
 pub mod text;
 mod containers;
 mod files;
-mod prune;
 mod units;
+mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,8 @@ pub struct Plan {
     pub keeps: BTreeMap<HostPath, Keep>,
     /// What is learnt without changing the host.
     pub lessons: Vec<Lesson>,
+    /// What a person may want to know, and need do nothing about.
+    pub notes: Vec<Note>,
 }
 
 /// Why the bytes at a path are kept before they are overwritten or removed. What a person must not find in a backup, a
@@ -204,6 +206,17 @@ pub struct Conflict {
     pub why: String,
 }
 
+/// Something that is as it is wanted, and still worth a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The application concerned.
+    pub app: AppName,
+    /// What it is about.
+    pub resource: ResourceId,
+    /// What there is to know.
+    pub text: String,
+}
+
 /// Something that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unknown {
@@ -323,6 +336,9 @@ pub fn units_in_doubt(desired: &Desired, observed: &Observed, memory: &Memory) -
             }
         }
     }
+    // What goes on without drop-ins of ours: its restart may have happened.
+    let left = memory.units.iter().filter(|(_, known)| matches!(known.run, Run::Beginning { .. }));
+    doubtful.extend(left.map(|(name, _)| name.clone()));
     doubtful
 }
 
@@ -469,10 +485,16 @@ impl Draft<'_> {
         }
     }
 
+    /// Says whether the text of a unit is ours and goes. Whether the host has one of its own shows only then.
+    fn loses_its_text(&self, unit: &UnitName) -> bool {
+        let path = unit.template().unwrap_or_else(|| unit.clone()).path();
+        !self.managed.contains_key(&path) && self.memory.owned.contains_key(&ResourceId::File(path))
+    }
+
     /// Adds the one daemon-reload when unit files or links change, changed before, or changed behind our back.
     fn reload_if_needed(&mut self) {
         let changes = self.plan.steps.iter().any(|step| match &step.action {
-            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.unit().is_some(),
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.is_of_a_unit(),
             Action::EnableUnit(_) | Action::DisableUnit(_) => true,
             _ => false,
         });
@@ -492,7 +514,9 @@ impl Draft<'_> {
     /// Says whether systemd has to know this unit's text for an application's sake.
     fn manages(&self, unit: &UnitName) -> bool {
         self.desired.units().any(|(app, name, wanted)| {
-            let matters = wanted.state == Some(UnitGoal::Running) || self.managed.contains_key(&unit.path());
+            let brought =
+                || self.managed.contains_key(&unit.path()) || !inputs::drop_ins(unit, &self.managed).is_empty();
+            let matters = wanted.state == Some(UnitGoal::Running) || brought();
             let aside = self.reported.contains(app) || self.plan.waiting.contains_key(app);
             name == unit && matters && !aside
         })

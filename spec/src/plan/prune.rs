@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use crate::digest::Fields;
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::memory;
+use crate::memory::{Inputs, Run};
 use crate::observed::{ActiveState, FileState, Reach};
 use crate::plan::files::{Whose, is_edited, whose};
-use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Why};
+use crate::plan::units;
+use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Verb, Why};
 
 /// Removals below this number never need an acknowledgement.
 const FREE_REMOVALS: usize = 3;
@@ -26,7 +28,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Unit(_) => {}
         }
     }
-    units(draft, &mut removals);
+    remembered(draft, &mut removals);
     guard(draft, removals);
 }
 
@@ -36,6 +38,8 @@ struct Removals {
     steps: Vec<Step>,
     counted: BTreeSet<ResourceId>,
     units: BTreeSet<UnitName>,
+    /// Units of the host that are not ours to watch any more once all this is done.
+    released: Vec<UnitName>,
 }
 
 impl Removals {
@@ -46,7 +50,7 @@ impl Removals {
 
 fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &HostPath) {
     let id = ResourceId::File(path.clone());
-    if let (Some(_), Reach::Unreachable(why)) = (path.unit(), &draft.observed.units) {
+    if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
         let why = why.clone();
         // It counts although it cannot be seen: the guard must not let it through in two halves.
         removals.counted.insert(id.clone());
@@ -134,13 +138,16 @@ fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name
 }
 
 /// Retires units that were managed and are no longer wanted while their text stays; releases those of the host.
-fn units(draft: &mut Draft<'_>, removals: &mut Removals) {
+fn remembered(draft: &mut Draft<'_>, removals: &mut Removals) {
     for (name, known) in &draft.memory.units {
         let wanted = draft.desired.units().any(|(_, wanted, _)| wanted == name);
         if wanted {
             continue;
         }
         let text = name.template().unwrap_or_else(|| name.clone()).path();
+        if !known.ours && adds_to(draft, removals, name, &known.app, &known.run) {
+            continue;
+        }
         if !known.ours || (!draft.managed.contains_key(&text) && !removals.units.contains(name)) {
             let text_stays = draft.memory.owned.contains_key(&ResourceId::File(text));
             if !known.ours || !text_stays || draft.observed.units.seen().is_some_and(|units| !units.contains_key(name))
@@ -167,6 +174,38 @@ fn units(draft: &mut Draft<'_>, removals: &mut Removals) {
     }
 }
 
+/// Plans the restart of a unit of the host that goes on without our drop-ins, while it runs. Says whether it is still
+/// to be remembered.
+fn adds_to(draft: &Draft<'_>, removals: &mut Removals, name: &UnitName, app: &AppName, run: &Run) -> bool {
+    let Some(units) = draft.observed.units.seen() else { return true };
+    let reads = |unit: &UnitName| unit == name || name.template().as_ref() == Some(unit);
+    let there = draft.memory.owned.keys().any(|id| match id {
+        ResourceId::File(path) if draft.managed.contains_key(path) => false,
+        ResourceId::File(path) => {
+            let is_there = !matches!(draft.observed.files.get(path), None | Some(FileState::Absent));
+            is_there && path.drop_in().is_some_and(|unit| reads(&unit))
+        }
+        ResourceId::Unit(_) | ResourceId::Container(_) => false,
+    });
+    let state = units.get(name);
+    let happened =
+        |was: &Option<String>| state.is_some_and(|state| state.invocation.is_some() && state.invocation != *was);
+    let owed = match run {
+        Run::Owed => true,
+        Run::Beginning { was, .. } => !happened(was),
+        Run::Unknown | Run::Started { .. } => false,
+    };
+    let Some(state) = state.filter(|state| state.is_up() && (there || owed)) else {
+        removals.released.extend(there.then(|| name.clone()));
+        return there;
+    };
+    let with = Inputs::none();
+    let action =
+        Action::RunUnit { unit: name.clone(), verb: Verb::Restart, with, was: state.invocation.clone(), once: false };
+    removals.step(app, action);
+    true
+}
+
 /// Lets the removals through, or holds them until the repository acknowledges exactly these.
 fn guard(draft: &mut Draft<'_>, removals: Removals) {
     let owned = draft.memory.owned.len();
@@ -183,7 +222,14 @@ fn guard(draft: &mut Draft<'_>, removals: Removals) {
     } else {
         let waiting = &draft.plan.waiting;
         let due = |step: &Step| step.app.as_ref().is_none_or(|app| !waiting.contains_key(app));
-        draft.plan.steps.extend(removals.steps.into_iter().filter(due));
+        let steps: Vec<Step> = removals.steps.into_iter().filter(due).collect();
+        for step in &steps {
+            if let Action::RemoveFile(path, _) = &step.action {
+                units::go_on_without(draft, path);
+            }
+        }
+        draft.plan.steps.extend(steps);
+        draft.plan.lessons.extend(removals.released.into_iter().map(Lesson::Released));
     }
 }
 

@@ -117,6 +117,9 @@ impl fmt::Display for Plan {
                 until.strftime("%Y-%m-%d %H:%M:%SZ")
             )?;
         }
+        for note in &self.notes {
+            writeln!(f, "note on {}: {}: {}", note.app, note.resource, note.text)?;
+        }
         if let Some(held) = &self.held {
             let count = held.removals.len();
             writeln!(f, "held: {count} of {} owned things would be removed at once:", held.owned)?;

@@ -8,7 +8,7 @@ use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, UnitInputs};
 use crate::memory::{Inputs, Run};
 use crate::observed::{ActiveState, FileState, LoadState, Reach, UnitState};
-use crate::plan::{Action, Draft, Lesson, Verb, Why};
+use crate::plan::{Action, Draft, Lesson, Note, Step, Verb, Why};
 
 /// What is said of a unit that went down by itself.
 pub(super) const DIED: [&str; 2] = ["it failed", "it ended and is started over and over"];
@@ -18,6 +18,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
     let desired = draft.desired;
     for (app, name, unit) in desired.units() {
         let id = ResourceId::Unit(name.clone());
+        if unit.origin == UnitOrigin::Host && draft.loses_its_text(name) {
+            continue;
+        }
         let state = match &draft.observed.units {
             Reach::Seen(units) => units.get(name).cloned().unwrap_or_else(UnitState::not_found),
             Reach::Unreachable(why) => {
@@ -40,7 +43,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
                 continue;
             }
         };
-        if let Err(why) = possible(unit, &state) {
+        let has_drop_ins = || !inputs::drop_ins(name, &draft.managed).is_empty();
+        if let Some(vendor) = draft.observed.shadowed.get(name) {
+            let text = format!("its text takes the place of {vendor}, which a package brought");
+            draft.plan.notes.push(Note { app: app.clone(), resource: id.clone(), text });
+        }
+        if let Err(why) = possible(unit, &state, has_drop_ins) {
             draft.conflict(app, id, why);
             continue;
         }
@@ -49,11 +57,15 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
 }
 
 /// Refuses what systemd would refuse, with the remedy.
-fn possible(unit: &DesiredUnit, state: &UnitState) -> Result<(), String> {
+fn possible(unit: &DesiredUnit, state: &UnitState, has_drop_ins: impl FnOnce() -> bool) -> Result<(), String> {
     let asks = unit.state == Some(UnitGoal::Running) || unit.enabled == Some(true);
     match (&unit.origin, state.load) {
         (UnitOrigin::Host, LoadState::NotFound) if asks => Err(
             "this host has no such unit: install the package that provides it, or put its text into the application's folder"
+                .to_owned(),
+        ),
+        (UnitOrigin::Host, LoadState::NotFound) if has_drop_ins() => Err(
+            "this host has no such unit, so that its drop-ins do nothing: install the package that provides it, or remove them"
                 .to_owned(),
         ),
         (UnitOrigin::Host, LoadState::Masked) if asks => {
@@ -91,16 +103,30 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
         }
         _ => {}
     }
-    let text = match &unit.origin {
-        UnitOrigin::Application { text, .. } => Some(&**text),
-        UnitOrigin::Host => state.text.as_deref(),
-    };
-    let with = starting_with(draft, &inputs);
-    let subject = Subject { app, name, unit, state, once: text.is_some_and(inputs::runs_to_its_end), inputs, with };
+    let subject = Subject::new(draft, (app, name, unit), state, inputs);
     match unit.state {
         Some(UnitGoal::Running) => subject.running(draft),
         Some(UnitGoal::Stopped) => subject.stopped(draft),
         None => subject.untold(draft),
+    }
+}
+
+/// Plans the restart of the wanted units that go on without a drop-in, now that it is known to go: one that was held back
+/// before may have been there when they were started, which their digests do not tell.
+pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
+    let (Some(added_to), Reach::Seen(units)) = (path.drop_in(), &draft.observed.units) else { return };
+    let desired = draft.desired;
+    for (app, name, unit) in desired.units() {
+        let reads_it = *name == added_to || name.template().as_ref() == Some(&added_to);
+        let Some(state) = units.get(name).filter(|state| reads_it && state.is_up()) else { continue };
+        let id = ResourceId::Unit(name.clone());
+        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
+        let is_planned = draft.plan.steps.iter().chain(&draft.plan.drift).any(runs);
+        if !is_planned && !draft.plan.conflicts.iter().any(|conflict| conflict.resource == id) {
+            let inputs = draft.inputs(name, unit, state.text.as_deref());
+            let subject = Subject::new(draft, (app, name, unit), state, inputs);
+            subject.restart(draft, Why::Changed(format!("{path} goes")));
+        }
     }
 }
 
@@ -127,7 +153,17 @@ fn starting_with(draft: &Draft<'_>, inputs: &UnitInputs) -> Inputs {
     Inputs { start: mark(wanted.start, &inputs.restart), reload: mark(wanted.reload, &inputs.reload) }
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    fn new(
+        draft: &Draft<'_>,
+        (app, name, unit): (&'a AppName, &'a UnitName, &'a DesiredUnit),
+        state: &'a UnitState,
+        inputs: UnitInputs,
+    ) -> Subject<'a> {
+        let with = starting_with(draft, &inputs);
+        Subject { app, name, unit, state, once: inputs.once, inputs, with }
+    }
+
     /// Plans a unit that should run.
     fn running(&self, draft: &mut Draft<'_>) {
         let run = draft.memory.units.get(self.name).map_or(&Run::Unknown, |known| &known.run);

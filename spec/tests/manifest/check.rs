@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod containers;
+mod drop_ins;
 mod files;
 mod fleet;
 mod overlays;

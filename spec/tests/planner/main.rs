@@ -162,7 +162,7 @@ proptest! {
             match step.action.resource() {
                 Some(ResourceId::Unit(_)) => prop_assert!(!bus, "{step}"),
                 Some(ResourceId::Container(_)) => prop_assert!(!engine, "{step}"),
-                Some(ResourceId::File(path)) => prop_assert!(!bus || path.unit().is_none(), "{step}"),
+                Some(ResourceId::File(path)) => prop_assert!(!bus || !path.is_of_a_unit(), "{step}"),
                 None => {}
             }
         }

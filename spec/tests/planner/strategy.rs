@@ -13,6 +13,8 @@ use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
 pub(crate) const FILES: usize = 6;
 pub(crate) const UNITS: usize = 5;
 pub(crate) const CONTAINERS: usize = 3;
+/// Drop-ins: one for the unit that the host provides, the others for the first units.
+pub(crate) const DROP_INS: usize = 3;
 
 /// One desired state: for each thing of the universe, the application that wants it and in which version.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,7 @@ pub(crate) struct Shape {
     units: Vec<Option<UnitShape>>,
     host_unit: Option<UnitShape>,
     containers: Vec<Option<ContainerShape>>,
+    drop_ins: Vec<Option<DropInShape>>,
     acknowledge: bool,
     /// The first application only reports its drift.
     reports: bool,
@@ -46,6 +49,13 @@ struct UnitShape {
 }
 
 #[derive(Clone, Debug)]
+struct DropInShape {
+    app: u8,
+    version: u8,
+    names: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
 struct ContainerShape {
     app: u8,
     version: u8,
@@ -59,6 +69,7 @@ pub(crate) enum Tamper {
     DeleteFile(usize),
     Chmod(usize),
     EditUnitText(usize),
+    EditDropIn(usize),
     Stop(usize),
     Restart(usize),
     Activate(usize),
@@ -74,6 +85,7 @@ pub(crate) fn tampers() -> impl Strategy<Value = Vec<Tamper>> {
         (0..FILES).prop_map(Tamper::DeleteFile),
         (0..FILES).prop_map(Tamper::Chmod),
         (0..UNITS).prop_map(Tamper::EditUnitText),
+        (0..DROP_INS).prop_map(Tamper::EditDropIn),
         (0..UNITS).prop_map(Tamper::Stop),
         (0..UNITS).prop_map(Tamper::Restart),
         (0..UNITS).prop_map(Tamper::Activate),
@@ -101,13 +113,15 @@ pub(crate) fn shape() -> impl Strategy<Value = Shape> {
         prop::collection::vec(prop::option::weighted(0.7, unit()), UNITS),
         prop::option::weighted(0.5, unit()),
         prop::collection::vec(container, CONTAINERS),
+        prop::collection::vec(prop::option::weighted(0.3, drop_in()), DROP_INS),
         any::<bool>(),
     )
-        .prop_map(|(files, units, host_unit, containers, acknowledge)| Shape {
+        .prop_map(|(files, units, host_unit, containers, drop_ins, acknowledge)| Shape {
             files,
             units,
             host_unit,
             containers,
+            drop_ins,
             acknowledge,
             reports: false,
         })
@@ -132,6 +146,19 @@ fn unit() -> impl Strategy<Value = UnitShape> {
             enabled,
             once,
         })
+}
+
+fn drop_in() -> impl Strategy<Value = DropInShape> {
+    (0..3_u8, 0..2_u8, prop::option::of(0..FILES)).prop_map(|(app, version, names)| DropInShape { app, version, names })
+}
+
+/// The unit that a drop-in is for.
+pub(crate) fn added_to(index: usize) -> UnitName {
+    if index == 0 { host_unit_name() } else { unit_name(index - 1) }
+}
+
+pub(crate) fn drop_in_path(index: usize) -> HostPath {
+    HostPath::parse(&format!("{}/x.conf", added_to(index).drop_in_folder())).expect("a path")
 }
 
 pub(crate) fn file_path(index: usize) -> HostPath {
@@ -199,6 +226,7 @@ impl Shape {
             let wanted = DesiredUnit { reload_on: BTreeSet::new(), ..unit.desired(UnitOrigin::Host) };
             app(&mut apps, unit.app).units.insert(host_unit_name(), wanted);
         }
+        self.add_drop_ins(&mut apps);
         for wanted in apps.values_mut() {
             let mut fields = Fields::default();
             wanted.digest = fields
@@ -216,6 +244,31 @@ impl Shape {
         }
     }
 
+    /// Puts the drop-ins in, and what they are for where no application has it among its units.
+    fn add_drop_ins(&self, apps: &mut BTreeMap<AppName, DesiredApp>) {
+        for (index, shape) in self.drop_ins.iter().enumerate() {
+            let Some(shape) = shape else { continue };
+            let names = shape.names.map(|file| format!("EnvironmentFile={}\n", file_path(file))).unwrap_or_default();
+            let text = format!("[Service]\n{names}# {}\n", shape.version);
+            let content = FileKind::Regular { content: text.as_bytes().into(), digest: Digest::of(text.as_bytes()) };
+            let unit = added_to(index);
+            let known = apps.values().any(|app| app.units.contains_key(&unit));
+            let wanted = app(apps, shape.app);
+            wanted.files.insert(drop_in_path(index), root(content, 0o644));
+            if !known {
+                let asks_nothing = DesiredUnit {
+                    origin: UnitOrigin::Host,
+                    state: None,
+                    enabled: None,
+                    restart_on: BTreeSet::new(),
+                    reload_on: BTreeSet::new(),
+                    ignore: BTreeSet::new(),
+                };
+                wanted.units.insert(unit, asks_nothing);
+            }
+        }
+    }
+
     /// Returns this shape with a regular file at `index`, and the same with another content of that file.
     pub(crate) fn with_a_changed_file(mut self, index: usize) -> (Shape, Shape) {
         let app = self.files[index].as_ref().map_or(0, |file| file.app);
@@ -226,6 +279,10 @@ impl Shape {
     }
 
     pub(crate) fn unit_names_file(&self, unit: &UnitName, file: usize) -> bool {
+        let adds = |index: usize| self.drop_ins[index].as_ref().is_some_and(|shape| shape.names == Some(file));
+        if (0..self.drop_ins.len()).any(|index| added_to(index) == *unit && adds(index)) {
+            return true;
+        }
         if *unit == host_unit_name() {
             return file < 2 || self.host_unit.as_ref().is_some_and(|unit| unit.names.contains(&file));
         }

@@ -36,6 +36,8 @@ type Snapshot = BTreeMap<HostPath, Digest>;
 struct Unit {
     /// The text systemd has read; `None` until it was loaded.
     loaded: Option<String>,
+    /// The drop-ins systemd has read.
+    loaded_drop_ins: Snapshot,
     active: bool,
     enabled: bool,
     invocation: Option<String>,
@@ -170,20 +172,31 @@ impl World {
         self.files.iter().map(|(path, file)| (path.clone(), inputs::fingerprint(&file.kind))).collect()
     }
 
-    /// Everything on disk, with the text that systemd has loaded for this unit in place of the one on disk.
+    /// Everything on disk, with the text and drop-ins that systemd has loaded for this unit in place of those on disk.
     fn snapshot(&self, unit: &UnitName) -> Snapshot {
         let mut seen = self.content();
-        if let Some(text) = self.units.get(unit).and_then(|unit| unit.loaded.as_ref()) {
-            seen.insert(unit.path(), Digest::of(text.as_bytes()));
+        if let Some(known) = self.units.get(unit) {
+            seen.retain(|path, _| path.drop_in().as_ref() != Some(unit));
+            seen.extend(known.loaded_drop_ins.clone());
+            if let Some(text) = &known.loaded {
+                seen.insert(unit.path(), Digest::of(text.as_bytes()));
+            }
         }
         seen
     }
 
+    fn drop_ins_on_disk(&self, unit: &UnitName) -> Snapshot {
+        let mut seen = self.content();
+        seen.retain(|path, _| path.drop_in().as_ref() == Some(unit));
+        seen
+    }
+
     fn start(&mut self, name: &UnitName) {
-        let text = self.text_on_disk(name);
+        let (text, drop_ins) = (self.text_on_disk(name), self.drop_ins_on_disk(name));
         let unit = self.units.entry(name.clone()).or_default();
         if unit.loaded.is_none() {
             unit.loaded = text;
+            unit.loaded_drop_ins = drop_ins;
         }
         let once = unit.loaded.as_deref().is_some_and(inputs::runs_to_its_end);
         let snapshot = self.snapshot(name);
@@ -202,6 +215,7 @@ impl World {
         match tamper {
             Tamper::EditFile(index) => self.edit(&strategy::file_path(*index), stamp),
             Tamper::EditUnitText(index) => self.edit(&strategy::unit_name(*index).path(), stamp),
+            Tamper::EditDropIn(index) => self.edit(&strategy::drop_in_path(*index), stamp),
             Tamper::DeleteFile(index) => {
                 let path = strategy::file_path(*index);
                 if self.files.get(&path).is_some_and(|file| !file.foreign) {
@@ -276,9 +290,10 @@ impl World {
     fn reload_systemd(&mut self) {
         let names: Vec<UnitName> = self.units.keys().cloned().collect();
         for name in names {
-            let text = self.text_on_disk(&name);
+            let (text, drop_ins) = (self.text_on_disk(&name), self.drop_ins_on_disk(&name));
             if let Some(unit) = self.units.get_mut(&name) {
                 unit.loaded = text;
+                unit.loaded_drop_ins = drop_ins;
             }
         }
     }
@@ -332,7 +347,8 @@ impl World {
             active: if known.active { ActiveState::Active } else { ActiveState::Inactive },
             sub: String::new(),
             enabled: Some(known.enabled),
-            need_reload: known.loaded.is_some() && known.loaded != text,
+            need_reload: known.loaded.is_some()
+                && (known.loaded != text || known.loaded_drop_ins != self.drop_ins_on_disk(name)),
             since: known.invocation.is_some().then(|| at(known.began)),
             invocation: known.invocation,
             text: (*name == strategy::host_unit_name()).then(|| strategy::HOST_TEXT.to_owned()),
@@ -524,7 +540,9 @@ impl World {
             let is = self.units.get(name).cloned().unwrap_or_default();
             let once = self.text_on_disk(name).is_some_and(|text| inputs::runs_to_its_end(&text));
             let should_run = unit.state == Some(UnitGoal::Running);
-            if excused.contains(&id) {
+            // Its text goes, and a person has yet to say so: until then it stays what it is.
+            let goes = unit.origin == UnitOrigin::Host && self.files.contains_key(&name.path());
+            if excused.contains(&id) || (goes && plan.held.is_some()) {
                 continue;
             }
             if should_run && !is.active && !once {
@@ -547,6 +565,16 @@ impl World {
             }
             if should_run && is.active && !reads_are(&reads.reload, &is.reloaded) {
                 stale.push(format!("{name} has not reloaded"));
+            }
+        }
+        for (name, is) in self.units.iter().filter(|(_, is)| is.active && is.starts > 0) {
+            if excused.contains(&spec::id::ResourceId::Unit(name.clone()).to_string()) {
+                continue;
+            }
+            let there = self.drop_ins_on_disk(name);
+            let mut read = is.started.keys().filter(|path| path.drop_in().as_ref() == Some(name));
+            if let Some(gone) = read.find(|path| !there.contains_key(*path)) {
+                stale.push(format!("{name} runs with {gone}, which is gone"));
             }
         }
         for (_, name, wanted) in desired.containers() {

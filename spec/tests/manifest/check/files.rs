@@ -86,7 +86,7 @@ fn file_entries() {
             error[path-alias] apps/a/app.yaml:13:3: `/bin/x` leads through a symbolic link on today's distributions
               = write /usr/bin/x
             error[unit-in-files] apps/a/app.yaml:14:3: `/etc/systemd/system` is not filled through `files`
-              = remove this entry: units are installed with mode 0644 as root, which systemd wants
+              = remove this entry: units and drop-ins are installed with mode 0644 as root, which systemd wants
             error[unit-in-files] apps/a/app.yaml:15:3: `/etc/systemd/system` is not filled through `files`
               = put the unit into the application's folder, and enable it with `units:`
         "#]],

@@ -197,8 +197,8 @@ x
         expect![[r#"
             error[overlay-unknown] apps/a/@prod: there is no host and no environment `prod`
               = an overlay is called like a host or an environment of fleet.yaml, with an `@` before it
-            error[not-supported] apps/a/a.service.d: the drop-in folder `a.service.d` is not supported by this version of mainstay
-              = remove it; bring the whole unit, with your settings in it, instead
+            error[unit-syntax] apps/a/a.service.d/limits.conf:1:1: this line is neither `Key=value` nor `[Section]` nor a comment: `x`
+              = begin comments with `#`; end a line with `\` when the value goes on in the next one
             error[unknown-file] apps/a/app.yml: `app.yml` is not a file that mainstay reads
               = did you mean `app.yaml`?
             error[unit-name] apps/a/b c.service: this is not a unit's name: `b c.service` holds a character that unit names may not: only A-Z a-z 0-9 : - _ . \ @
@@ -216,7 +216,7 @@ x
             error[not-supported] apps/a/files/etc/passwd.age: an encrypted file (.age) is not supported by this version of mainstay
               = remove it until you run a version that acts on it; it would be installed as it stands otherwise
             error[unit-in-files] apps/a/files/etc/systemd/system/a.service.d/x.conf: `/etc/systemd/system` is not filled through files/
-              = enable units with `units:` in app.yaml; drop-ins are not supported by this version of mainstay
+              = move it to apps/a/a.service.d/x.conf: drop-ins are read from there
             error[unit-in-files] apps/a/files/etc/systemd/system/b.service: `/etc/systemd/system` is not filled through files/
               = move it to apps/a/b.service: units are checked, enabled and started from there
             error[not-supported] apps/a/files/etc/x.conf.j2: a template (.j2) is not supported by this version of mainstay
