@@ -56,7 +56,7 @@ fn first(diagnostics: &[Diagnostic]) -> String {
 /// # Errors
 /// The tree has an error anywhere, for any host; or this host is not in it.
 pub fn believe(tree: &Tree, commit: Option<CommitId>, host: &HostName) -> Result<(Belief, Vec<Diagnostic>), Refusal> {
-    let parsed = manifest::parse(tree);
+    let parsed = manifest::parse(tree, commit.as_ref());
     let Some(fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
     let desired = resolve::resolve(&fleet, host).map_err(|unplaced| Refusal::Unplaced(unplaced.to_string()))?;
     Ok((Belief { commit, desired }, parsed.diagnostics))

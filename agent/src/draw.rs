@@ -42,6 +42,9 @@ fn draw(diagnostic: &Diagnostic, tree: &Tree, renderer: &Renderer) -> String {
     let message = visible(&diagnostic.message);
     let title = level.primary_title(message).id(diagnostic.rule);
     let mut main = place(Group::with_title(title), &diagnostic.location, tree, "");
+    if !diagnostic.note.is_empty() {
+        main = main.element(Level::NOTE.message(visible(&diagnostic.note)));
+    }
     let help = visible(&diagnostic.help);
     let mut groups = Vec::new();
     match &diagnostic.related {
@@ -150,6 +153,9 @@ fn to_json(diagnostic: &Diagnostic) -> Value {
     value["message"] = diagnostic.message.as_str().into();
     if !diagnostic.help.is_empty() {
         value["help"] = diagnostic.help.as_str().into();
+    }
+    if !diagnostic.note.is_empty() {
+        value["note"] = diagnostic.note.as_str().into();
     }
     if let Some((location, what)) = &diagnostic.related {
         let mut related = location_json(location);

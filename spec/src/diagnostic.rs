@@ -50,6 +50,8 @@ pub struct Diagnostic {
     pub help: String,
     /// A second place that matters, with what it is: "first defined here".
     pub related: Option<(Location, String)>,
+    /// For whom it is a mistake, where that is not everybody; may be empty.
+    pub note: String,
 }
 
 impl Location {
@@ -74,6 +76,7 @@ impl Diagnostic {
             message: message.into(),
             help: String::new(),
             related: None,
+            note: String::new(),
         }
     }
 
@@ -120,6 +123,9 @@ impl fmt::Display for Diagnostic {
         write!(f, "{}: {}", self.location, self.message)?;
         if !self.help.is_empty() {
             write!(f, " ({})", self.help)?;
+        }
+        if !self.note.is_empty() {
+            write!(f, "; {}", self.note)?;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ fn desired() -> Desired {
     tree.insert("apps/web/web.service", WEB.as_bytes());
     tree.insert("apps/web/app.yaml", APP.as_bytes());
     tree.insert("apps/web/files/etc/web.conf", b"port = 80\n");
-    let parsed = manifest::parse(&tree);
+    let parsed = manifest::parse(&tree, None);
     let fleet = parsed.fleet.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
     resolve::resolve(&fleet, &HostName::parse("attic").expect("valid")).expect("valid")
 }

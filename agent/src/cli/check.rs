@@ -26,7 +26,7 @@ pub struct Args {
 /// The folder cannot be read.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let tree = folder::read(&args.dir, &LIMITS).with_context(|| format!("failed to read {}", args.dir.display()))?;
-    let parsed = manifest::parse(&tree);
+    let parsed = manifest::parse(&tree, None);
     let mistaken = parsed.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     if common.json {
         println!("{:#}", draw::json(&parsed.diagnostics));

@@ -93,7 +93,7 @@ Nothing here yet.
 #[test]
 fn every_mistake_of_a_repository_is_drawn_in_one_run() {
     let tree = tree(MISTAKES);
-    let diagnostics = parse(&tree).diagnostics;
+    let diagnostics = parse(&tree, None).diagnostics;
     let rules: BTreeSet<&str> = diagnostics.iter().map(|it| it.rule).collect();
     let files: BTreeSet<&str> = diagnostics.iter().map(|it| it.location.file.as_str()).collect();
     assert!(rules.len() >= 20 && files.len() >= 6, "{} rules in {} files", rules.len(), files.len());
@@ -197,18 +197,6 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
            |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
            |
            = help: mount only the files or folders that it needs
-
-        error[not-supported]: a template (`{{`) in variable `BROKER` is not supported by this version of mainstay
-          --> apps/mqtt/app.yaml:16:20
-           |
-        16 |     env: { BROKER: "{{ endpoints.mqtt }}" }
-           |                    ^^^^^^^^^^^^^^^^^^^^^^
-           |
-           = help: write the value itself; templates are rendered by a later version, so `{{` is not passed on as it stands
-
-        error[not-supported]: a template (.j2) is not supported by this version of mainstay
-        --> apps/mqtt/files/etc/mosquitto/acl.j2
-         = help: remove it until you run a version that acts on it; it would be installed as it stands otherwise
 
         error[conflict]: path `/etc/motd` is wanted by `motd` and `mqtt` on host `attic`
         --> apps/mqtt/files/etc/motd
@@ -345,7 +333,7 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
           |
           = help: write the line of the host's .pub file: ssh-ed25519 AAAA…
 
-        31 errors, 1 warning in 11 files
+        29 errors, 1 warning in 10 files
     "#]].assert_eq(&render(&diagnostics, &tree, false));
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::container;
 use super::decode::{Table, values};
+use super::expressions::{self, Expression};
 use super::files;
 use super::fleet::DRIFT;
 use super::folder::{self, Folder};
@@ -27,33 +28,45 @@ const LATER: [&str; 6] = ["rollout", "needs", "checks", "endpoints", "artifacts"
 pub(super) struct Head {
     /// Which hosts have it.
     pub(super) place: Place,
+    /// Values for its templates.
+    pub(super) vars: BTreeMap<String, serde_json::Value>,
+    /// The texts of app.yaml that are templates.
+    pub(super) expressions: Vec<Expression>,
+}
+
+/// Returns where the app.yaml among `files` stands, and its text; an empty one where there is none, or none to be read.
+pub(super) fn text<'f>(files: &'f Layer<'_>) -> (&'f str, &'f str) {
+    match files.get(APP_YAML) {
+        Some(Source { path, entry: Entry::File { bytes, .. }, .. }) => {
+            (path, std::str::from_utf8(bytes).unwrap_or_default())
+        }
+        Some(source) => (source.path, ""),
+        None => (APP_YAML, ""),
+    }
 }
 
 /// Reads the head of the app.yaml among `files`.
 pub(super) fn head(
-    root: &str,
     files: &Layer<'_>,
     hosts: Option<&BTreeMap<HostName, Host>>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Head {
-    let fallback = format!("{root}/{APP_YAML}");
-    let source = files.get(APP_YAML);
-    let bytes = match source.map(|source| &source.entry) {
-        None => b"".as_slice(),
-        Some(Entry::File { bytes, .. }) => bytes,
-        // Whoever reads the folder says what is wrong with it.
-        Some(_) => return Head { place: nowhere() },
-    };
-    let Ok(text) = std::str::from_utf8(bytes) else { return Head { place: nowhere() } };
-    let mut page = Page::new(source.map_or(&fallback, |source| source.path), text);
+    let (path, text) = text(files);
+    let mut page = Page::new(path, text);
     let node = yaml::read(&mut page);
-    let readable = node.is_some();
+    // Whoever reads the folder says what is wrong with a file that is no text.
+    let is_text = files
+        .get(APP_YAML)
+        .is_none_or(|source| matches!(&source.entry, Entry::File { bytes, .. } if std::str::from_utf8(bytes).is_ok()));
+    let readable = node.is_some() && is_text;
     let node = node.filter(|node| !node.is_null());
     let mut table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
     let place = place_of(&mut page, table.as_mut(), hosts, is_plain);
+    let vars = table.as_mut().and_then(|table| table.take("vars")).map(|(_, node)| values(&mut page, node, "`vars`"));
+    let expressions = node.as_ref().map(|node| expressions::find(&mut page, node)).unwrap_or_default();
     page.close(diagnostics);
-    Head { place }
+    Head { place, vars: vars.unwrap_or_default(), expressions }
 }
 
 /// What cannot be read is placed nowhere: it is an error already, and guesses would only add false ones.
@@ -74,11 +87,12 @@ fn place_of(
     }
 }
 
-/// Reads the application whose folder is `root`, layered as `files`; its watches go to `watches`.
+/// Reads the application whose folder is `root`, layered and rendered as `files`, with the rendered `texts` of its app.yaml;
+/// what its units watch goes to `watches`.
 pub(super) fn read(
-    name: &AppName,
-    root: &str,
+    (name, root): (&AppName, &str),
     files: &[Source<'_>],
+    texts: &BTreeMap<usize, String>,
     hosts: Option<&BTreeMap<HostName, Host>>,
     watches: &mut BTreeSet<Watch>,
     diagnostics: &mut Vec<Diagnostic>,
@@ -86,8 +100,13 @@ pub(super) fn read(
     let mut folder = folder::sort(files, diagnostics);
     let (path, text) = folder.app_yaml.take().unwrap_or((format!("{root}/{APP_YAML}"), ""));
     let mut page = Page::new(&path, text);
-    let node = yaml::read(&mut page);
+    let mut node = yaml::read(&mut page);
     let readable = node.is_some();
+    if let Some(node) = &mut node {
+        // Complaints about keys are the same here and in the head, and are made once.
+        expressions::find(&mut page, node);
+        expressions::substitute(node, texts);
+    }
     let node = node.filter(|node| !node.is_null());
     let table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();

@@ -5,8 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::app::{self, Head};
 use super::fleet::FleetFile;
 use super::folder;
+use super::forms;
 use super::layers::{self, Audience, Layers, View};
 use super::model::{Application, Host, Watch};
+use super::page::Page;
+use super::rendered::Told;
+use super::scene::{self, Setting};
+use super::template;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, shown};
 use crate::tree::{Entry, Tree};
@@ -19,6 +24,17 @@ pub(super) struct Ground<'f> {
     pub(super) hosts: &'f BTreeMap<HostName, Host>,
     /// Whether all hosts are known, so that what nobody has can be called unknown.
     pub(super) is_complete: bool,
+    /// Whether fleet.yaml and hosts/ have no mistake.
+    pub(super) is_sound: bool,
+    /// The commit, or `local` for a folder in hand.
+    pub(super) commit: &'f str,
+}
+
+/// What every application is put together with.
+struct Workshop<'f> {
+    ground: &'f Ground<'f>,
+    setting: Setting<'f>,
+    engine: minijinja::Environment<'static>,
 }
 
 /// An application of which the parts are not read yet.
@@ -31,6 +47,7 @@ struct Draft<'t, 'h> {
 /// A view and what its app.yaml says about the application as a whole.
 struct Seen<'t, 'h> {
     view: View<'t, 'h>,
+    head: Head,
     /// The hosts of the view that have the application.
     placed: Vec<&'h HostName>,
     /// What is wrong with that part of app.yaml; said again when all of it is read.
@@ -45,7 +62,14 @@ pub(super) fn read(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> BTreeMap<AppName, Application> {
     let drafts = drafts(tree, ground, diagnostics);
-    drafts.into_iter().map(|draft| assemble(draft, ground, watches, diagnostics)).collect()
+    let none = BTreeMap::new();
+    let setting = Setting {
+        fleet: ground.file.name.as_deref().unwrap_or_default(),
+        commit: ground.commit,
+        environments: ground.file.environments.as_ref().unwrap_or(&none),
+    };
+    let workshop = Workshop { ground, setting, engine: template::engine() };
+    drafts.into_iter().map(|draft| assemble(draft, &workshop, watches, diagnostics)).collect()
 }
 
 /// Finds the folders, lays their layers, and sees who has what.
@@ -69,7 +93,7 @@ fn drafts<'t, 'h>(tree: &'t Tree, ground: &Ground<'h>, diagnostics: &mut Vec<Dia
         };
         let mut layers = layers::split(&root, &entries, diagnostics);
         layers.keep_known(&root, &audience, diagnostics);
-        let views = place(&layers, &root, ground);
+        let views = place(&layers, ground);
         warn_unused(&root, &views, diagnostics);
         drafts.push(Draft { name, root, views });
     }
@@ -96,15 +120,16 @@ fn folders<'t>(tree: &'t Tree, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<&'
 }
 
 /// Lays the layers for every host, and asks the app.yaml that each host sees whether the application is for it.
-fn place<'t, 'h>(layers: &Layers<'t>, root: &str, ground: &Ground<'h>) -> Vec<Seen<'t, 'h>> {
+fn place<'t, 'h>(layers: &Layers<'t>, ground: &Ground<'h>) -> Vec<Seen<'t, 'h>> {
     let hosts = ground.is_complete.then_some(ground.hosts);
     let views = layers.views(ground.hosts).into_iter();
     views
         .map(|view| {
             let mut said = Vec::new();
-            let Head { place } = app::head(root, &view.files, hosts, &mut said);
-            let placed = view.hosts.iter().copied().filter(|name| place.holds(name, &ground.hosts[*name])).collect();
-            Seen { view, placed, said }
+            let head = app::head(&view.files, hosts, &mut said);
+            let has = |name: &&HostName| head.place.holds(name, &ground.hosts[*name]);
+            let placed = view.hosts.iter().copied().filter(has).collect();
+            Seen { view, head, placed, said }
         })
         .collect()
 }
@@ -142,24 +167,58 @@ fn warn_unused(root: &str, views: &[Seen<'_, '_>], diagnostics: &mut Vec<Diagnos
 /// to light on the day it is placed), and where an overlay would be read by nobody else.
 fn assemble(
     draft: Draft<'_, '_>,
-    ground: &Ground<'_>,
+    workshop: &Workshop<'_>,
     watches: &mut BTreeSet<Watch>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> (AppName, Application) {
     let Draft { name, root, views } = draft;
+    let ground = workshop.ground;
     let hosts = ground.is_complete.then_some(ground.hosts);
     let mut application = Application { variants: Vec::new(), hosts: BTreeMap::new() };
     let nowhere = views.iter().all(|seen| seen.placed.is_empty());
-    for Seen { view, placed, mut said } in views {
-        if placed.is_empty() && !view.hosts.is_empty() && !nowhere {
-            diagnostics.append(&mut said);
-            continue;
+    for mut seen in views {
+        if seen.placed.is_empty() && !seen.view.hosts.is_empty() && !nowhere {
+            diagnostics.append(&mut seen.said);
+        } else if forms::is_templated(&seen.view.files, &seen.head.expressions) {
+            assemble_forms((&name, &root), &mut seen, workshop, (&mut application, watches), diagnostics);
+        } else {
+            let files: Vec<_> = seen.view.files.into_values().collect();
+            let app = app::read((&name, &root), &files, &BTreeMap::new(), hosts, watches, diagnostics);
+            application.add(app, &seen.placed);
         }
-        let files: Vec<_> = view.files.into_values().collect();
-        let app = app::read(&name, &root, &files, hosts, watches, diagnostics);
-        let variant = application.variants.len();
-        application.hosts.extend(placed.into_iter().map(|host| (host.clone(), variant)));
-        application.variants.push(app);
     }
     (name, application)
+}
+
+/// Renders a view for each host that has the application, and reads each form that comes of it.
+fn assemble_forms<'h>(
+    (name, root): (&AppName, &str),
+    seen: &mut Seen<'_, 'h>,
+    workshop: &Workshop<'_>,
+    (application, watches): (&mut Application, &mut BTreeSet<Watch>),
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let Seen { view, head, placed, said } = seen;
+    let ground = workshop.ground;
+    diagnostics.append(said);
+    let (path, text) = app::text(&view.files);
+    let page = Page::new(path, text);
+    let mut told = Told::default();
+    // While fleet.yaml has mistakes, what templates are given may lack something, and only their syntax is looked at.
+    let scene = |host: &HostName| scene::of(&workshop.setting, name, &head.vars, host, &ground.hosts[host]);
+    let scenes = placed.iter().map(|host| (*host, ground.is_sound.then(|| scene(host))));
+    let sources = (&page, head.expressions.as_slice());
+    let forms = forms::render(&workshop.engine, &view.files, sources, scenes, &mut told, diagnostics);
+    for form in forms {
+        if told.is_full() {
+            break;
+        }
+        let mut said = Vec::new();
+        // What selectors match was said about the head, and is the same for every form.
+        let app = app::read((name, root), &form.files, &form.values, None, watches, &mut said);
+        forms::tell(&form, &view.files, path, (said, &mut told), diagnostics);
+        // What lacks something is no fleet's, but may still clash with others.
+        application.add(app, form.missing.as_ref().map_or(&form.hosts, |missing| &missing.hosts));
+    }
+    told.close(diagnostics);
 }

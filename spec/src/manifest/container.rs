@@ -7,7 +7,6 @@ use super::critical;
 use super::decode::Table;
 use super::image;
 use super::model::{Container, Port, Volume};
-use super::page::not_supported;
 use super::page::{Extent, Page};
 use super::yaml::{Kind, Node};
 use crate::id::{ContainerName, HostPath, shown};
@@ -54,19 +53,13 @@ fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<Contain
     Some(Container { image: image?, entrypoint, command, env, ports, volumes, user, network, labels, location })
 }
 
-/// Reads text that ends up in the engine: no NUL, and no `{{`, which later versions render.
+/// Reads text that ends up in the engine: no NUL.
 fn plain<'n>(page: &mut Page<'_>, node: &'n Node, what: &str) -> Option<&'n str> {
     let text = page.as_written(node, what)?;
     check_plain(page, text, node.extent, what).then_some(text)
 }
 
 fn check_plain(page: &mut Page<'_>, text: &str, extent: Extent, what: &str) -> bool {
-    if text.contains("{{") {
-        not_supported(page, extent, &format!("a template (`{{{{`) in {what}")).help(
-            "write the value itself; templates are rendered by a later version, so `{{` is not passed on as it stands",
-        );
-        return false;
-    }
     if text.contains('\0') {
         page.error("container-text", extent, format!("{what} holds a NUL character")).help("remove the `\\0`");
         return false;

@@ -134,10 +134,19 @@ impl<'t> Sorter<'_, 't> {
         }
     }
 
+    /// Complains about what would have to be decrypted, and about a template that renders to another one.
     fn rendered(&mut self, path: &str, suffix: &str) {
-        let what = if suffix == "j2" { "a template (.j2)" } else { "an encrypted file (.age)" };
-        self.error("not-supported", path, format!("{what} is not supported by this version of mainstay"))
-            .help("remove it until you run a version that acts on it; it would be installed as it stands otherwise");
+        if suffix == "j2" {
+            self.error("template-name", path, "this name says nothing of what the template renders to".to_owned())
+                .help("write one `.j2` behind the name that the file has on the host");
+            return;
+        }
+        self.error(
+            "not-supported",
+            path,
+            "an encrypted file (.age) is not supported by this version of mainstay".to_owned(),
+        )
+        .help("remove it until you run a version that acts on it; it would be installed as it stands otherwise");
     }
 
     fn unit(&mut self, path: &str, name: &str, bytes: &Arc<[u8]>) {

@@ -11,10 +11,13 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{HostName, shown};
 use crate::tree::Entry;
 
+/// What marks a template.
+const TEMPLATE: &str = ".j2";
+
 /// One file of a layer.
 #[derive(Clone)]
 pub(super) struct Source<'t> {
-    /// Its path within the application's folder, as the host sees it: without the overlay's folder.
+    /// Its path within the application's folder, as the host sees it: without the overlay's folder, without `.j2`.
     pub(super) within: &'t str,
     /// The folder of its layer, such as `apps/mqtt` or `apps/mqtt/@prod`.
     pub(super) root: &'t str,
@@ -22,6 +25,8 @@ pub(super) struct Source<'t> {
     pub(super) path: &'t str,
     /// What it holds.
     pub(super) entry: Entry,
+    /// Whether that is a template (`.j2`), still to be rendered.
+    pub(super) is_template: bool,
 }
 
 /// The files of one layer, or of several on top of each other, by what a host calls them.
@@ -61,7 +66,7 @@ pub(super) fn split<'t>(root: &str, entries: &[(&'t str, &'t Entry)], diagnostic
     for (path, entry) in entries {
         let rest = &path[root.len() + 1..];
         let Some(below) = rest.strip_prefix('@') else {
-            add(&mut layers.base, path, root.len(), entry);
+            add(&mut layers.base, path, root.len(), entry, diagnostics);
             continue;
         };
         let Some((name, within)) = below.split_once('/') else {
@@ -85,14 +90,33 @@ pub(super) fn split<'t>(root: &str, entries: &[(&'t str, &'t Entry)], diagnostic
             }
             continue;
         }
-        add(layers.overlays.entry(name).or_default(), path, root.len() + 2 + name.len(), entry);
+        let layer = layers.overlays.entry(name).or_default();
+        add(layer, path, root.len() + 2 + name.len(), entry, diagnostics);
     }
     layers
 }
 
-fn add<'t>(layer: &mut Layer<'t>, path: &'t str, root: usize, entry: &Entry) {
-    let within = &path[root + 1..];
-    layer.insert(within, Source { within, root: &path[..root], path, entry: entry.clone() });
+fn add<'t>(layer: &mut Layer<'t>, path: &'t str, root: usize, entry: &Entry, diagnostics: &mut Vec<Diagnostic>) {
+    let written = &path[root + 1..];
+    let stem = written.strip_suffix(TEMPLATE).filter(|stem| !stem.is_empty() && !stem.ends_with('/'));
+    let within = stem.unwrap_or(written);
+    let source = Source { within, root: &path[..root], path, entry: entry.clone(), is_template: stem.is_some() };
+    if source.is_template && within == "app.yaml" {
+        let message = "app.yaml itself is not a template";
+        let mut complaint = Diagnostic::error("template-app", Location::whole(path), message);
+        complaint
+            .help("rename it to app.yaml: the texts in it may hold `{{ … }}`, its structure may not depend on a host");
+        diagnostics.push(complaint);
+        return;
+    }
+    if let Some(other) = layer.get(within) {
+        let message = format!("`{}` is here twice, as a file and as a template", shown(within));
+        let mut complaint = Diagnostic::error("template-twice", Location::whole(path), message);
+        complaint.help("keep one of the two").related(Location::whole(other.path), "the other one");
+        diagnostics.push(complaint);
+        return;
+    }
+    layer.insert(within, source);
 }
 
 impl<'t> Layers<'t> {

@@ -16,6 +16,12 @@ mod directives;
 mod unit_rules;
 mod unit;
 mod layers;
+mod template_errors;
+mod template;
+mod scene;
+mod expressions;
+mod rendered;
+mod forms;
 mod drop_in;
 mod folder;
 mod files;
@@ -34,7 +40,7 @@ pub use model::{
 };
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{HostName, shown};
+use crate::id::{CommitId, HostName, shown};
 use crate::tree::{Entry, Tree};
 use apps::Ground;
 use fleet::FleetFile;
@@ -49,8 +55,8 @@ pub struct Parsed {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads a repository and reports every mistake in it.
-pub fn parse(tree: &Tree) -> Parsed {
+/// Reads a repository, at a commit unless it is a folder in hand, and reports every mistake in it.
+pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     let mut diagnostics = Vec::new();
     let meant = check_top(tree, &mut diagnostics);
     let (file, hosts) = read_fleet(tree, &meant, &mut diagnostics);
@@ -61,7 +67,9 @@ pub fn parse(tree: &Tree) -> Parsed {
     }
     let mut watches = BTreeSet::new();
     let is_complete = !file.hosts_are_faulty && !hosts.is_empty();
-    let ground = Ground { file: &file, hosts: &hosts, is_complete };
+    let is_sound = is_complete && !diagnostics.iter().any(Diagnostic::is_error);
+    let commit = commit.map_or(LOCAL, CommitId::as_str);
+    let ground = Ground { file: &file, hosts: &hosts, is_complete, is_sound, commit };
     let apps = apps::read(tree, &ground, &mut watches, &mut diagnostics);
     let said =
         meant.contains("apps/") || diagnostics.iter().any(|it| it.is_error() && it.location.file.starts_with("apps"));
@@ -87,6 +95,9 @@ pub fn parse(tree: &Tree) -> Parsed {
 }
 
 const FLEET: &str = "fleet.yaml";
+
+/// What templates are told instead of a commit where there is none.
+const LOCAL: &str = "local";
 
 /// Complains about names at the top that look like ours but are not, and returns ours; warns about submodules.
 fn check_top(tree: &Tree, diagnostics: &mut Vec<Diagnostic>) -> BTreeSet<&'static str> {

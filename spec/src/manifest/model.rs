@@ -38,7 +38,7 @@ pub struct Host {
     pub key: Option<String>,
     /// Its environment: its own, or the default.
     pub environment: Option<String>,
-    /// Values for templates; nothing reads them yet.
+    /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
     /// Where it was written.
     pub location: Location,
@@ -47,7 +47,7 @@ pub struct Host {
 /// One environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Values for templates; nothing reads them yet.
+    /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
     /// Services outside the fleet; nothing reads them yet.
     pub endpoints: BTreeMap<String, serde_json::Value>,
@@ -78,7 +78,7 @@ pub struct App {
     pub place: Place,
     /// What happens to drift, when the application says.
     pub drift: Option<Drift>,
-    /// Values for templates; nothing reads them yet.
+    /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
     /// Files, symlinks and directories, unit texts included.
     pub files: BTreeMap<HostPath, File>,
@@ -257,6 +257,12 @@ impl Host {
 }
 
 impl Application {
+    /// Adds a form and the hosts that have it.
+    pub(super) fn add(&mut self, app: App, hosts: &[&HostName]) {
+        self.hosts.extend(hosts.iter().map(|host| ((*host).clone(), self.variants.len())));
+        self.variants.push(app);
+    }
+
     /// Returns the form that `host` has, if it has the application.
     pub fn on(&self, host: &HostName) -> Option<&App> {
         self.hosts.get(host).and_then(|variant| self.variants.get(*variant))

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_yaml::granit_parser::{self, Event, Parser, ScalarStyle};
 
-use super::page::{Extent, Page, not_supported};
+use super::page::{Extent, Page};
 use super::yaml_errors::{MOST_DEPTH, complain_depth, complain_syntax};
 use crate::diagnostic::Location;
 use crate::id::shown;
@@ -327,8 +327,8 @@ fn key_of(page: &mut Page<'_>, node: Node) -> Key {
     match node.kind {
         Kind::Scalar { text, .. } => Key { extent, text },
         Kind::Mapping(_) if page.text[..extent.start].ends_with('{') => {
-            not_supported(page, extent, "a template (`{{`)")
-                .help("write the value itself; a text that begins with `{` needs quotes");
+            page.error("yaml-key", extent, "a value that begins with `{{` needs quotes")
+                .help("put quotes around all of it: \"{{ … }}\"");
             Key { extent, text: String::new() }
         }
         Kind::Sequence(_) | Kind::Mapping(_) => {

@@ -7,6 +7,7 @@ mod files;
 mod fleet;
 mod overlays;
 mod place;
+mod templates;
 mod tree;
 mod unit_text;
 mod units;

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use spec::diagnostic::Diagnostic;
-use spec::manifest::parse;
 use spec::tree::Tree;
 
-use crate::support::{FLEET, UNIT, lines, tree};
+use crate::support::{FLEET, UNIT, lines, parse, tree};
 
 /// What a hostile file may take: a second, and four in a build without optimisation.
 const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 1 });

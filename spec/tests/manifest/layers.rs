@@ -1,13 +1,14 @@
 //! What each host sees of an application: the layers of its folder on top of each other.
 
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 use spec::desired::{DesiredApp, FileKind};
-use spec::id::HostName;
-use spec::manifest::{Fleet, parse};
+use spec::id::{CommitId, HostName};
+use spec::manifest::Fleet;
 use spec::resolve::resolve;
 use spec::tree::Tree;
 
-use crate::support::{lines, tree};
+use crate::support::{lines, parse, tree};
 
 fn fleet(tree: &Tree) -> Fleet {
     let parsed = parse(tree);
@@ -156,4 +157,142 @@ fn hosts_that_see_the_same_share_one_form() {
         "  /etc/a 0644: b
 "
     );
+}
+
+#[test]
+fn templates_are_given_the_host_and_its_variables() {
+    check(
+        &format!(
+            "{FLEET}-- apps/a/app.yaml --
+vars: {{ port: 80, level: info, list: [a, b], deep: {{ x: 1, y: 2 }}, mode: 0644 }}
+-- apps/a/files/etc/a.j2 (x) --
+{{{{ fleet }}}} {{{{ app }}}} {{{{ host.name }}}} {{{{ host.environment }}}} {{{{ commit }}}}
+{{{{ host.address | default(\"nowhere\", true) }}}} {{{{ host.labels.role | default(\"idle\") }}}}
+{{{{ vars.port }}}} {{{{ vars.level }}}} {{{{ vars.mode }}}} {{{{ vars.deep | tojson }}}}
+{{% for name in vars.list %}}
+  - {{{{ name }}}}
+{{% endfor %}}
+{{% if host.environment == \"test\" %}}
+test
+{{% endif %}}
+{{# nobody sees this #}}
+-- apps/a/files/etc/plain --
+{{{{ not a template }}}}
+-- apps/a/@test/app.yaml --
+vars: {{ port: 81, level: info, list: [], deep: {{ x: 1 }}, mode: \"1\" }}
+-- apps/a/@cabin/files/etc/a --
+plain
+-- apps/a/@attic/files/etc/plain.j2 --
+{{{{ vars.port }}}}
+"
+        ),
+        expect![[r#"
+            attic
+             a
+              /etc/a 0755: home a attic prod local
+            192.0.2.10 broker
+            80 warn 0644 {"x": 1, "y": 2}
+              - a
+              - b
+              /etc/plain 0644: 80
+            barn
+             a
+              /etc/a 0755: home a barn test local
+            nowhere idle
+            81 debug 1 {"x": 1}
+            test
+              /etc/plain 0644: {{ not a template }}
+            cabin
+             a
+              /etc/a 0644: plain
+              /etc/plain 0644: {{ not a template }}
+        "#]],
+    );
+}
+
+#[test]
+fn texts_of_app_yaml_are_rendered_after_yaml_was_read() {
+    let repository = tree(&format!(
+        "{FLEET}-- apps/a/app.yaml --
+vars: {{ tag: \"1.4\", evil: \"x: y}}, b: {{ image: z\" }}
+containers:
+  web:
+    image: \"registry.lan/web:{{{{ vars.tag }}}}\"
+    command: [\"--name={{{{ host.name }}}}\", \"{{{{ vars.evil }}}}\", \"{{% raw %}}{{{{ x }}}}{{% endraw %}}\"]
+    env: {{ LEVEL: \"{{{{ vars.level | default('none') }}}}\" }}
+files: {{ /srv/web: {{ kind: symlink, target: \"/srv/{{{{ host.name }}}}\" }} }}
+"
+    ));
+    let fleet = fleet(&repository);
+    let containers = |host: &str| {
+        let desired = resolve(&fleet, &HostName::parse(host).expect("a name")).expect("a host of the fleet");
+        let app = desired.apps.into_values().next().expect("one application");
+        let container = app.containers.values().next().expect("one container");
+        format!("{} {:?} {:?}\n{}", container.image, container.command, container.env, files(&app))
+    };
+    let text = ["attic", "barn"].map(containers).join("");
+    expect![[r#"
+        registry.lan/web:1.4 ["--name=attic", "x: y}, b: { image: z", "{{ x }}"] {"LEVEL": "warn"}
+          /srv/web 0777: Symlink { target: "/srv/attic" }
+        registry.lan/web:1.4 ["--name=barn", "x: y}, b: { image: z", "{{ x }}"] {"LEVEL": "debug"}
+          /srv/web 0777: Symlink { target: "/srv/barn" }
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn the_commit_is_known_to_templates() {
+    let mut repository = tree(FLEET);
+    repository.insert("apps/a/files/etc/a.j2", b"{{ commit }}");
+    let commit = CommitId::parse(&"a".repeat(40)).expect("a commit");
+    let fleet = spec::manifest::parse(&repository, Some(&commit)).fleet.expect("a sound repository");
+    let desired = resolve(&fleet, &HostName::parse("barn").expect("a name")).expect("a host of the fleet");
+    assert_eq!(desired.apps.values().map(files).collect::<String>(), format!("  /etc/a 0644: {commit}\n"));
+}
+
+#[test]
+fn hosts_that_render_the_same_share_one_form() {
+    let mut repository = tree(FLEET);
+    repository.insert("apps/a/files/etc/a.j2", b"{{ vars.level | default('none') }}");
+    repository.insert("apps/b/files/etc/b.j2", b"{{ host.name }}");
+    let forms: Vec<usize> = fleet(&repository).apps.values().map(|application| application.variants.len()).collect();
+    assert_eq!(forms, [2, 3], "attic and cabin share `warn`");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// A value that is rendered into a unit or environment file is refused, or is the value of its key and nothing else.
+    #[test]
+    fn no_value_adds_a_directive(value in hostile_value(), path in prop::sample::select(vec!["a.service", "files/etc/a.env"])) {
+        let mut repository = Tree::default();
+        let fleet = serde_json::json!({ "fleet": "home", "hosts": { "attic": { "vars": { "value": value } } } });
+        repository.insert("fleet.yaml", fleet.to_string().as_bytes());
+        let text = "[Service]\nExecStart=/usr/bin/true\nX-Value=a{{ vars.value }}\nX-End=1\n";
+        repository.insert(&format!("apps/a/{path}.j2"), text.as_bytes());
+        let Some(fleet) = parse(&repository).fleet else { return Ok(()) };
+        let desired = resolve(&fleet, &HostName::parse("attic").expect("a name")).expect("a host of the fleet");
+        let rendered = files(desired.apps.values().next().expect("one application"));
+        let (_, rendered) = rendered.split_once(": ").expect("a path and a text");
+        let found: Vec<(String, String)> =
+            spec::inputs::assignments(rendered).into_iter().map(|(_, key, value)| (key, value)).collect();
+        let expected = [("ExecStart", "/usr/bin/true".to_owned()), ("X-Value", format!("a{value}").trim().to_owned())];
+        let expected = expected.into_iter().chain([("X-End", "1".to_owned())]);
+        prop_assert_eq!(found, expected.map(|(key, value)| (key.to_owned(), value)).collect::<Vec<_>>());
+    }
+
+    /// Nothing that is written into a template makes the reader panic.
+    #[test]
+    fn no_template_panics(text in "(\\{\\{|\\}\\}|\\{%|%\\}|[a-z .|()'0-9~*-]|for |in |if |end|set |\n|ü){0,40}") {
+        let mut repository = tree(FLEET);
+        repository.insert("apps/a/files/etc/a.j2", text.as_bytes());
+        repository.insert("apps/b/b.service.j2", text.as_bytes());
+        let quoted = serde_json::Value::from(text);
+        repository.insert("apps/c/app.yaml", format!("containers: {{ c: {{ image: \"c:1\", user: {quoted} }} }}").as_bytes());
+        lines(&parse(&repository));
+    }
+}
+
+fn hostile_value() -> impl Strategy<Value = String> {
+    prop_oneof!["[ -~]{0,12}", "([a-z]|\n|\r|\\\\|=|\\[Service\\]|#|;| |\u{0}|\u{2028}|\u{85}|\"|%){0,12}",]
 }

@@ -13,3 +13,4 @@ mod check;
 mod hostile;
 mod layers;
 mod resolve;
+mod scale;

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use spec::desired::{Desired, FileKind, UnitOrigin};
 use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, HostName};
-use spec::manifest::{Fleet, parse};
+use spec::manifest::Fleet;
 use spec::resolve::resolve;
 
-use crate::support::{FLEET, lines, tree};
+use crate::support::{FLEET, lines, parse, tree};
 
 fn fleet(repository: &str) -> Fleet {
     let parsed = parse(&tree(repository));

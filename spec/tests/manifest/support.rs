@@ -2,7 +2,7 @@
 
 use expect_test::Expect;
 use spec::diagnostic::Severity;
-use spec::manifest::{Parsed, parse};
+use spec::manifest::{self, Parsed};
 use spec::tree::{Entry, Tree};
 
 /// Builds a tree from `-- path --` headers, each followed by the file's text.
@@ -48,6 +48,11 @@ hosts:
 /// A sound app, for repositories whose mistakes lie elsewhere.
 pub(crate) const UNIT: &str = "[Service]\nExecStart=/usr/bin/true\n";
 
+/// Reads a folder in hand.
+pub(crate) fn parse(tree: &Tree) -> Parsed {
+    manifest::parse(tree, None)
+}
+
 /// Reads the repository and compares its mistakes, one per line.
 pub(crate) fn check(repository: &str, expected: Expect) {
     expected.assert_eq(&lines(&parse(&tree(repository))));
@@ -83,6 +88,9 @@ pub(crate) fn lines(parsed: &Parsed) -> String {
         let severity = if it.severity == Severity::Error { "error" } else { "warning" };
         text.push_str(&format!("{severity}[{}] {}: {}\n", it.rule, it.location, it.message));
         text.push_str(&format!("  = {}\n", it.help));
+        if !it.note.is_empty() {
+            text.push_str(&format!("  ~ {}\n", it.note));
+        }
         if let Some((location, what)) = &it.related {
             text.push_str(&format!("  - {location}: {what}\n"));
         }

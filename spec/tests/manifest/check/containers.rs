@@ -48,8 +48,9 @@ fn container_images() {
               = write registry/name:tag, such as registry.example/shop/web:1.4
             error[container-image] apps/a/app.yaml:7:3: this container names no image
               = add image: "registry.example/name:version"
-            error[not-supported] apps/a/app.yaml:8:15: a template (`{{`) in `image` is not supported by this version of mainstay
-              = write the reference itself
+            error[template-undefined] apps/a/app.yaml:8:15: `vars` has no `tag`
+              = give it a value in `vars:` of app.yaml, of an environment or of the host
+              ~ for host `attic` and 1 more
             error[no-value] apps/a/app.yaml:9:8: `image` has no value
               = write a text behind it, or remove it
         "#]],
@@ -81,14 +82,16 @@ fn container_settings() {
               = rename it, for instance to `a`
             error[container-command] apps/a/app.yaml:5:14: `command` is one text; no shell splits it into arguments
               = write a list: command: ["serve", "--port", "80", "--host", …]
-            error[not-supported] apps/a/app.yaml:6:26: a template (`{{`) in an argument of `entrypoint` is not supported by this version of mainstay
-              = write the value itself; templates are rendered by a later version, so `{{` is not passed on as it stands
+            error[template-value] apps/a/app.yaml:6:26: this is a map
+              = name what is meant in it, or write `| tojson`
+              ~ for host `attic` and 1 more
             error[container-env] apps/a/app.yaml:7:12: `A B` is not a variable's name
               = use letters, digits and `_`, without `=` or spaces
             error[no-value] apps/a/app.yaml:7:22: variable `N` has no value
               = write a text, number or boolean behind it, or remove it
-            error[not-supported] apps/a/app.yaml:7:30: a template (`{{`) in variable `T` is not supported by this version of mainstay
-              = write the value itself; templates are rendered by a later version, so `{{` is not passed on as it stands
+            error[template-undefined] apps/a/app.yaml:7:30: `endpoints` is not defined
+              = templates know `app`, `commit`, `fleet`, `host` and `vars`
+              ~ for host `attic` and 1 more
             error[wrong-type] apps/a/app.yaml:7:57: variable `L` must be a text, number or boolean, but a list stands here
               = write a text, number or boolean
             error[container-port] apps/a/app.yaml:8:13: `80` is not a published port: it names only one port, and mainstay publishes no random ones

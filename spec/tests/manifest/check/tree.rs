@@ -219,8 +219,6 @@ x
               = move it to apps/a/a.service.d/x.conf: drop-ins are read from there
             error[unit-in-files] apps/a/files/etc/systemd/system/b.service: `/etc/systemd/system` is not filled through files/
               = move it to apps/a/b.service: units are checked, enabled and started from there
-            error[not-supported] apps/a/files/etc/x.conf.j2: a template (.j2) is not supported by this version of mainstay
-              = remove it until you run a version that acts on it; it would be installed as it stands otherwise
             error[gitkeep] apps/a/files/var/lib/a/.gitkeep: `.gitkeep` would be installed on the host
               = remove it; to make the folder, write files: { /var/lib/a: { kind: directory } } in app.yaml
             error[unknown-file] apps/a/nginx.conf: mainstay does not know what `nginx.conf` is for

@@ -134,8 +134,8 @@ hosts: { a: }
         expect![[r#"
             error[wrong-type] fleet.yaml:1:8: `fleet` must be a text, but a map stands here
               = write a text
-            error[not-supported] fleet.yaml:1:9: a template (`{{`) is not supported by this version of mainstay
-              = write the value itself; a text that begins with `{` needs quotes
+            error[yaml-key] fleet.yaml:1:9: a value that begins with `{{` needs quotes
+              = put quotes around all of it: "{{ … }}"
         "#]],
     );
 }

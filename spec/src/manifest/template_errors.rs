@@ -1,0 +1,200 @@
+//! The template engine's errors in the words of somebody who writes templates, with what may have been meant.
+
+use std::error::Error as _;
+use std::fmt;
+
+use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Value};
+
+use super::page::Extent;
+use super::words::{did_you_mean, list, nearest};
+use crate::id::shown;
+
+/// A mistake in a template, and where in it.
+#[derive(Clone, Debug)]
+pub(super) struct Mistake {
+    pub(super) rule: &'static str,
+    pub(super) extent: Extent,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Mistake {
+    /// Complains about a template as a whole.
+    pub(super) fn too_large(message: &str) -> Mistake {
+        let help = "look for a loop that repeats itself, or bring the file as it is".to_owned();
+        Mistake { rule: "template-too-large", extent: Extent::new(0, 0), message: message.to_owned(), help }
+    }
+}
+
+/// What mainstay itself refuses while a template is rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// `secret("…")`.
+    Secret,
+    /// A value that would begin or join a line of its own.
+    LeavesLine,
+    /// A value with a NUL.
+    Nul,
+    /// A value that has no text of its own.
+    Unprintable(&'static str),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words().1)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::new(ErrorKind::InvalidOperation, "refused").with_source(refusal)
+    }
+}
+
+impl Refusal {
+    /// Returns the rule, the message, and what to do.
+    fn words(&self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Refusal::Secret => (
+                "not-supported",
+                "`secret()` is not supported by this version of mainstay",
+                "remove it until you run a version that decrypts secrets: nothing is rendered in its place",
+            ),
+            Refusal::LeavesLine => (
+                "template-line",
+                "this value would leave its line: it holds a line break, or ends with a backslash",
+                "write one value per line, with a loop if need be: what is rendered here adds no line by itself",
+            ),
+            Refusal::Nul => ("template-nul", "this value holds a NUL character", "remove it"),
+            Refusal::Unprintable("nothing") => {
+                ("template-value", "this has no value", "give it one, or say what stands in: `| default(\"…\", true)`")
+            }
+            Refusal::Unprintable("a list") => {
+                ("template-value", "this is a list", "say how to write it: a loop, `| join(\", \")` or `| tojson`")
+            }
+            Refusal::Unprintable(_) => {
+                ("template-value", "this is a map", "name what is meant in it, or write `| tojson`")
+            }
+        }
+    }
+}
+
+/// Turns the engine's error about `source`, rendered with `scene`, into a mistake.
+pub(super) fn explain(error: &Error, source: &str, scene: &Value) -> Mistake {
+    let extent = place(error, source);
+    let own = error.source().and_then(|source| source.downcast_ref::<Refusal>());
+    if let Some(refusal) = own {
+        let (rule, message, help) = refusal.words();
+        return Mistake { rule, extent, message: message.to_owned(), help: help.to_owned() };
+    }
+    let detail = error.detail().unwrap_or_default();
+    let (rule, message, help) = match error.kind() {
+        ErrorKind::UndefinedError => undefined(detail, scene),
+        ErrorKind::SyntaxError => syntax(detail),
+        ErrorKind::OutOfFuel => (
+            "template-too-large",
+            "rendering takes too many steps".to_owned(),
+            "look for a loop that repeats itself".to_owned(),
+        ),
+        ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction | ErrorKind::UnknownMethod => (
+            "template-unknown",
+            shown(detail),
+            "a template computes with the values it is given; it reaches no file, command or environment".to_owned(),
+        ),
+        _ => ("template-value", shown(&sentence(error)), String::new()),
+    };
+    Mistake { rule, extent, message, help }
+}
+
+fn sentence(error: &Error) -> String {
+    let mut text = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        text = format!("{text}: {detail}");
+    }
+    match error.source() {
+        Some(source) => format!("{text}: {source}"),
+        None => text,
+    }
+}
+
+/// Finds where the error is: what it means, or its line.
+fn place(error: &Error, source: &str) -> Extent {
+    if let Some(range) = error.range().filter(|range| range.start < range.end && range.end <= source.len()) {
+        return Extent::new(range.start, range.end);
+    }
+    let Some(line) = error.line() else { return Extent::new(0, 0) };
+    let start: usize = source.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let text = source[start.min(source.len())..].split('\n').next().unwrap_or_default();
+    let indent = text.len() - text.trim_start().len();
+    Extent::new(start + indent, start + text.trim_end().len())
+}
+
+/// Statements of the language that reach for other files, or that this engine is built without.
+const ELSEWHERE: [&str; 9] = ["include", "import", "from", "extends", "block", "macro", "call", "endblock", "endmacro"];
+
+fn syntax(detail: &str) -> (&'static str, String, String) {
+    let statement = detail.strip_prefix("unknown statement ");
+    if let Some(statement) = statement.filter(|statement| ELSEWHERE.contains(statement)) {
+        return (
+            "template-syntax",
+            format!("`{statement}` is no part of these templates"),
+            "each template stands alone: write the text here, or keep what differs in `vars`".to_owned(),
+        );
+    }
+    ("template-syntax", format!("this is not a template: {}", shown(detail)), String::new())
+}
+
+/// Says which name is unknown, and what there is instead.
+fn undefined(detail: &str, scene: &Value) -> (&'static str, String, String) {
+    const RULE: &str = "template-undefined";
+    let expression = detail.split('`').nth(1).unwrap_or_default();
+    let mut above = String::new();
+    let mut value = scene.clone();
+    for part in parts(expression) {
+        let next = value.get_attr(part).unwrap_or_default();
+        if next.is_undefined() {
+            let known = names(&value);
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let message = match above.as_str() {
+                "" => format!("`{}` is not defined", shown(part)),
+                above => format!("`{above}` has no `{}`", shown(part)),
+            };
+            return (RULE, message, suggestion(part, &above, &known));
+        }
+        above = if above.is_empty() { part.to_owned() } else { format!("{above}.{part}") };
+        value = next;
+    }
+    let what = if expression.is_empty() { "something here".to_owned() } else { format!("`{}`", shown(expression)) };
+    (RULE, format!("{what} is not defined"), "write what stands in where there is none: `| default(\"…\")`".to_owned())
+}
+
+fn suggestion(part: &str, above: &str, known: &[&str]) -> String {
+    const MOST_LISTED: usize = 12;
+    let whole = |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
+    if let Some(near) = nearest(part, known.iter().copied()) {
+        return did_you_mean(&whole(near));
+    }
+    match (known.len(), above) {
+        (0, "vars") => "give it a value in `vars:` of app.yaml, of an environment or of the host".to_owned(),
+        (0, _) => String::new(),
+        (1..=MOST_LISTED, "") => format!("templates know {}", list(known)),
+        (1..=MOST_LISTED, _) => format!("`{above}` has {}", list(known)),
+        _ => format!("`{above}` has {} and {} more", list(&known[..MOST_LISTED]), known.len() - MOST_LISTED),
+    }
+}
+
+/// Splits `vars.list[0].name` or `vars["a b"]` into its names.
+fn parts(expression: &str) -> impl Iterator<Item = &str> {
+    expression.split(['.', '[', ']']).map(|part| part.trim_matches(['"', '\''])).filter(|part| !part.is_empty())
+}
+
+fn names(value: &Value) -> Vec<String> {
+    if value.kind() != ValueKind::Map {
+        return Vec::new();
+    }
+    let keys = value.try_iter().into_iter().flatten();
+    keys.filter_map(|key| key.as_str().map(str::to_owned)).collect()
+}
