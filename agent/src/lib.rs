@@ -18,6 +18,7 @@ pub mod belief;
 pub mod observe;
 pub mod apply;
 pub mod report;
+pub mod publish;
 pub mod pass;
 pub mod upstream;
 pub mod folder;

@@ -1,11 +1,11 @@
 //! The spine: believe, observe, plan, apply, report. Whoever knows this file knows the program.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spec::id::{CommitId, HostName, ResourceId};
+use spec::id::{CommitId, HostName, HostPath, ResourceId};
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
 use tracing::{error, info, warn};
@@ -18,6 +18,7 @@ use crate::engine::{Engine, Owner};
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
+use crate::publish;
 use crate::report;
 use crate::settings::Settings;
 use crate::systemd::Systemd;
@@ -37,6 +38,8 @@ pub struct Host {
     /// For the watchdog and for stopping.
     pub progress: Arc<Progress>,
     sockets: Vec<PathBuf>,
+    /// What units read and could not be written.
+    unpublished: BTreeSet<HostPath>,
     registries: Option<PathBuf>,
     /// What the last pass said, so that a pass that says the same is silent.
     said: String,
@@ -111,7 +114,18 @@ impl Host {
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
         let providers = Providers::new(Disk::new(""), Systemd::new(), engine, backups);
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
-        Host { name, providers, ledger, belief: None, patience, progress, sockets, registries, said: String::new() }
+        Host {
+            name,
+            providers,
+            ledger,
+            belief: None,
+            patience,
+            progress,
+            sockets,
+            registries,
+            unpublished: BTreeSet::new(),
+            said: String::new(),
+        }
     }
 
     /// Believes a tree from now on, if it is sound. What was believed before stays when it is not.
@@ -156,12 +170,14 @@ impl Host {
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
         let belief = self.belief.as_ref()?;
-        let observed = observe::observe(&mut self.providers, &belief.desired, &self.ledger.memory).await;
+        let mut observed = observe::observe(&mut self.providers, &belief.desired, &self.ledger.memory).await;
+        observed.unpublished.clone_from(&self.unpublished);
         Some(plan::plan(&belief.desired, &observed, &self.ledger.memory, now, patience))
     }
 
     /// Looks, plans, says so, and notes which applications are about to change. `None` when nothing is believed yet.
     pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
+        self.unpublished = publish::ensure(Path::new("/"), &self.belief.as_ref()?.desired);
         let plan = self.plan(now, patience).await?;
         self.progress.mark();
         let said = if plan.is_empty() { String::new() } else { plan.to_string() };

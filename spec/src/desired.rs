@@ -17,6 +17,9 @@ pub struct Desired {
     pub host: HostName,
     /// The applications placed here. No path, unit or container is wanted by two of them.
     pub apps: BTreeMap<AppName, DesiredApp>,
+    /// What the agent writes into its own runtime directory for units to read, before a plan is carried out. No resources:
+    /// gone after a boot is no drift, and nobody else may own them. To the units that name them they are files like others.
+    pub published: BTreeMap<HostPath, DesiredFile>,
     /// Removals that the repository acknowledges, by the short digest that the prune guard printed.
     pub acknowledged: BTreeSet<String>,
 }

@@ -122,6 +122,9 @@ impl HostPath {
 /// Where administrators' units live (systemd.unit(5), "Unit File Load Path"); mainstay is this host's administrator.
 pub const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
+/// What the agent tells units about endpoints; below its runtime directory, which a boot empties.
+pub const ENDPOINTS_FILE: &str = "/run/mainstay/endpoints.env";
+
 /// Unit types that an application may bring or refer to.
 pub const UNIT_SUFFIXES: [&str; 7] = ["service", "socket", "timer", "path", "mount", "target", "slice"];
 

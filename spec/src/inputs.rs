@@ -14,9 +14,9 @@ use crate::memory::Inputs;
 /// Every managed path of a host; what unit texts are searched for.
 pub type Managed<'a> = BTreeMap<&'a HostPath, &'a DesiredFile>;
 
-/// Collects every managed path of a host.
+/// Collects every managed path of a host, and what the agent publishes.
 pub fn managed(desired: &Desired) -> Managed<'_> {
-    desired.files().map(|(_, path, file)| (path, file)).collect()
+    desired.files().map(|(_, path, file)| (path, file)).chain(&desired.published).collect()
 }
 
 /// The managed paths that matter to one unit, and their digests.

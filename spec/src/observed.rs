@@ -24,6 +24,8 @@ pub struct Observed {
     pub users: BTreeMap<String, Option<u32>>,
     /// Group names that files want, with their ids.
     pub groups: BTreeMap<String, Option<u32>>,
+    /// What should be published for units to read, and could not be written.
+    pub unpublished: std::collections::BTreeSet<HostPath>,
 }
 
 /// The answer of something that can be away: the bus or the container engine.

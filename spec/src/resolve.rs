@@ -1,14 +1,15 @@
 //! From what the repository says to what one host should look like: placement, and the digests that releases go by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::desired::{
     Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, Port, Protocol, UnitGoal,
     UnitOrigin, Volume,
 };
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, ContainerName, HostName, HostPath, UnitName};
-use crate::manifest::{self, App, Drift, Fleet, State};
+use crate::id::{AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, UnitName};
+use crate::manifest::{self, Address, App, Drift, Fleet, State};
 
 /// The host is not in the repository, so nothing can be said about what it should look like.
 ///
@@ -56,16 +57,73 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
     // A container may mount what another application brings, so all files of the host are known first.
     let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
     let mut added = only_added_to(&placed);
+    let published = published(fleet, host);
     let apps = placed
         .iter()
-        .map(|(name, app)| ((*name).clone(), resolve_app(fleet, app, added.remove(*name).unwrap_or_default(), &files)))
+        .map(|(name, app)| {
+            let mut resolved = resolve_app(fleet, app, added.remove(*name).unwrap_or_default(), &files);
+            resolved.digest = digest_published(&resolved, &published);
+            ((*name).clone(), resolved)
+        })
         .collect();
     Ok(Desired {
         fleet: fleet.name.clone(),
         host: host.clone(),
         apps,
+        published,
         acknowledged: fleet.acknowledged.keys().cloned().collect(),
     })
+}
+
+/// Collects what is published on `host`: the endpoints of its environment, where the repository names any.
+fn published(fleet: &Fleet, host: &HostName) -> BTreeMap<HostPath, DesiredFile> {
+    let environment = fleet.hosts.get(host).and_then(|host| host.environment.clone());
+    if fleet.endpoints.values().all(BTreeMap::is_empty) {
+        return BTreeMap::new();
+    }
+    let text = endpoints_file(fleet.endpoints.get(&environment).unwrap_or(&BTreeMap::new()), host);
+    let kind = FileKind::Regular { digest: Digest::of(text.as_bytes()), content: text.into_bytes().into() };
+    let path = HostPath::parse(ENDPOINTS_FILE).expect("it is a path");
+    let (owner, group) = ("root".to_owned(), "root".to_owned());
+    BTreeMap::from([(path, DesiredFile { kind, mode: Mode::from_bits(0o644), owner, group })])
+}
+
+/// Writes endpoints as an environment file (systemd.exec(5), "EnvironmentFile="). Each name has a suffix, so that no endpoint
+/// can take the place of another's part, or of a variable such as `PATH`.
+fn endpoints_file(found: &BTreeMap<String, Arc<[Address]>>, host: &HostName) -> String {
+    let mut lines = vec!["# The endpoints of this host's environment; written by mainstay.".to_owned()];
+    for (name, all) in found {
+        let all = Address::nearest_first(all, host);
+        let Some(first) = all.first() else { continue };
+        let name = name.to_uppercase();
+        lines.push(format!("{name}_URL={}", first.url));
+        lines.push(format!("{name}_HOST={}", first.name));
+        lines.extend(first.port.map(|port| format!("{name}_PORT={port}")));
+        lines.push(format!("{name}_ALL={}", all.iter().map(|it| it.url.as_str()).collect::<Vec<_>>().join(",")));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Adds what is published to the digest of an application of which a file names it: its units restart with it, so it is another
+/// release.
+fn digest_published(app: &DesiredApp, published: &BTreeMap<HostPath, DesiredFile>) -> Digest {
+    let mut fields = Fields::default();
+    fields.add("app", app.digest.to_string().as_bytes());
+    let holds = |file: &DesiredFile, path: &[u8]| match &file.kind {
+        FileKind::Regular { content, .. } => content.windows(path.len()).any(|window| window == path),
+        _ => false,
+    };
+    let names = |path: &HostPath| {
+        app.files.values().any(|file| holds(file, path.as_str().as_bytes()))
+            || app.units.values().any(|unit| unit.restart_on.contains(path) || unit.reload_on.contains(path))
+    };
+    let named: Vec<_> = published.iter().filter(|(path, _)| names(path)).collect();
+    for (path, file) in &named {
+        fields.add("published", path.as_str().as_bytes());
+        add_file(&mut fields, file);
+    }
+    if named.is_empty() { app.digest } else { fields.finish() }
 }
 
 /// Finds the units that drop-ins are for and that no application has in its `units`: the first one with such a drop-in

@@ -46,6 +46,7 @@ fn bare() -> Observed {
         shadowed: BTreeMap::new(),
         users: BTreeMap::from([("root".to_owned(), Some(0))]),
         groups: BTreeMap::from([("root".to_owned(), Some(0))]),
+        unpublished: BTreeSet::new(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::container;
 use super::decode::{Table, values};
+use super::endpoints::{self, Offer};
 use super::expressions::{self, Expression};
 use super::files;
 use super::fleet::DRIFT;
@@ -22,7 +23,7 @@ use crate::tree::Entry;
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 6] = ["rollout", "needs", "checks", "endpoints", "artifacts", "adopt"];
+const LATER: [&str; 5] = ["rollout", "needs", "checks", "artifacts", "adopt"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -30,6 +31,10 @@ pub(super) struct Head {
     pub(super) place: Place,
     /// Values for its templates.
     pub(super) vars: BTreeMap<String, serde_json::Value>,
+    /// What it offers to the others.
+    pub(super) offers: BTreeMap<String, Offer>,
+    /// Whether these are all that it means to offer.
+    pub(super) offers_are_sound: bool,
     /// The texts of app.yaml that are templates.
     pub(super) expressions: Vec<Expression>,
 }
@@ -64,9 +69,13 @@ pub(super) fn head(
     let is_plain = readable && node.is_some() == table.is_some();
     let place = place_of(&mut page, table.as_mut(), hosts, is_plain);
     let vars = table.as_mut().and_then(|table| table.take("vars")).map(|(_, node)| values(&mut page, node, "`vars`"));
+    let before = page.errors();
+    let offers = table.as_mut().and_then(|table| table.take("endpoints"));
+    let offers = offers.map(|(_, node)| endpoints::offers(&mut page, node)).unwrap_or_default();
+    let offers_are_sound = is_plain && page.errors() == before;
     let expressions = node.as_ref().map(|node| expressions::find(&mut page, node)).unwrap_or_default();
     page.close(diagnostics);
-    Head { place, vars: vars.unwrap_or_default(), expressions }
+    Head { place, vars: vars.unwrap_or_default(), offers, offers_are_sound, expressions }
 }
 
 /// What cannot be read is placed nowhere: it is an error already, and guesses would only add false ones.
@@ -152,6 +161,10 @@ fn assemble(
     }
     if let Some((_, node)) = take("vars") {
         app.vars = values(page, node, "`vars`");
+    }
+    if let Some((_, node)) = take("endpoints") {
+        // They were taken in with the head; what is wrong with them is said there and here alike.
+        endpoints::offers(page, node);
     }
     app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches);
     app.files = files::read(page, take("files").map(|(_, node)| node), folder);

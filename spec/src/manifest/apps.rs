@@ -1,8 +1,10 @@
 //! Puts the applications together: the layers of each folder, who has it, and what it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::app::{self, Head};
+use super::endpoints::{Exchange, Found};
 use super::fleet::FleetFile;
 use super::folder;
 use super::forms;
@@ -35,6 +37,8 @@ struct Workshop<'f> {
     ground: &'f Ground<'f>,
     setting: Setting<'f>,
     engine: minijinja::Environment<'static>,
+    /// Whether all that templates are given is known: half of it would make names undefined that are not.
+    is_known: bool,
 }
 
 /// An application of which the parts are not read yet.
@@ -60,16 +64,36 @@ pub(super) fn read(
     ground: &Ground<'_>,
     watches: &mut BTreeSet<Watch>,
     diagnostics: &mut Vec<Diagnostic>,
-) -> BTreeMap<AppName, Application> {
+) -> (BTreeMap<AppName, Application>, BTreeMap<Option<String>, Found>) {
     let drafts = drafts(tree, ground, diagnostics);
+    let (found, offered) = exchange(&drafts, ground, diagnostics).close();
     let none = BTreeMap::new();
     let setting = Setting {
         fleet: ground.file.name.as_deref().unwrap_or_default(),
         commit: ground.commit,
         environments: ground.file.environments.as_ref().unwrap_or(&none),
+        endpoints: found.iter().map(|(name, found)| (name.clone(), Arc::new(found.clone()))).collect(),
+        offered: Arc::new(offered),
     };
-    let workshop = Workshop { ground, setting, engine: template::engine() };
-    drafts.into_iter().map(|draft| assemble(draft, &workshop, watches, diagnostics)).collect()
+    let offers_are_sound = drafts.iter().flat_map(|draft| &draft.views).all(|seen| seen.head.offers_are_sound);
+    let is_known = ground.is_sound && offers_are_sound;
+    let workshop = Workshop { ground, setting, engine: template::engine(), is_known };
+    let apps = drafts.into_iter().map(|draft| assemble(draft, &workshop, watches, diagnostics)).collect();
+    (apps, found)
+}
+
+/// Collects what applications offer where they are placed, and what lies outside the fleet.
+fn exchange<'f>(drafts: &[Draft<'_, 'f>], ground: &Ground<'f>, diagnostics: &mut Vec<Diagnostic>) -> Exchange<'f> {
+    let environments = ground.file.environments.iter().flatten();
+    let outside = environments.map(|(name, environment)| (Some(name.as_str()), &environment.endpoints));
+    let mut exchange = Exchange::outside(outside);
+    for draft in drafts {
+        for seen in &draft.views {
+            let hosts = seen.placed.iter().map(|host| (*host, &ground.hosts[*host]));
+            exchange.add(&draft.name, &seen.head.offers, hosts, diagnostics);
+        }
+    }
+    exchange
 }
 
 /// Finds the folders, lays their layers, and sees who has what.
@@ -204,9 +228,8 @@ fn assemble_forms<'h>(
     let (path, text) = app::text(&view.files);
     let page = Page::new(path, text);
     let mut told = Told::default();
-    // While fleet.yaml has mistakes, what templates are given may lack something, and only their syntax is looked at.
     let scene = |host: &HostName| scene::of(&workshop.setting, name, &head.vars, host, &ground.hosts[host]);
-    let scenes = placed.iter().map(|host| (*host, ground.is_sound.then(|| scene(host))));
+    let scenes = placed.iter().map(|host| (*host, workshop.is_known.then(|| scene(host))));
     let sources = (&page, head.expressions.as_slice());
     let forms = forms::render(&workshop.engine, &view.files, sources, scenes, &mut told, diagnostics);
     for form in forms {

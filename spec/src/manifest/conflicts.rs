@@ -6,7 +6,7 @@ use super::model::Watch;
 use super::model::{App, Application, FileKind, Port};
 use super::words::{did_you_mean, nearest};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{AppName, HostName, HostPath};
+use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath};
 
 /// One form of an application, and the hosts that have it in this form.
 struct Piece<'f> {
@@ -215,7 +215,8 @@ pub(super) fn check_watches(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let variants = apps.values().flat_map(|application| &application.variants);
-    let managed: BTreeSet<&str> = variants.flat_map(|app| app.files.keys()).map(HostPath::as_str).collect();
+    let mut managed: BTreeSet<&str> = variants.flat_map(|app| app.files.keys()).map(HostPath::as_str).collect();
+    managed.insert(ENDPOINTS_FILE);
     let mut made = 0;
     for Watch { path, location } in watches {
         let folder = format!("{path}/");

@@ -218,7 +218,7 @@ fn slug(text: &str) -> String {
     name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
-/// Converts a value of `vars` or `endpoints`, which later versions hand to templates.
+/// Converts a value of `vars`, which templates are given.
 pub(super) fn value(node: &Node) -> serde_json::Value {
     use serde_json::Value;
     match &node.kind {
@@ -239,7 +239,7 @@ pub(super) fn value(node: &Node) -> serde_json::Value {
     }
 }
 
-/// Reads a map of values that nothing reads yet.
+/// Reads a map of values for templates.
 pub(super) fn values(page: &mut Page<'_>, node: &Node, what: &str) -> BTreeMap<String, serde_json::Value> {
     let entries = page.entries(node, what).unwrap_or_default();
     entries.iter().map(|(key, node)| (key.text.clone(), value(node))).collect()

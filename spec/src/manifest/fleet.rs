@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::decode::values;
+use super::endpoints;
 use super::model::{Drift, Environment, Host};
 use super::page::{Extent, Page};
 use super::place;
@@ -125,7 +126,7 @@ fn environments(page: &mut Page<'_>, node: &Node) -> Option<BTreeMap<String, Env
                 environment.vars = values(page, node, "`vars`");
             }
             if let Some((_, node)) = table.take("endpoints") {
-                environment.endpoints = values(page, node, "`endpoints`");
+                environment.endpoints = endpoints::externals(page, node);
             }
             table.finish(page, "an environment");
         }

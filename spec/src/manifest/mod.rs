@@ -11,6 +11,7 @@ mod yaml;
 mod decode;
 mod image;
 mod model;
+mod endpoints;
 mod container;
 mod directives;
 mod unit_rules;
@@ -35,8 +36,8 @@ mod conflicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use model::{
-    App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit, UnitText,
-    Volume,
+    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit,
+    UnitText, Volume,
 };
 
 use crate::diagnostic::{Diagnostic, Location};
@@ -70,7 +71,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     let is_sound = is_complete && !diagnostics.iter().any(Diagnostic::is_error);
     let commit = commit.map_or(LOCAL, CommitId::as_str);
     let ground = Ground { file: &file, hosts: &hosts, is_complete, is_sound, commit };
-    let apps = apps::read(tree, &ground, &mut watches, &mut diagnostics);
+    let (apps, endpoints) = apps::read(tree, &ground, &mut watches, &mut diagnostics);
     let said =
         meant.contains("apps/") || diagnostics.iter().any(|it| it.is_error() && it.location.file.starts_with("apps"));
     if apps.is_empty() && !said {
@@ -89,6 +90,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         hosts,
         environments: file.environments.unwrap_or_default(),
         apps,
+        endpoints,
         acknowledged: file.acknowledged,
     });
     Parsed { fleet, diagnostics }

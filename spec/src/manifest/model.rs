@@ -23,6 +23,8 @@ pub struct Fleet {
     pub environments: BTreeMap<String, Environment>,
     /// The applications.
     pub apps: BTreeMap<AppName, Application>,
+    /// Where endpoints are found, by environment; empty when the repository names none.
+    pub endpoints: BTreeMap<Option<String>, BTreeMap<String, Arc<[Address]>>>,
     /// Acknowledged removals: the short digest that the prune guard printed, and the reason.
     pub acknowledged: BTreeMap<String, String>,
 }
@@ -49,8 +51,25 @@ pub struct Host {
 pub struct Environment {
     /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
-    /// Services outside the fleet; nothing reads them yet.
-    pub endpoints: BTreeMap<String, serde_json::Value>,
+    /// Services outside the fleet.
+    pub endpoints: BTreeMap<String, Address>,
+}
+
+/// Where an endpoint is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The host of the fleet, unless it lies outside.
+    pub host: Option<HostName>,
+    /// The scheme of its URL.
+    pub scheme: String,
+    /// The name or address to connect to.
+    pub name: String,
+    /// The port, unless the scheme says it.
+    pub port: Option<u16>,
+    /// All of it, with the path.
+    pub url: String,
+    /// Where it was written.
+    pub location: Location,
 }
 
 /// What happens to drift.
@@ -253,6 +272,15 @@ impl Host {
             "environment" => self.environment.as_deref(),
             _ => self.labels.get(label).map(String::as_str),
         }
+    }
+}
+
+impl Address {
+    /// Puts the addresses of an endpoint in the order in which `host` should try them: its own first.
+    pub fn nearest_first<'a>(all: &'a [Address], host: &HostName) -> Vec<&'a Address> {
+        let mut nearest: Vec<&Address> = all.iter().collect();
+        nearest.sort_by_key(|address| address.host.as_ref() != Some(host));
+        nearest
     }
 }
 

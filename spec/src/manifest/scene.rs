@@ -1,10 +1,12 @@
 //! What templates are given: the host, its variables, and what they belong to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use minijinja::Value;
 use serde_json::Value as Json;
 
+use super::endpoints::{Endpoints, Found};
 use super::model::{Environment, Host};
 use crate::id::{AppName, HostName};
 
@@ -16,6 +18,10 @@ pub(super) struct Setting<'f> {
     pub(super) commit: &'f str,
     /// The environments.
     pub(super) environments: &'f BTreeMap<String, Environment>,
+    /// Where endpoints are found in each environment.
+    pub(super) endpoints: BTreeMap<Option<String>, Arc<Found>>,
+    /// Who offers endpoints, wherever they are placed.
+    pub(super) offered: Arc<BTreeMap<String, AppName>>,
 }
 
 /// Collects what the templates of `app` are given on the host called `name`.
@@ -34,6 +40,12 @@ pub(super) fn of(
     vars.extend(host.vars.clone());
     let labels: BTreeMap<String, Value> =
         host.labels.iter().map(|(label, value)| (label.clone(), Value::from(value))).collect();
+    let endpoints = Endpoints {
+        found: setting.endpoints.get(&host.environment).cloned(),
+        host: name.clone(),
+        environment: host.environment.clone(),
+        offered: setting.offered.clone(),
+    };
     let text = |text: &Option<String>| text.as_ref().map_or(Value::from(()), Value::from);
     let host = BTreeMap::from([
         ("name", Value::from(name.as_str())),
@@ -44,6 +56,7 @@ pub(super) fn of(
     Value::from(BTreeMap::from([
         ("host", Value::from(host)),
         ("vars", vars.iter().map(|(name, value)| (name.clone(), of_json(value))).collect::<BTreeMap<_, _>>().into()),
+        ("endpoints", Value::from_object(endpoints)),
         ("commit", Value::from(setting.commit)),
         ("fleet", Value::from(setting.fleet)),
         ("app", Value::from(app.as_str())),

@@ -6,6 +6,7 @@ use std::fmt;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
+use super::endpoints::{self, Endpoints};
 use super::page::Extent;
 use super::words::{did_you_mean, list, nearest};
 use crate::id::shown;
@@ -156,6 +157,10 @@ fn undefined(detail: &str, scene: &Value) -> (&'static str, String, String) {
     for part in parts(expression) {
         let next = value.get_attr(part).unwrap_or_default();
         if next.is_undefined() {
+            if let Some(message) = value.downcast_object_ref().and_then(|endpoints| elsewhere(endpoints, part)) {
+                let help = "place it there, or write where it lies outside under `endpoints:` of the environment";
+                return ("endpoint-nowhere", message, help.to_owned());
+            }
             let known = names(&value);
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             let message = match above.as_str() {
@@ -171,6 +176,16 @@ fn undefined(detail: &str, scene: &Value) -> (&'static str, String, String) {
     (RULE, format!("{what} is not defined"), "write what stands in where there is none: `| default(\"…\")`".to_owned())
 }
 
+/// Says of an endpoint that somebody offers why it is not found here.
+fn elsewhere(endpoints: &Endpoints, name: &str) -> Option<String> {
+    let app = endpoints.offered.get(name)?;
+    let here = match &endpoints.environment {
+        Some(environment) => format!("no host of environment `{environment}`"),
+        None => "no host without an environment".to_owned(),
+    };
+    Some(format!("endpoint `{name}` leads nowhere: `{app}` offers it, and is placed on {here}"))
+}
+
 fn suggestion(part: &str, above: &str, known: &[&str]) -> String {
     const MOST_LISTED: usize = 12;
     let whole = |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
@@ -179,6 +194,9 @@ fn suggestion(part: &str, above: &str, known: &[&str]) -> String {
     }
     match (known.len(), above) {
         (0, "vars") => "give it a value in `vars:` of app.yaml, of an environment or of the host".to_owned(),
+        (0, "endpoints") => {
+            "offer it with `endpoints:` in the app.yaml of an application, or of an environment".to_owned()
+        }
         (0, _) => String::new(),
         (1..=MOST_LISTED, "") => format!("templates know {}", list(known)),
         (1..=MOST_LISTED, _) => format!("`{above}` has {}", list(known)),
@@ -192,6 +210,9 @@ fn parts(expression: &str) -> impl Iterator<Item = &str> {
 }
 
 fn names(value: &Value) -> Vec<String> {
+    if value.kind() == ValueKind::Plain {
+        return endpoints::PARTS.map(str::to_owned).to_vec();
+    }
     if value.kind() != ValueKind::Map {
         return Vec::new();
     }

@@ -295,7 +295,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
         memory,
         managed: inputs::managed(desired),
         plan: Plan::default(),
-        blocked: BTreeSet::new(),
+        blocked: observed.unpublished.clone(),
         written: BTreeSet::new(),
         reported: BTreeSet::new(),
         astray: BTreeSet::new(),
@@ -320,6 +320,7 @@ pub fn units_in_doubt(desired: &Desired, observed: &Observed, memory: &Memory) -
     let managed = inputs::managed(desired);
     let astray: BTreeSet<&HostPath> = managed
         .iter()
+        .filter(|(path, _)| !desired.published.contains_key(**path))
         .filter(|(path, file)| !files::has_content(observed.files.get(**path), &file.kind))
         .map(|(path, _)| *path)
         .collect();

@@ -3,6 +3,7 @@
 mod conflicts;
 mod containers;
 mod drop_ins;
+mod endpoints;
 mod files;
 mod fleet;
 mod overlays;

@@ -296,3 +296,118 @@ proptest! {
 fn hostile_value() -> impl Strategy<Value = String> {
     prop_oneof!["[ -~]{0,12}", "([a-z]|\n|\r|\\\\|=|\\[Service\\]|#|;| |\u{0}|\u{2028}|\u{85}|\"|%){0,12}",]
 }
+
+/// Two brokers in one environment, one user of them in each, and something outside.
+const BROKERS: &str = "-- fleet.yaml --
+fleet: home
+defaults: { environment: prod }
+environments:
+  prod: { endpoints: { billing: https://billing.example/v1 } }
+  test: { endpoints: { billing: { url: http://192.0.2.99:8080 } } }
+hosts:
+  attic: { labels: { role: broker }, address: 192.0.2.10 }
+  barn: { labels: { role: broker }, address: \"2001:db8::1\" }
+  cabin: {}
+  shed: { environment: test, labels: { role: broker } }
+-- apps/broker/app.yaml --
+place: { role: broker }
+endpoints: { mqtt: { port: 1883, scheme: mqtt }, admin: { port: 80, scheme: http, path: /admin } }
+-- apps/broker/files/etc/broker --
+x
+-- apps/broker/@test/app.yaml --
+place: { role: broker }
+endpoints: { mqtt: { port: 2883, scheme: mqtt } }
+";
+
+#[test]
+fn endpoints_lead_to_the_hosts_of_the_environment() {
+    check(
+        &format!(
+            "{BROKERS}-- apps/user/files/etc/user.j2 --
+{{{{ endpoints.mqtt }}}} {{{{ endpoints.mqtt.all | join(' ') }}}} {{{{ endpoints.billing.host }}}}
+{{{{ endpoints.mqtt.scheme }}}} {{{{ endpoints.mqtt.host }}}} {{{{ endpoints.mqtt.port + 1 }}}} {{{{ \"no\" if endpoints.admin is undefined else endpoints.admin.url }}}}
+"
+        ),
+        expect![[r#"
+            attic
+             broker
+              /etc/broker 0644: x
+             user
+              /etc/user 0644: mqtt://192.0.2.10:1883 mqtt://192.0.2.10:1883 mqtt://[2001:db8::1]:1883 billing.example
+            mqtt 192.0.2.10 1884 http://192.0.2.10:80/admin
+            barn
+             broker
+              /etc/broker 0644: x
+             user
+              /etc/user 0644: mqtt://[2001:db8::1]:1883 mqtt://[2001:db8::1]:1883 mqtt://192.0.2.10:1883 billing.example
+            mqtt 2001:db8::1 1884 http://[2001:db8::1]:80/admin
+            cabin
+             user
+              /etc/user 0644: mqtt://192.0.2.10:1883 mqtt://192.0.2.10:1883 mqtt://[2001:db8::1]:1883 billing.example
+            mqtt 192.0.2.10 1884 http://192.0.2.10:80/admin
+            shed
+             broker
+              /etc/broker 0644: x
+             user
+              /etc/user 0644: mqtt://shed:2883 mqtt://shed:2883 192.0.2.99
+            mqtt shed 2884 no
+        "#]],
+    );
+}
+
+#[test]
+fn units_read_endpoints_from_a_file() {
+    let fleet = fleet(&tree(BROKERS));
+    let mut text = String::new();
+    for host in ["barn", "shed"] {
+        let desired = resolve(&fleet, &HostName::parse(host).expect("a name")).expect("a host of the fleet");
+        for (path, file) in &desired.published {
+            let FileKind::Regular { content, .. } = &file.kind else { panic!("a file") };
+            text.push_str(&format!("{host}: {path} {}\n{}", file.mode, String::from_utf8_lossy(content)));
+        }
+    }
+    expect![[r#"
+        barn: /run/mainstay/endpoints.env 0644
+        # The endpoints of this host's environment; written by mainstay.
+        ADMIN_URL=http://[2001:db8::1]:80/admin
+        ADMIN_HOST=2001:db8::1
+        ADMIN_PORT=80
+        ADMIN_ALL=http://[2001:db8::1]:80/admin,http://192.0.2.10:80/admin
+        BILLING_URL=https://billing.example/v1
+        BILLING_HOST=billing.example
+        BILLING_ALL=https://billing.example/v1
+        MQTT_URL=mqtt://[2001:db8::1]:1883
+        MQTT_HOST=2001:db8::1
+        MQTT_PORT=1883
+        MQTT_ALL=mqtt://[2001:db8::1]:1883,mqtt://192.0.2.10:1883
+        shed: /run/mainstay/endpoints.env 0644
+        # The endpoints of this host's environment; written by mainstay.
+        BILLING_URL=http://192.0.2.99:8080
+        BILLING_HOST=192.0.2.99
+        BILLING_PORT=8080
+        BILLING_ALL=http://192.0.2.99:8080
+        MQTT_URL=mqtt://shed:2883
+        MQTT_HOST=shed
+        MQTT_PORT=2883
+        MQTT_ALL=mqtt://shed:2883
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn whoever_names_the_file_is_another_release_when_it_changes() {
+    let digest = |more: &str, unit: &str| {
+        let mut repository = tree(BROKERS);
+        repository.insert("apps/user/user.service", unit.as_bytes());
+        let fleet_yaml =
+            BROKERS.lines().skip(1).take_while(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+        repository.insert("fleet.yaml", fleet_yaml.replace("https://billing.example/v1", more).as_bytes());
+        let desired =
+            resolve(&fleet(&repository), &HostName::parse("cabin").expect("a name")).expect("a host of the fleet");
+        desired.apps.values().next().expect("an application").digest
+    };
+    let reads = "[Service]\nEnvironmentFile=-/run/mainstay/endpoints.env\nExecStart=/usr/bin/true\n";
+    let other = "[Service]\nExecStart=/usr/bin/true\n";
+    assert_ne!(digest("https://a.example", reads), digest("https://b.example", reads));
+    assert_eq!(digest("https://a.example", other), digest("https://b.example", other));
+}

@@ -240,6 +240,7 @@ impl Shape {
             fleet: "home".to_owned(),
             host: HostName::parse("attic").expect("a host"),
             apps,
+            published: BTreeMap::new(),
             acknowledged: BTreeSet::from_iter(self.acknowledge.then(|| "*".to_owned())),
         }
     }

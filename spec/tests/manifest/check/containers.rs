@@ -89,8 +89,8 @@ fn container_settings() {
               = use letters, digits and `_`, without `=` or spaces
             error[no-value] apps/a/app.yaml:7:22: variable `N` has no value
               = write a text, number or boolean behind it, or remove it
-            error[template-undefined] apps/a/app.yaml:7:30: `endpoints` is not defined
-              = templates know `app`, `commit`, `fleet`, `host` and `vars`
+            error[template-undefined] apps/a/app.yaml:7:30: `endpoints` has no `mqtt`
+              = offer it with `endpoints:` in the app.yaml of an application, or of an environment
               ~ for host `attic` and 1 more
             error[wrong-type] apps/a/app.yaml:7:57: variable `L` must be a text, number or boolean, but a list stands here
               = write a text, number or boolean

@@ -26,8 +26,6 @@ unit: {}
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
             error[not-supported] apps/a/app.yaml:5:1: `rollout` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[not-supported] apps/a/app.yaml:6:1: `endpoints` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
             error[unknown-key] apps/a/app.yaml:7:1: app.yaml has no key `unit`
               = did you mean `units`?
         "#]],

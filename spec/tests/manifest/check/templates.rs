@@ -33,7 +33,7 @@ d {{ vars.tls.kei }} {{ vars['level'] }}
               = did you mean `vars.port`?
               ~ for host `attic` and 2 more
             error[template-undefined] apps/a/files/etc/a.conf.j2:3:6: `vra` is not defined
-              = templates know `app`, `commit`, `fleet`, `host` and `vars`
+              = templates know `app`, `commit`, `endpoints`, `fleet`, `host` and `vars`
               ~ for host `attic` and 2 more
             error[template-undefined] apps/a/files/etc/a.conf.j2:4:6: `host` has no `adress`
               = did you mean `host.address`?
@@ -59,10 +59,10 @@ d {{ vars.tls.kei }} {{ vars['level'] }}
         "files/etc/c.conf.j2",
         "x\n  {{ vra.port | lower }}\n",
         expect![[r#"
-        error[template-undefined] apps/a/files/etc/c.conf.j2:2:6: `vra` is not defined
-          = templates know `app`, `commit`, `fleet`, `host` and `vars`
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-undefined] apps/a/files/etc/c.conf.j2:2:6: `vra` is not defined
+              = templates know `app`, `commit`, `endpoints`, `fleet`, `host` and `vars`
+              ~ for host `attic` and 2 more
+        "#]],
     );
     check_file(
         "files/etc/d.conf.j2",
@@ -86,22 +86,22 @@ d {{ vars.tls.kei }} {{ vars['level'] }}
         "files/etc/f.conf.j2",
         "{% for name in vars.names %}{{ nam }}{% endfor %}\n",
         expect![[r#"
-        error[template-undefined] apps/a/files/etc/f.conf.j2:1:16: `vars` has no `names`
-          = `vars` has `evil` and `port`
-          ~ for host `barn`
-        error[template-undefined] apps/a/files/etc/f.conf.j2:1:32: `nam` is not defined
-          = templates know `app`, `commit`, `fleet`, `host` and `vars`
-          ~ for host `attic` and 1 more
-    "#]],
+            error[template-undefined] apps/a/files/etc/f.conf.j2:1:16: `vars` has no `names`
+              = `vars` has `evil` and `port`
+              ~ for host `barn`
+            error[template-undefined] apps/a/files/etc/f.conf.j2:1:32: `nam` is not defined
+              = templates know `app`, `commit`, `endpoints`, `fleet`, `host` and `vars`
+              ~ for host `attic` and 1 more
+        "#]],
     );
     check_file(
         "files/etc/g.conf.j2",
         "{{ nothing_like_it }}\n",
         expect![[r#"
-        error[template-undefined] apps/a/files/etc/g.conf.j2:1:4: `nothing_like_it` is not defined
-          = templates know `app`, `commit`, `fleet`, `host` and `vars`
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-undefined] apps/a/files/etc/g.conf.j2:1:4: `nothing_like_it` is not defined
+              = templates know `app`, `commit`, `endpoints`, `fleet`, `host` and `vars`
+              ~ for host `attic` and 2 more
+        "#]],
     );
 }
 
