@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use spec::id::CommitId;
+use spec::memory::{AppMemory, AppState};
 use spec::plan;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +27,8 @@ use crate::upstream::{Done, LIMITS, Upstream};
 const ALIVE: Duration = Duration::from_secs(60);
 /// Nothing achieved for this long, beside the longest single wait that the settings allow, means that the agent hangs.
 const HUNG: Duration = Duration::from_secs(600);
+/// Passes that follow upon each other at once, at most: one for each step of a chain of needs, and the ways back.
+pub const MOST_IN_A_ROW: usize = 50;
 /// The first wait before a failed push is tried again; doubled with each further failure.
 const PUSH_AGAIN: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts to push.
@@ -278,10 +281,23 @@ impl Daemon {
         }
     }
 
-    /// One pass, and what it means for the records.
+    /// A pass, and those that follow upon it at once: the way back, and what waited for what is there now.
     async fn pass(&mut self, patience: plan::Patience) -> Result<(), LedgerError> {
+        let mut patience = patience;
+        for _ in 0..MOST_IN_A_ROW {
+            let again = self.pass_once(patience).await?;
+            if !again || self.host.progress.is_stopping() {
+                break;
+            }
+            patience = plan::Patience::Wait;
+        }
+        Ok(())
+    }
+
+    /// One pass, and what it means for the records. Says whether another one is due at once.
+    async fn pass_once(&mut self, patience: plan::Patience) -> Result<bool, LedgerError> {
         let (now, spent) = (Timestamp::now(), Spent::begin());
-        let passed = match self.host.prepare(now, patience).await {
+        let passed = match self.host.prepare(now, patience).await? {
             Some(plan) => {
                 // A change takes a while; peers and people see that it is under way.
                 if !plan.steps.is_empty() {
@@ -295,13 +311,13 @@ impl Daemon {
         self.look_at = Instant::now() + self.settings.observe;
         let Some(passed) = passed else {
             self.status("waiting for a commit to believe");
-            return Ok(());
+            return Ok(false);
         };
         self.note()?;
         self.status(&self.describe(&passed));
         let steps = passed.plan.steps.len();
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");
-        Ok(())
+        Ok(passed.again)
     }
 
     /// Writes the record when it says something new, and lets it be pushed. While a conversation with the repository
@@ -311,7 +327,7 @@ impl Daemon {
         if self.note_due {
             return Ok(());
         }
-        let Some(belief) = &self.host.belief else { return Ok(()) };
+        let Some(belief) = self.host.aim() else { return Ok(()) };
         let memory = &self.host.ledger.memory;
         let Some(record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
         if !self.upstream.is_news(&record) {
@@ -384,14 +400,21 @@ impl Daemon {
     fn describe(&self, passed: &Passed) -> String {
         let commit = self.host.belief.as_ref().and_then(|belief| belief.commit.as_ref());
         let commit = commit.map_or("a local folder", CommitId::short);
-        let apps = self.host.ledger.memory.apps.values();
-        let failed = apps.clone().filter(|app| app.failure.is_some()).count();
-        match (passed.is_converged(), failed) {
-            (true, _) => format!("converged on {commit}: {} applications", apps.len()),
-            (false, 0) => format!("on {commit}, not converged: see `mainstay status`"),
-            (false, failed) => {
-                format!("on {commit}, {failed} of {} applications failed: see `mainstay status`", apps.len())
-            }
+        let apps = &self.host.ledger.memory.apps;
+        let count = |is: fn(&AppMemory) -> bool| apps.values().filter(|app| is(app)).count();
+        let counts = [
+            (count(|app| app.failure.is_some()), "failed"),
+            (count(|app| app.state == AppState::RolledBack), "rolled back"),
+            (count(|app| app.state == AppState::Unhealthy), "unhealthy"),
+            (count(|app| app.state == AppState::Waiting), "waiting"),
+        ];
+        let told = counts.iter().filter(|(count, _)| *count > 0);
+        let told: Vec<String> =
+            told.map(|(count, what)| format!("{count} of {} applications {what}", apps.len())).collect();
+        match (passed.is_converged(), told.is_empty()) {
+            (true, true) => format!("converged on {commit}: {} applications", apps.len()),
+            (false, true) => format!("on {commit}, not converged: see `mainstay status`"),
+            (_, false) => format!("on {commit}, {}: see `mainstay status`", told.join(", ")),
         }
     }
 

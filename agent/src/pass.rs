@@ -1,25 +1,32 @@
 //! The spine: believe, observe, plan, apply, report. Whoever knows this file knows the program.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spec::id::{CommitId, HostName, HostPath, ResourceId};
+use spec::course::{self, Release};
+use spec::desired::Hold;
+use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId};
+use spec::journal;
+use spec::memory::{AppState, Memory};
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
 use tracing::{error, info, warn};
 
-use crate::apply::{self, Outcome, Patience};
+use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
 use crate::backups::Backups;
 use crate::belief::{self, Belief, Refusal};
+use crate::check::{self, Eyes};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner};
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
 use crate::publish;
+use crate::releases::Releases;
 use crate::report;
+use crate::requests;
 use crate::settings::Settings;
 use crate::systemd::Systemd;
 
@@ -33,6 +40,15 @@ pub struct Host {
     pub ledger: Ledger,
     /// What it is held to, once something was believed.
     pub belief: Option<Belief>,
+    /// The same with the last good release of each application that is held back; `None` while none is.
+    held: Option<Belief>,
+    /// What memory alone holds back, and whether a plan made more wait.
+    holds: BTreeMap<AppName, Hold>,
+    in_motion: bool,
+    /// What applications go back to.
+    releases: Releases,
+    eyes: Eyes,
+    state: PathBuf,
     /// How patient to be.
     pub patience: Patience,
     /// For the watchdog and for stopping.
@@ -51,6 +67,8 @@ pub struct Passed {
     pub plan: Plan,
     /// What came of it.
     pub outcome: Outcome,
+    /// Another pass is due at once: something goes back, or what it waited for is there now.
+    pub again: bool,
 }
 
 impl Passed {
@@ -63,7 +81,9 @@ impl Passed {
             && plan.unknown.is_empty()
             && plan.waiting.is_empty()
             && plan.held.is_none()
+            && plan.held_back.is_empty()
             && plan.drift.is_empty()
+            && self.outcome.unwell.is_empty()
     }
 }
 
@@ -114,11 +134,18 @@ impl Host {
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
         let providers = Providers::new(Disk::new(""), Systemd::new(), engine, backups);
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
+        let releases = Releases::open(&settings.state);
         Host {
             name,
             providers,
             ledger,
             belief: None,
+            held: None,
+            holds: BTreeMap::new(),
+            in_motion: false,
+            releases,
+            eyes: Eyes::new(),
+            state: settings.state.clone(),
             patience,
             progress,
             sockets,
@@ -155,7 +182,7 @@ impl Host {
         if belief.commit.is_some() {
             self.ledger.memory.believed.clone_from(&belief.commit);
         }
-        self.belief = Some(belief);
+        (self.belief, self.held) = (Some(belief), None);
         Ok(warnings)
     }
 
@@ -167,27 +194,86 @@ impl Host {
         all.into_iter().cloned().collect()
     }
 
+    /// Returns what passes work towards: the belief, but for what is held back.
+    pub fn aim(&self) -> Option<&Belief> {
+        self.held.as_ref().or(self.belief.as_ref())
+    }
+
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
-        let belief = self.belief.as_ref()?;
-        let mut observed = observe::observe(&mut self.providers, &belief.desired, &self.ledger.memory).await;
-        observed.unpublished.clone_from(&self.unpublished);
-        Some(plan::plan(&belief.desired, &observed, &self.ledger.memory, now, patience))
+        let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory);
+        self.holds.clone_from(&holds);
+        self.hold(&holds);
+        let plan = self.observe_and_plan(now, patience).await?;
+        let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
+        more.retain(|app, _| !holds.contains_key(app));
+        self.in_motion = !more.is_empty();
+        if !self.in_motion {
+            return Some(plan);
+        }
+        holds.extend(more);
+        self.hold(&holds);
+        self.observe_and_plan(now, patience).await
+    }
+
+    fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
+        let good = self.releases.of(holds.keys());
+        self.held = match &self.belief {
+            Some(Belief { commit, desired }) if !holds.is_empty() => {
+                Some(Belief { commit: commit.clone(), desired: course::held_back(desired, holds, &good) })
+            }
+            _ => None,
+        };
+    }
+
+    async fn observe_and_plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
+        let Host { providers, ledger, held, belief, unpublished, .. } = self;
+        let aim = held.as_ref().or(belief.as_ref())?;
+        let mut observed = observe::observe(providers, &aim.desired, &ledger.memory).await;
+        observed.unpublished.clone_from(unpublished);
+        Some(plan::plan(&aim.desired, &observed, &ledger.memory, now, patience))
     }
 
     /// Looks, plans, says so, and notes which applications are about to change. `None` when nothing is believed yet.
-    pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
-        self.unpublished = publish::ensure(Path::new("/"), &self.belief.as_ref()?.desired);
-        let plan = self.plan(now, patience).await?;
+    ///
+    /// # Errors
+    /// What a person asked for could not be written down.
+    pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Result<Option<Plan>, LedgerError> {
+        self.take_up_requests()?;
+        if let Some(belief) = &self.belief {
+            self.unpublished = publish::ensure(Path::new("/"), &belief.desired);
+        }
+        let Some(plan) = self.plan(now, patience).await else { return Ok(None) };
         self.progress.mark();
         let said = if plan.is_empty() { String::new() } else { plan.to_string() };
         if said != self.said && !said.is_empty() {
             info!(steps = plan.steps.len(), conflicts = plan.conflicts.len(), "plan\n{}", said.trim_end());
         }
         self.said = said;
-        let belief = self.belief.as_ref()?;
-        report::applying(&mut self.ledger.memory, belief, &plan, now);
-        Some(plan)
+        let Host { ledger, held, belief, .. } = self;
+        if let Some(aim) = held.as_ref().or(belief.as_ref()) {
+            report::applying(&mut ledger.memory, aim, &plan, now);
+        }
+        Ok(Some(plan))
+    }
+
+    /// Takes up that a person wants what failed to be tried again.
+    fn take_up_requests(&mut self) -> Result<(), LedgerError> {
+        let apps = requests::pending(&self.state);
+        if apps.is_empty() {
+            return Ok(());
+        }
+        for app in &apps {
+            if journal::retry(&mut self.ledger.memory, app) {
+                info!(%app, "tried again, as a person asked");
+            }
+        }
+        // Taken up is what is on disk: asked twice does no harm, forgotten does.
+        self.ledger.save()?;
+        if let Err(error) = requests::taken_up(&self.state) {
+            warn!(%error, "failed to remove a request that was taken up");
+        }
+        Ok(())
     }
 
     /// Makes the host what a plan says, as far as one pass can.
@@ -195,14 +281,97 @@ impl Host {
     /// # Errors
     /// The ledger could not be written; nothing is changed without it.
     pub async fn carry_out(&mut self, plan: Plan) -> Result<Option<Passed>, LedgerError> {
-        let Some(belief) = &self.belief else { return Ok(None) };
-        let (desired, ledger) = (&belief.desired, &mut self.ledger);
-        let outcome = apply::apply(&plan, desired, &mut self.providers, ledger, self.patience, &self.progress).await?;
-        if let Some(socket) = self.providers.engine.socket() {
-            self.ledger.memory.engine = Some(socket.to_string_lossy().into_owned());
+        let Host { providers, ledger, held, belief, .. } = self;
+        let Some(aim) = held.as_ref().or(belief.as_ref()) else { return Ok(None) };
+        let applied = apply::apply(&plan, &aim.desired, providers, ledger, self.patience, &self.progress);
+        let mut outcome = applied.await?;
+        let unproven = unproven(aim, &ledger.memory, &plan, &outcome);
+        check(&self.eyes, &providers.engine, &self.progress, aim, unproven, &mut outcome).await;
+        if let Some(socket) = providers.engine.socket() {
+            ledger.memory.engine = Some(socket.to_string_lossy().into_owned());
         }
-        report::fold(&mut self.ledger.memory, belief, &plan, &outcome, Timestamp::now());
-        self.ledger.save()?;
-        Ok(Some(Passed { plan, outcome }))
+        report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), Timestamp::now());
+        keep_good(&mut self.releases, &ledger.memory, aim);
+        ledger.save()?;
+        let done: usize = outcome.done.values().sum();
+        let holds = belief.as_ref().map(|belief| course::holds(&belief.desired, &ledger.memory));
+        let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0);
+        Ok(Some(Passed { plan, outcome, again }))
+    }
+}
+
+/// Names the applications whose checks decide whether their release is reached: everything else of it is done.
+fn unproven<'a>(aim: &'a Belief, memory: &Memory, plan: &Plan, outcome: &Outcome) -> BTreeSet<&'a AppName> {
+    let apps = aim.desired.apps.iter().filter(|(name, wanted)| {
+        let is_reached = memory.apps.get(*name).is_some_and(|known| known.is_reached(wanted.digest));
+        let is_untouched = aim.desired.held_back.get(*name).is_some_and(|held| held.is_untouched);
+        let is_open = plan.waiting.contains_key(*name)
+            || plan.conflicts.iter().any(|conflict| conflict.app == **name)
+            || plan.unknown.iter().any(|unknown| unknown.app == **name);
+        !wanted.checks.is_empty() && !is_reached && !is_untouched && !is_open && !outcome.failed.contains_key(*name)
+    });
+    apps.map(|(name, _)| name).collect()
+}
+
+/// Tries the checks of releases that were not reached before, until they pass or their time is over.
+async fn check(
+    eyes: &Eyes,
+    engine: &Engine,
+    progress: &Progress,
+    aim: &Belief,
+    apps: BTreeSet<&AppName>,
+    outcome: &mut Outcome,
+) {
+    if apps.is_empty() {
+        return;
+    }
+    if outcome.interrupted {
+        outcome.unchecked.extend(apps.into_iter().cloned());
+        return;
+    }
+    let checks = apps.iter().flat_map(|app| aim.desired.apps[*app].checks.iter().map(move |check| (*app, check)));
+    let Some(missed) = eyes.until_well(checks.collect(), engine, progress).await else {
+        outcome.interrupted = true;
+        outcome.unchecked.extend(apps.into_iter().cloned());
+        return;
+    };
+    for (app, missed) in check::by_app(missed) {
+        for (check, miss) in missed {
+            let within = humantime::format_duration(check.within);
+            let text = format!("{check} did not pass within {within}: {}", miss.why);
+            error!(app = app.as_str(), "{text}");
+            let is_back = aim.desired.held_back.get(app).is_some_and(|held| held.why == Hold::Bad);
+            if is_back && !miss.is_blind {
+                let text = format!("{text}, at the last good release as well: a person is needed");
+                outcome.unwell.entry(app.clone()).or_insert(text);
+                continue;
+            }
+            let blame = if miss.is_blind { Blame::Circumstances } else { Blame::Release };
+            outcome.failed.entry(app.clone()).or_default().push(StepFailure { text, said: miss.said, blame });
+        }
+    }
+}
+
+/// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.
+fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
+    releases.keep_only(|app| memory.apps.contains_key(app));
+    for (name, wanted) in &aim.desired.apps {
+        let Some(known) = memory.apps.get(name) else { continue };
+        let is_good = matches!(known.state, AppState::Converged | AppState::Repaired);
+        let is_kept = releases.kept().get(name) == Some(&wanted.digest);
+        if !is_good || is_kept || !known.is_reached(wanted.digest) || aim.desired.held_back.contains_key(name) {
+            continue;
+        }
+        let mut app = wanted.clone();
+        for (container, image) in &known.images {
+            if let Some(container) = app.containers.get_mut(container) {
+                container.image.clone_from(image);
+            }
+        }
+        let reads = course::reads(&app, &aim.desired);
+        let release = Release { commit: known.commit.clone(), app, reads };
+        if let Err(error) = releases.keep(name, &release) {
+            warn!(app = %name, %error, "failed to keep the release: until the next one, there is none to go back to");
+        }
     }
 }

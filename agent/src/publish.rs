@@ -83,6 +83,7 @@ mod tests {
             apps: std::collections::BTreeMap::new(),
             published: published.into_iter().collect(),
             acknowledged: BTreeSet::new(),
+            held_back: std::collections::BTreeMap::new(),
         }
     }
 

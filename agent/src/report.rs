@@ -1,11 +1,15 @@
 //! What a pass means for each application, as the ledger, the records and `mainstay status` say it.
 
+mod wayback;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
 use spec::memory::{AppMemory, AppState, Failure, Memory};
 use spec::plan::{Plan, Why};
@@ -13,6 +17,7 @@ use spec::record::{AppRecord, Record};
 
 use crate::apply::Outcome;
 use crate::belief::Belief;
+use wayback::Case;
 
 /// The wait after the first failure; doubled with each further one.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(20);
@@ -31,7 +36,9 @@ pub fn applying(memory: &mut Memory, belief: &Belief, plan: &Plan, now: Timestam
         let touched = plan.steps.iter().any(|step| step.app.as_ref() == Some(app));
         let before = memory.apps.get(app).cloned();
         let same = before.as_ref().is_some_and(|before| before.digest == wanted.digest);
-        if !touched || before.as_ref().is_some_and(|before| same && before.state != AppState::Applying) {
+        let begins = |before: &AppMemory| matches!(before.state, AppState::Applying | AppState::Waiting);
+        let is_held = belief.desired.held_back.contains_key(app);
+        if !touched || is_held || before.as_ref().is_some_and(|before| same && !begins(before)) {
             continue;
         }
         let since =
@@ -40,10 +47,22 @@ pub fn applying(memory: &mut Memory, belief: &Belief, plan: &Plan, now: Timestam
     }
 }
 
-/// Takes what a pass did into the memory of each application.
-pub fn fold(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Outcome, now: Timestamp) {
+/// Takes what a pass did into the memory of each application. `kept` says which release each could go back to.
+pub fn fold(
+    memory: &mut Memory,
+    belief: &Belief,
+    plan: &Plan,
+    outcome: &Outcome,
+    kept: &BTreeMap<AppName, Digest>,
+    now: Timestamp,
+) {
     fold_removals(memory, belief, plan, outcome, now);
     for (app, wanted) in &belief.desired.apps {
+        let held = belief.desired.held_back.get(app);
+        if let Some(held) = held.filter(|held| held.is_untouched) {
+            wayback::fold_untouched(memory, belief, app, held, now);
+            continue;
+        }
         if plan.waiting.contains_key(app) {
             continue;
         }
@@ -62,7 +81,7 @@ pub fn fold(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Outcome
         let drifted = plan.drift.iter().any(|step| step.app.as_ref() == Some(app));
         let state = match was {
             _ if failure.is_some() => AppState::Failed,
-            _ if outcome.interrupted && touched => AppState::Applying,
+            _ if outcome.interrupted && (touched || outcome.unchecked.contains(app)) => AppState::Applying,
             Some(was) if unknown && settled => was,
             _ if unknown => AppState::Applying,
             _ if drifted => AppState::Drifted,
@@ -70,6 +89,11 @@ pub fn fold(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Outcome
             Some(AppState::Repaired) => AppState::Repaired,
             _ => AppState::Converged,
         };
+        let unhealthy = match settled {
+            true => before.as_ref().and_then(|before| before.unhealthy.clone()),
+            false => outcome.unwell.get(app).cloned(),
+        };
+        let state = wayback::named(state, held, unhealthy.as_ref());
         let again = repaired && state == AppState::Repaired;
         let since = match &before {
             Some(before) if same && before.state == state && !again => before.since,
@@ -79,6 +103,8 @@ pub fn fold(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Outcome
         if done > 0 {
             after.changes = done;
         }
+        after.unhealthy = unhealthy;
+        wayback::judge(&mut after, before.as_ref(), &Case { app, held, plan, outcome, kept, settled, now });
         if let Some(before) = before.as_ref().filter(|before| same && state == before.state) {
             (after.repairs, after.next_repair) = (before.repairs, before.next_repair);
         }
@@ -129,15 +155,17 @@ fn next(
     since: Timestamp,
     failure: Option<Failure>,
 ) -> AppMemory {
-    let digest = belief.desired.apps[app].digest;
+    let wanted = &belief.desired.apps[app];
+    let digest = wanted.digest;
+    let release = belief.desired.held_back.get(app).map_or(&belief.commit, |held| &held.commit);
     let (changes, images) = before.as_ref().map(|it| (it.changes, it.images.clone())).unwrap_or_default();
     let had_reached = before.as_ref().is_some_and(|before| before.digest == digest && before.reached);
     let (commit, from) = match before {
-        Some(before) if before.digest == digest => (before.commit.or_else(|| belief.commit.clone()), before.from),
-        Some(before) => (belief.commit.clone(), before.commit),
-        None => (belief.commit.clone(), None),
+        Some(before) if before.digest == digest => (before.commit.or_else(|| release.clone()), before.from),
+        Some(before) => (release.clone(), before.commit),
+        None => (release.clone(), None),
     };
-    let reached = matches!(state, AppState::Converged | AppState::Repaired | AppState::Drifted);
+    let reached = !matches!(state, AppState::Applying | AppState::Failed);
     let (repairs, next_repair) = (0, None);
     AppMemory {
         state,
@@ -152,6 +180,9 @@ fn next(
         next_repair,
         leaving: false,
         failure,
+        needs: wanted.needs.clone(),
+        bad: None,
+        unhealthy: None,
     }
 }
 
@@ -212,7 +243,9 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
             digest: known.digest,
             images: known.images.clone(),
             changes: known.changes,
-            failure: known.failure.as_ref().map(|failure| failure.text.clone()),
+            bad: known.bad.as_ref().map(|bad| bad.digest),
+            runs: known.commit.clone().filter(|_| matches!(known.state, AppState::RolledBack | AppState::Waiting)),
+            failure: known.trouble().map(str::to_owned),
         };
         Some((app.clone(), record))
     });

@@ -10,6 +10,7 @@ mod journal;
 mod manage;
 mod run;
 mod settle;
+mod transient;
 mod units;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use jobs::{JobDone, JobError, Verb, Why};
 pub use journal::journal_tail;
 pub use run::Progress;
 pub use settle::{Unrest, Unsettled};
+pub use transient::Ended;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
+use crate::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, UnitName};
 
 /// Everything one host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,32 @@ pub struct Desired {
     pub published: BTreeMap<HostPath, DesiredFile>,
     /// Removals that the repository acknowledges, by the short digest that the prune guard printed.
     pub acknowledged: BTreeSet<String>,
+    /// The applications that are not brought to the commit: what stands in `apps` for them is what they are held to.
+    pub held_back: BTreeMap<AppName, HeldBack>,
+}
+
+/// An application that is not brought to the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Why not.
+    pub why: Hold,
+    /// The digest of the commit's release, which it is kept from.
+    pub wanted: Digest,
+    /// The commit of the release that it is held to.
+    pub commit: Option<CommitId>,
+    /// Nothing of it is changed, not even put back: there is no release to hold it to, or that did not work.
+    pub is_untouched: bool,
+}
+
+/// Why an application is not brought to the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The commit's release failed on this host; it goes back to, and stays at, its last good one.
+    Bad,
+    /// It could not go back, for this reason: a person is needed.
+    Stuck(String),
+    /// It waits for what it needs; the text names that, and what it lacks.
+    Waits(String),
 }
 
 /// One application on this host.
@@ -38,6 +65,12 @@ pub struct DesiredApp {
     pub units: BTreeMap<UnitName, DesiredUnit>,
     /// Containers on the engine.
     pub containers: BTreeMap<ContainerName, DesiredContainer>,
+    /// The applications of this host that must be healthy at this commit before it changes.
+    #[serde(default)]
+    pub needs: BTreeSet<AppName>,
+    /// What must hold after a change, and from then on.
+    #[serde(default)]
+    pub checks: Vec<Check>,
 }
 
 /// What to do when the host no longer is what the commit says.

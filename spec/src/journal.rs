@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::desired::{Desired, FileKind, UnitOrigin};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
@@ -224,6 +226,15 @@ pub fn stopped(memory: &mut Memory, unit: &UnitName) {
     if let Some(known) = memory.units.get_mut(unit) {
         known.run = Run::Unknown;
     }
+}
+
+/// Forgets that the release of an application failed, because a person says so: it is tried again with the next pass.
+/// Says whether there was anything to forget.
+pub fn retry(memory: &mut Memory, app: &AppName) -> bool {
+    let Some(known) = memory.apps.get_mut(app) else { return false };
+    known.next_repair = None;
+    let waited = known.failure.as_mut().map(|failure| failure.not_before = Timestamp::UNIX_EPOCH).is_some();
+    known.bad.take().is_some() || waited
 }
 
 /// Forgets applications that are no longer wanted and own nothing any more.

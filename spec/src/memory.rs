@@ -3,7 +3,7 @@
 //! The transitions live here, pure, so that the planner's property tests and the agent walk through the same ones. The
 //! agent's ledger writes this value to disk *before* the world is changed (claims, owed and begun restarts) and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -177,6 +177,46 @@ pub struct AppMemory {
     /// The last failure, while it lasts.
     #[serde(default)]
     pub failure: Option<Failure>,
+    /// The applications that it needs: what goes is removed before what it needs.
+    #[serde(default)]
+    pub needs: BTreeSet<AppName>,
+    /// The release that failed here, while the repository wants it.
+    #[serde(default)]
+    pub bad: Option<Bad>,
+    /// The checks that do not pass any more, in words, while they do not.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
+}
+
+impl AppMemory {
+    /// Says whether the release with this digest was reached once.
+    pub fn is_reached(&self, digest: Digest) -> bool {
+        self.digest == digest && self.reached
+    }
+
+    /// Returns what is wrong with the application, if anything: the latest first.
+    pub fn trouble(&self) -> Option<&str> {
+        let failure = self.failure.as_ref().map(|failure| failure.text.as_str());
+        let bad = self.bad.as_ref().map(|bad| bad.text.as_str());
+        failure.or(self.unhealthy.as_deref()).or(bad)
+    }
+}
+
+/// A release that failed on this host. It is not tried again until a commit changes the application, or a person says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bad {
+    /// The digest of its resolved content.
+    pub digest: Digest,
+    /// The commit with which it failed.
+    pub commit: Option<CommitId>,
+    /// What failed; the first line is our own words, the others may be the service's.
+    pub text: String,
+    /// When.
+    pub since: Timestamp,
+    /// Why the application could not go back, if it could not: nothing of it is changed then.
+    #[serde(default)]
+    pub stuck: Option<String>,
 }
 
 /// Why an application is not what it should be.
@@ -195,12 +235,18 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AppState {
+    /// Not begun: what it needs is not healthy at this commit yet.
+    Waiting,
     /// Being changed.
     Applying,
     /// As the commit says.
     Converged,
     /// A step failed; see the failure.
     Failed,
+    /// The commit's release failed and the last good one is back.
+    RolledBack,
+    /// At its release, and its checks do not pass any more.
+    Unhealthy,
     /// Not as the commit says, and only reported.
     Drifted,
     /// Was drifted and has been put back.
@@ -211,9 +257,12 @@ impl AppState {
     /// Returns the word for it in logs, records and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
+            AppState::Waiting => "waiting",
             AppState::Applying => "applying",
             AppState::Converged => "converged",
             AppState::Failed => "failed",
+            AppState::RolledBack => "rolled-back",
+            AppState::Unhealthy => "unhealthy",
             AppState::Drifted => "drifted",
             AppState::Repaired => "repaired",
         }

@@ -62,6 +62,12 @@ pub struct AppRecord {
     /// How many steps the last change took.
     #[serde(default)]
     pub changes: usize,
+    /// The digest of the release that failed here and is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<Digest>,
+    /// The commit of the release that runs instead of this commit's, for one that was rolled back or waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<CommitId>,
     /// Why it failed: our own words only, never what a service printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -124,7 +130,9 @@ impl Record {
         let mut by_state: BTreeMap<u8, (AppState, Vec<String>)> = BTreeMap::new();
         for (app, record) in &self.apps {
             let words = match (&record.failure, record.state) {
-                (Some(failure), AppState::Failed) => format!("{app} ({})", first_line(failure)),
+                (Some(failure), AppState::Failed | AppState::RolledBack | AppState::Unhealthy) => {
+                    format!("{app} ({})", first_line(failure))
+                }
                 _ => app.to_string(),
             };
             by_state.entry(rank(record.state)).or_insert_with(|| (record.state, Vec::new())).1.push(words);
@@ -183,10 +191,13 @@ fn first_line(text: &str) -> String {
 fn rank(state: AppState) -> u8 {
     match state {
         AppState::Failed => 0,
-        AppState::Drifted => 1,
-        AppState::Applying => 2,
-        AppState::Repaired => 3,
-        AppState::Converged => 4,
+        AppState::RolledBack => 1,
+        AppState::Unhealthy => 2,
+        AppState::Drifted => 3,
+        AppState::Waiting => 4,
+        AppState::Applying => 5,
+        AppState::Repaired => 6,
+        AppState::Converged => 7,
     }
 }
 
@@ -205,6 +216,8 @@ mod tests {
             digest: Digest::of(b"x"),
             images: BTreeMap::new(),
             changes: 2,
+            bad: None,
+            runs: None,
             failure: failure.map(str::to_owned),
         };
         let name = |text| AppName::parse(text).expect("a name");

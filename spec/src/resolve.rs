@@ -8,7 +8,7 @@ use crate::desired::{
     UnitOrigin, Volume,
 };
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, UnitName};
+use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath, Mode, UnitName};
 use crate::manifest::{self, Address, App, Drift, Fleet, State};
 
 /// The host is not in the repository, so nothing can be said about what it should look like.
@@ -57,21 +57,22 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
     // A container may mount what another application brings, so all files of the host are known first.
     let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
     let mut added = only_added_to(&placed);
+    let names: BTreeSet<&AppName> = placed.iter().map(|(name, _)| *name).collect();
     let published = published(fleet, host);
-    let apps = placed
-        .iter()
-        .map(|(name, app)| {
-            let mut resolved = resolve_app(fleet, app, added.remove(*name).unwrap_or_default(), &files);
-            resolved.digest = digest_published(&resolved, &published);
-            ((*name).clone(), resolved)
-        })
-        .collect();
+    let apps = placed.iter().map(|(name, app)| {
+        let added = added.remove(*name).unwrap_or_default();
+        let mut resolved = resolve_app(fleet, app, added, &names, &files);
+        resolved.digest = digest_published(&resolved, &published);
+        ((*name).clone(), resolved)
+    });
+    let apps = apps.collect();
     Ok(Desired {
         fleet: fleet.name.clone(),
         host: host.clone(),
         apps,
         published,
         acknowledged: fleet.acknowledged.keys().cloned().collect(),
+        held_back: BTreeMap::new(),
     })
 }
 
@@ -161,6 +162,7 @@ fn resolve_app(
     fleet: &Fleet,
     app: &App,
     added: BTreeMap<UnitName, DesiredUnit>,
+    placed: &BTreeSet<&AppName>,
     host_files: &BTreeMap<&HostPath, &manifest::File>,
 ) -> DesiredApp {
     let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(file))).collect();
@@ -172,8 +174,12 @@ fn resolve_app(
         Drift::Repair => DriftPolicy::Repair,
         Drift::Report => DriftPolicy::Report,
     };
-    let digest = digest_app(&files, &units, &containers);
-    DesiredApp { digest, drift, files, units, containers }
+    // One that is placed elsewhere is no obstacle here.
+    let needs = app.needs.keys().filter(|needed| placed.contains(needed)).cloned().collect();
+    let digest = Digest::from_bytes([0; 32]);
+    let mut wanted = DesiredApp { digest, drift, files, units, containers, needs, checks: app.checks.clone() };
+    wanted.digest = digest_app(&wanted);
+    wanted
 }
 
 fn resolve_file(file: &manifest::File) -> DesiredFile {
@@ -247,18 +253,14 @@ fn inputs(volumes: &[manifest::Volume], host_files: &BTreeMap<&HostPath, &manife
     files.filter(|(path, _)| mounted(path)).map(|(path, _)| (*path).clone()).collect()
 }
 
-fn digest_app(
-    files: &BTreeMap<HostPath, DesiredFile>,
-    units: &BTreeMap<UnitName, DesiredUnit>,
-    containers: &BTreeMap<ContainerName, DesiredContainer>,
-) -> Digest {
+fn digest_app(app: &DesiredApp) -> Digest {
     let mut fields = Fields::default();
     fields.add("format", b"mainstay app 1");
-    for (path, file) in files {
+    for (path, file) in &app.files {
         fields.add("file", path.as_str().as_bytes());
         add_file(&mut fields, file);
     }
-    for (name, unit) in units {
+    for (name, unit) in &app.units {
         // The text of a unit that the application brings is among its files.
         fields.add("unit", name.as_str().as_bytes());
         if let Some(goal) = unit.state {
@@ -275,9 +277,15 @@ fn digest_app(
             }
         }
     }
-    for (name, container) in containers {
+    for (name, container) in &app.containers {
         fields.add("container", name.as_str().as_bytes());
         fields.add("digest", container.digest.to_string().as_bytes());
+    }
+    for needed in &app.needs {
+        fields.add("needs", needed.as_str().as_bytes());
+    }
+    for check in &app.checks {
+        fields.add("check", serde_json::to_string(check).expect("a check is strings and numbers").as_bytes());
     }
     fields.finish()
 }

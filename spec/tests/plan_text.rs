@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
-use spec::desired::Desired;
+use spec::course::{self, Release};
+use spec::desired::{Desired, DesiredApp};
 use spec::digest::Digest;
-use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
-use spec::memory::{Memory, Owned, Run, UnitMemory};
+use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
+use spec::memory::{AppMemory, AppState, Bad, Memory, Owned, Run, UnitMemory};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
 };
@@ -266,4 +267,111 @@ fn many_removals_at_once_wait_for_an_acknowledgement() {
                   - { prune: "241d456f8c13", reason: "why" }
         "#]],
     );
+}
+
+/// Two applications of which one needs the other; `page` is what the first one's file holds.
+fn pair(page: &str) -> Desired {
+    let mut tree = Tree::default();
+    tree.insert("fleet.yaml", b"fleet: home\nhosts: { attic: {} }\n");
+    tree.insert("apps/page/app.yaml", b"needs: [web]\n");
+    tree.insert("apps/page/files/etc/page.conf", page.as_bytes());
+    tree.insert("apps/web/files/etc/web.conf", page.as_bytes());
+    let parsed = manifest::parse(&tree, None);
+    let fleet = parsed.fleet.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    resolve::resolve(&fleet, &HostName::parse("attic").expect("valid")).expect("valid")
+}
+
+fn known(digest: Digest, state: AppState) -> AppMemory {
+    AppMemory {
+        state,
+        since: Timestamp::UNIX_EPOCH,
+        reached: true,
+        digest,
+        commit: None,
+        from: None,
+        changes: 0,
+        images: BTreeMap::new(),
+        repairs: 0,
+        next_repair: None,
+        leaving: false,
+        failure: None,
+        needs: BTreeSet::new(),
+        bad: None,
+        unhealthy: None,
+    }
+}
+
+#[test]
+fn what_is_held_back_says_why_and_what_ends_it() {
+    let (good, wanted) = (pair("good\n"), pair("bad\n"));
+    let commit = CommitId::parse(&"1f".repeat(20)).ok();
+    let release = |app: &DesiredApp| Release { commit: commit.clone(), app: app.clone(), reads: BTreeMap::new() };
+    let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();
+    let mut memory = Memory::default();
+    let mut plan_now = |told: &str, releases: &BTreeMap<AppName, Release>, change: &dyn Fn(&mut Memory)| {
+        change(&mut memory);
+        let held = course::held_back(&wanted, &course::holds(&wanted, &memory), releases);
+        let path = |text: &str| HostPath::parse(text).unwrap();
+        let files = ["/etc/page.conf", "/etc/web.conf"].map(|it| (path(it), regular(b"good\n")));
+        let observed = Observed { files: BTreeMap::from(files), ..bare() };
+        format!("{told}:\n{}", plan(&held, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now))
+    };
+    let (page, web) = (AppName::parse("page").unwrap(), AppName::parse("web").unwrap());
+    let bad = |stuck: Option<&str>| Bad {
+        digest: wanted.apps[&web].digest,
+        commit: None,
+        text: "web.service did not stay up".to_owned(),
+        since: Timestamp::UNIX_EPOCH,
+        stuck: stuck.map(str::to_owned),
+    };
+    let mut text = plan_now("at first", &BTreeMap::new(), &|memory| memory.apps.clear());
+    text += &plan_now("both were good", &releases, &|memory| {
+        for (name, app) in &good.apps {
+            memory.apps.insert(name.clone(), known(app.digest, AppState::Converged));
+            let path = HostPath::parse(&format!("/etc/{name}.conf")).unwrap();
+            memory.owned.insert(ResourceId::File(path), Owned { app: name.clone(), claim: None, put: None });
+        }
+    });
+    text += &plan_now("web failed", &releases, &|memory| {
+        memory.apps.get_mut(&web).unwrap().bad = Some(bad(None));
+    });
+    text += &plan_now("web could not go back", &releases, &|memory| {
+        memory.apps.get_mut(&web).unwrap().bad = Some(bad(Some("failed to write /etc/web.conf")));
+    });
+    text += &plan_now("web is there", &releases, &|memory| {
+        memory.apps.insert(web.clone(), known(wanted.apps[&web].digest, AppState::Converged));
+    });
+    text += &plan_now("web is unhealthy, and page has begun", &releases, &|memory| {
+        memory.apps.get_mut(&web).unwrap().state = AppState::Unhealthy;
+        memory.apps.insert(page.clone(), known(wanted.apps[&page].digest, AppState::Applying));
+    });
+    expect![[r#"
+        at first:
+        conflict in page: file /etc/page.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
+        conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
+        waits: page needs web, which is not converged at this commit yet
+        both were good:
+        write    /etc/web.conf  web  its content differs
+        kept before, `mainstay restore` brings it back:
+          /etc/web.conf: it was edited on this host
+        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        web failed:
+        waits: page needs web, whose release failed; it stays at the release of 1f1f1f1f1f
+        held back: web stays at the release of 1f1f1f1f1f: the commit's failed here and is not tried again until a commit changes it, or `mainstay retry web`
+        web could not go back:
+        waits: page needs web, whose release failed; it stays at the release of 1f1f1f1f1f
+        stopped: web failed and could not go back: a person is needed, then a commit or `mainstay retry web`: failed to write /etc/web.conf
+        web is there:
+        write    /etc/page.conf  page  its content differs
+        write    /etc/web.conf   web   drift: its content differs
+        kept before, `mainstay restore` brings it back:
+          /etc/page.conf: it was edited on this host
+          /etc/web.conf: it was edited on this host
+        web is unhealthy, and page has begun:
+        write    /etc/page.conf  page  drift: its content differs
+        write    /etc/web.conf   web   drift: its content differs
+        kept before, `mainstay restore` brings it back:
+          /etc/page.conf: it was edited on this host
+          /etc/web.conf: it was edited on this host
+    "#]].assert_eq(&text);
 }

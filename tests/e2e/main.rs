@@ -31,6 +31,7 @@ mod prune;
 mod records;
 mod sources;
 mod states;
+mod way_back;
 
 /// A lab, or `None` with the reason printed.
 fn start() -> Option<lab::Lab> {

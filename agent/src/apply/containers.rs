@@ -52,8 +52,9 @@ pub(super) async fn pull(work: &mut Work<'_>) {
 }
 
 /// Removes containers that nobody wants; their volumes stay.
-pub(super) async fn remove(work: &mut Work<'_>) {
-    for step in work.steps(Phase::Clear) {
+pub(super) async fn remove(work: &mut Work<'_>, rank: usize) {
+    let plan = work.plan;
+    for step in work.steps(Phase::Clear).into_iter().filter(|step| plan.rank(step) == rank) {
         if let Action::RemoveContainer(name, id) = &step.action {
             match take_down(&work.providers.engine, work.progress, id).await {
                 Ok(()) => work.removed(step, &ResourceId::Container(name.clone())),

@@ -3,6 +3,7 @@
 //! No judgement about what should be: the plan says it. A failed step fails its application, whose later steps are
 //! skipped; the others go on. Nothing changes on the host unless the ledger could be written first.
 
+mod blame;
 mod containers;
 mod files;
 mod units;
@@ -10,12 +11,14 @@ mod units;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use spec::desired::Desired;
-use spec::id::{AppName, ContainerName, HostPath, ResourceId, shown};
+use spec::desired::{Desired, UnitGoal};
+use spec::id::{AppName, ContainerName, HostPath, ResourceId, UnitName, shown};
 use spec::journal;
 use spec::observed::FileState;
-use spec::plan::{Action, Phase, Plan, Step};
+use spec::plan::{Action, Lesson, Phase, Plan, Step};
 use tracing::{error, info};
+
+pub use blame::Blame;
 
 use crate::disk::Disk;
 use crate::ledger::{Ledger, LedgerError};
@@ -40,6 +43,10 @@ pub struct Outcome {
     pub done: BTreeMap<Option<AppName>, usize>,
     /// What failed, by application.
     pub failed: BTreeMap<AppName, Vec<StepFailure>>,
+    /// Checks that do not pass although the application is back at its last good release, in words.
+    pub unwell: BTreeMap<AppName, String>,
+    /// Applications whose checks were not tried to the end.
+    pub unchecked: BTreeSet<AppName>,
     /// The digest of the image of each container that was created.
     pub images: BTreeMap<ContainerName, String>,
     /// The agent was asked to stop in between: what is left is owed.
@@ -53,6 +60,8 @@ pub struct StepFailure {
     pub text: String,
     /// The last lines that the service or container itself printed; may be empty. Never published.
     pub said: String,
+    /// Whose fault it is.
+    pub blame: Blame,
 }
 
 /// A plan being carried out.
@@ -66,6 +75,8 @@ struct Work<'a> {
     outcome: Outcome,
     /// Unit files or their links did change: what a failed application was spared needs no reload.
     units_changed: bool,
+    /// Applications that stay because one that needs them could not go.
+    spared: BTreeSet<AppName>,
     /// Paths that this plan was to write and that are not in place: nothing that reads them may start.
     missing: BTreeSet<HostPath>,
 }
@@ -93,6 +104,7 @@ pub async fn apply(
         progress,
         outcome: Outcome::default(),
         units_changed: false,
+        spared: BTreeSet::new(),
         missing: written_by(plan),
     };
     journal::begin(&mut work.ledger.memory, plan, desired);
@@ -103,7 +115,7 @@ pub async fn apply(
     }
     work.ledger.save()?;
     files::sweep(work.providers, &ours);
-    if !plan.steps.is_empty() {
+    if !plan.steps.is_empty() || !work.unproven().is_empty() {
         work.carry_out().await?;
     }
     journal::forget_apps(&mut work.ledger.memory, desired);
@@ -117,12 +129,10 @@ impl<'a> Work<'a> {
         if self.is_stopped() {
             return Ok(());
         }
-        units::retire(self).await;
-        if self.outcome.interrupted {
+        if !self.clear().await {
             return Ok(());
         }
         units::disable_unwanted(self).await;
-        containers::remove(self).await;
         files::remove(self);
         files::write(self);
         units::enable(self).await;
@@ -134,6 +144,22 @@ impl<'a> Work<'a> {
         let runs = units::begin(self).await?;
         self.ensure(runs).await;
         Ok(())
+    }
+
+    /// Stops what goes: first the applications that need others, then these. Says whether to go on.
+    async fn clear(&mut self) -> bool {
+        for rank in 0..=self.plan.ranks.values().copied().max().unwrap_or(0) {
+            units::retire(self, rank).await;
+            if self.outcome.interrupted {
+                return false;
+            }
+            containers::remove(self, rank).await;
+            let apps = &self.ledger.memory.apps;
+            let failed = self.outcome.failed.keys().chain(&self.spared).filter_map(|app| apps.get(app));
+            let spared: Vec<AppName> = failed.flat_map(|known| known.needs.iter().cloned()).collect();
+            self.spared.extend(spared.into_iter().filter(|app| self.plan.ranks.contains_key(app)));
+        }
+        true
     }
 
     /// Starts and restarts, and watches all of it in one window. Containers are made one after another beside the jobs of
@@ -156,11 +182,29 @@ impl<'a> Work<'a> {
         let mut created = containers::take(self, made);
         let made = containers::make(&self.providers.engine, desired, progress, after).await;
         created.extend(containers::take(self, made));
-        let (units, containers) = (units::names(&started), containers::ids(&created));
+        let unproven = self.unproven();
+        let (mut units, containers) = (units::names(&started), containers::ids(&created));
+        units.extend(unproven.iter().map(|(_, unit)| unit.clone()));
         let Providers { systemd, engine, .. } = &mut *self.providers;
         let (units, containers) = tokio::join!(systemd.settle(&units, window), engine.settle(&containers, window));
-        units::settled(self, started, units).await;
+        units::settled(self, started, unproven, units).await;
         containers::settled(self, created, containers).await;
+    }
+
+    /// Names the units of releases that were not reached yet which turned out to run: an earlier pass started them, and was
+    /// killed before it was known whether they stay up.
+    fn unproven(&self) -> Vec<(AppName, UnitName)> {
+        let runs = self.plan.lessons.iter().filter_map(|lesson| match lesson {
+            Lesson::Runs(unit, app, ..) => Some((app, unit)),
+            _ => None,
+        });
+        let unproven = runs.filter(|(app, unit)| {
+            let Some(wanted) = self.desired.apps.get(*app) else { return false };
+            let is_reached = self.ledger.memory.apps.get(*app).is_some_and(|it| it.is_reached(wanted.digest));
+            let should_run = wanted.units.get(*unit).is_some_and(|it| it.state == Some(UnitGoal::Running));
+            should_run && !is_reached && !self.outcome.failed.contains_key(*app)
+        });
+        unproven.map(|(app, unit)| (app.clone(), unit.clone())).collect()
     }
 
     /// Says whether the agent was asked to stop; what is not done yet stays owed.
@@ -175,7 +219,7 @@ impl<'a> Work<'a> {
 
     /// Returns the steps of a phase whose application has not failed.
     fn steps(&self, phase: Phase) -> Vec<&'a Step> {
-        let failed: BTreeSet<&AppName> = self.outcome.failed.keys().collect();
+        let failed: BTreeSet<&AppName> = self.outcome.failed.keys().chain(&self.spared).collect();
         let plan: &'a Plan = self.plan;
         plan.phase(phase).filter(|step| step.app.as_ref().is_none_or(|app| !failed.contains(app))).collect()
     }
@@ -211,11 +255,16 @@ impl<'a> Work<'a> {
     }
 
     /// Notes a failed step: it fails its application, or every application of the plan when it concerns the whole host.
-    fn failed(&mut self, step: &Step, error: &dyn std::error::Error, said: &str) {
-        self.failed_with(step, &crate::chain(error), said);
+    fn failed(&mut self, step: &Step, error: &(dyn std::error::Error + 'static), said: &str) {
+        self.failed_for(step, &crate::chain(error), said, blame::of(step, error));
     }
 
+    /// Notes a step that could not be tried.
     fn failed_with(&mut self, step: &Step, why: &str, said: &str) {
+        self.failed_for(step, why, said, Blame::Circumstances);
+    }
+
+    fn failed_for(&mut self, step: &Step, why: &str, said: &str, blame: Blame) {
         self.progress.mark();
         let (verb, object) = (step.action.verb(), step.action.object());
         let why = if why.contains("Read-only file system") {
@@ -244,7 +293,7 @@ impl<'a> Work<'a> {
             None => self.plan.steps.iter().filter_map(|step| step.app.clone()).collect(),
         };
         for app in BTreeSet::from_iter(apps) {
-            let failure = StepFailure { text: text.clone(), said: said.to_owned() };
+            let failure = StepFailure { text: text.clone(), said: said.to_owned(), blame };
             self.outcome.failed.entry(app).or_default().push(failure);
         }
     }
@@ -266,7 +315,7 @@ fn written_by(plan: &Plan) -> BTreeSet<HostPath> {
 }
 
 /// Returns the step's unit, for the actions on units alone.
-fn unit_of(action: &Action) -> Option<&spec::id::UnitName> {
+fn unit_of(action: &Action) -> Option<&UnitName> {
     match action {
         Action::RetireUnit(unit)
         | Action::DisableUnit(unit)

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spec::id::UnitName;
+use spec::id::{AppName, UnitName};
 use spec::journal;
 use spec::memory::Run;
 use spec::observed::InvocationId;
 use spec::plan::{Action, Phase, Step, Verb, Why};
 
-use super::{Work, unit_of};
+use super::{Blame, StepFailure, Work, unit_of};
 use crate::ledger::LedgerError;
 use crate::progress::Progress;
 use crate::systemd::{self, JobError, Systemd, Unsettled};
@@ -23,9 +23,10 @@ type Settled = Result<BTreeMap<UnitName, Result<Option<InvocationId>, Unsettled>
 pub(super) const LINES: usize = 20;
 
 /// Stops units that are no longer wanted.
-pub(super) async fn retire(work: &mut Work<'_>) {
-    let steps: Vec<&Step> =
-        work.steps(Phase::Clear).into_iter().filter(|step| matches!(step.action, Action::RetireUnit(_))).collect();
+pub(super) async fn retire(work: &mut Work<'_>, rank: usize) {
+    let plan = work.plan;
+    let retires = |step: &&Step| matches!(step.action, Action::RetireUnit(_)) && plan.rank(step) == rank;
+    let steps: Vec<&Step> = work.steps(Phase::Clear).into_iter().filter(retires).collect();
     let jobs = steps.iter().filter_map(|step| Some((unit_of(&step.action)?.clone(), systemd::Verb::Stop))).collect();
     let providers = &mut work.providers;
     let results = jobs_done(&mut providers.systemd, work.patience.job, work.progress, jobs).await;
@@ -216,7 +217,12 @@ pub(super) fn names(started: &[Wanted<'_>]) -> Vec<UnitName> {
 }
 
 /// Writes down what came of watching what was started: a start counts only when it lasts.
-pub(super) async fn settled(work: &mut Work<'_>, started: Vec<Wanted<'_>>, settled: Settled) {
+pub(super) async fn settled(
+    work: &mut Work<'_>,
+    started: Vec<Wanted<'_>>,
+    unproven: Vec<(AppName, UnitName)>,
+    settled: Settled,
+) {
     let mut settled = match settled {
         Ok(settled) => settled,
         Err(error) => {
@@ -237,6 +243,15 @@ pub(super) async fn settled(work: &mut Work<'_>, started: Vec<Wanted<'_>>, settl
                 let said = systemd::journal_tail(it.unit, unsettled.invocation.as_ref(), LINES).await;
                 work.failed(it.step, &unsettled, &said);
             }
+        }
+    }
+    for (app, unit) in unproven {
+        if let Some(Err(unsettled)) = settled.remove(&unit) {
+            journal::not_started(&mut work.ledger.memory, &unit);
+            let said = systemd::journal_tail(&unit, unsettled.invocation.as_ref(), LINES).await;
+            tracing::error!(app = app.as_str(), object = unit.as_str(), "{unsettled}");
+            let failure = StepFailure { text: unsettled.to_string(), said, blame: Blame::Release };
+            work.outcome.failed.entry(app).or_default().push(failure);
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod once;
 pub mod plan;
 pub mod restore;
+pub mod retry;
 pub mod run;
 pub mod status;
 
@@ -25,7 +26,8 @@ Exit codes:
   3  the repository has mistakes; nothing of it was applied
   4  the host is not as wanted: a step failed, or something waits for a person
 
-SIGHUP makes `run` ask the repository at once, and try again what failed or was refused.
+SIGHUP makes `run` ask the repository at once, and try again what failed or was refused; what went back to its last good
+release stays there until a commit changes it, or `mainstay retry`.
 
 Try it out without any server:
   mainstay check ./fleet                      what is wrong with it, if anything
@@ -77,6 +79,8 @@ enum Command {
     Check(check::Args),
     /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
+    /// Try again what failed and went back, without waiting for another commit
+    Retry(retry::Args),
     /// List what was kept before it was overwritten or removed, and bring it back
     Restore(restore::Args),
 }
@@ -152,6 +156,7 @@ impl Cli {
             Command::Plan(args) => plan::run(common, args).await,
             Command::Check(args) => check::run(common, args),
             Command::Status(args) => status::run(common, args).await,
+            Command::Retry(args) => retry::run(common, args),
             Command::Restore(args) => restore::run(common, args),
         }
     }

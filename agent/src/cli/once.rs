@@ -10,6 +10,7 @@ use spec::plan as planner;
 
 use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
+use crate::daemon::MOST_IN_A_ROW;
 use crate::difference;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
@@ -49,33 +50,46 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         Believed::No(ended) => return Ok(ended),
     };
     stop_on_signals(&progress);
-    let now = Timestamp::now();
-    let plan = host.prepare(now, planner::Patience::Now).await;
-    if let (Some(plan), Some(belief), false) = (&plan, &host.belief, common.json) {
-        print!("{plan}");
-        print::differences(&difference::of_plan(plan, &belief.desired), common.colour());
-    }
-    let passed = match plan {
-        Some(plan) => host.carry_out(plan).await?,
-        None => None,
-    };
-    let Some(passed) = passed else {
+    let passes = converge(common, &mut host, &progress).await?;
+    let Some(last) = passes.last() else {
         anyhow::bail!("there is nothing to converge to: no commit was believed on this host yet");
     };
     if let Some(upstream) = &mut upstream {
         publish(&mut host, upstream, &settings).await?;
     }
-    tell(common, &host, &passed);
-    Ok(match (passed.is_converged(), fresh) {
+    tell(common, &host, &passes);
+    Ok(match (last.is_converged(), fresh) {
         (false, _) => Ended::Unconverged,
         (true, false) => Ended::Impossible,
         (true, true) => Ended::Well,
     })
 }
 
+/// Makes passes as long as each makes another one possible: what needs others comes after them, and what failed goes back.
+async fn converge(common: &Common, host: &mut Host, progress: &Progress) -> anyhow::Result<Vec<Passed>> {
+    let mut passes: Vec<Passed> = Vec::new();
+    let mut patience = planner::Patience::Now;
+    while passes.len() < MOST_IN_A_ROW && !progress.is_stopping() {
+        let plan = host.prepare(Timestamp::now(), patience).await?;
+        if let (Some(plan), Some(aim), false) = (&plan, host.aim(), common.json) {
+            print!("{plan}");
+            print::differences(&difference::of_plan(plan, &aim.desired), common.colour());
+        }
+        let Some(plan) = plan else { break };
+        let Some(passed) = host.carry_out(plan).await? else { break };
+        let again = passed.again;
+        passes.push(passed);
+        if !again {
+            break;
+        }
+        patience = planner::Patience::Wait;
+    }
+    Ok(passes)
+}
+
 /// Writes the record and pushes it, where this host reports; a host that cannot push works all the same.
 async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) -> anyhow::Result<()> {
-    let Some(belief) = &host.belief else { return Ok(()) };
+    let Some(belief) = host.aim() else { return Ok(()) };
     let now = Timestamp::now();
     let Some(record) = report::record(&host.ledger.memory, belief, &host.name, now) else { return Ok(()) };
     if upstream.is_news(&record) {
@@ -93,37 +107,32 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     Ok(())
 }
 
-/// Prints what came of the pass.
-fn tell(common: &Common, host: &Host, passed: &Passed) {
-    let outcome = &passed.outcome;
+/// Prints what came of the passes.
+fn tell(common: &Common, host: &Host, passes: &[Passed]) {
+    let is_converged = passes.last().is_some_and(Passed::is_converged);
+    let done: usize = passes.iter().flat_map(|passed| passed.outcome.done.values()).sum();
+    let failed = passes.iter().flat_map(|passed| &passed.outcome.failed);
+    let failed = failed.flat_map(|(app, failures)| failures.iter().map(move |failure| (app, failure)));
     if common.json {
-        let failed: Vec<_> = outcome
-            .failed
-            .iter()
-            .flat_map(|(app, failures)| {
-                failures.iter().map(move |it| json!({ "app": app.as_str(), "failure": it.text }))
-            })
-            .collect();
+        let failed: Vec<_> =
+            failed.map(|(app, failure)| json!({ "app": app.as_str(), "failure": failure.text })).collect();
         let result = json!({
             "host": host.name.as_str(),
-            "converged": passed.is_converged(),
-            "steps-done": outcome.done.values().sum::<usize>(),
+            "converged": is_converged,
+            "steps-done": done,
             "failed": failed,
-            "plan": print::plan_as_json(&passed.plan, &[]),
+            "plan": passes.first().map(|passed| print::plan_as_json(&passed.plan, &[])),
         });
         println!("{result:#}");
         return;
     }
-    for (app, failures) in &outcome.failed {
-        for failure in failures {
-            eprintln!("\nfailed in {app}: {}", failure.text);
-            for line in failure.said.lines() {
-                eprintln!("  | {line}");
-            }
+    for (app, failure) in failed {
+        eprintln!("\nfailed in {app}: {}", failure.text);
+        for line in failure.said.lines() {
+            eprintln!("  | {line}");
         }
     }
-    let done: usize = outcome.done.values().sum();
-    match (passed.is_converged(), done) {
+    match (is_converged, done) {
         (true, 0) => println!("{} is as wanted", host.name),
         (true, done) => {
             println!("{} is as wanted now, after {done} step{}", host.name, if done == 1 { "" } else { "s" });

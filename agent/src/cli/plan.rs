@@ -47,7 +47,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         Believed::Stale(_) => false,
         Believed::No(ended) => return Ok(ended),
     };
-    let (Some(plan), Some(belief)) = (host.plan(Timestamp::now(), planner::Patience::Now).await, &host.belief) else {
+    let (Some(plan), Some(belief)) = (host.plan(Timestamp::now(), planner::Patience::Now).await, host.aim()) else {
         anyhow::bail!("there is nothing to plan for: no commit was believed on this host yet");
     };
     let differences = if args.no_diff { Vec::new() } else { difference::of_plan(&plan, &belief.desired) };

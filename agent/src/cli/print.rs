@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use spec::desired::Hold;
 use spec::plan::{Plan, Step};
 
 use crate::difference::Difference;
@@ -47,6 +48,19 @@ pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
         })).collect::<Vec<_>>(),
         "waiting": plan.waiting.iter().map(|(app, until)| json!({ "app": app.as_str(), "until": until.to_string() }))
             .collect::<Vec<_>>(),
+        "held-back": plan.held_back.iter().map(|(app, held)| json!({
+            "app": app.as_str(),
+            "why": match &held.why {
+                Hold::Bad => "failed",
+                Hold::Stuck(_) => "stuck",
+                Hold::Waits(_) => "waits",
+            },
+            "for": match &held.why {
+                Hold::Waits(why) | Hold::Stuck(why) => Some(why),
+                Hold::Bad => None,
+            },
+            "at": held.commit.as_ref().map(spec::id::CommitId::as_str),
+        })).collect::<Vec<_>>(),
         "held": held,
         "kept": plan.keeps.iter().map(|(path, keep)| json!({ "path": path.as_str(), "why": keep.as_str() }))
             .collect::<Vec<_>>(),

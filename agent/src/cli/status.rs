@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
-use spec::id::{CommitId, shown};
+use spec::id::{AppName, CommitId, shown};
 use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
 
@@ -33,8 +33,8 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
     let notice = Notice::read(&settings.state);
     let subject = remember(&mut host, &settings);
     let plan = host.plan(Timestamp::now(), planner::Patience::Now).await;
-    let converged =
-        plan.as_ref().is_some_and(Plan::is_empty) && host.ledger.memory.apps.values().all(|app| app.failure.is_none());
+    let converged = plan.as_ref().is_some_and(Plan::is_empty)
+        && host.ledger.memory.apps.values().all(|app| app.trouble().is_none());
     if common.json {
         println!("{:#}", as_json(&host, &notice, plan.as_ref()));
     } else {
@@ -77,7 +77,13 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
                 "since": known.since.to_string(),
                 "commit": known.commit.as_ref().map(CommitId::as_str),
                 "digest": known.digest.to_string(),
-                "failure": known.failure.as_ref().map(|failure| &failure.text),
+                "failure": known.trouble(),
+                "bad": known.bad.as_ref().map(|bad| json!({
+                    "commit": bad.commit.as_ref().map(CommitId::as_str),
+                    "digest": bad.digest.to_string(),
+                    "since": bad.since.to_string(),
+                    "stuck": bad.stuck.is_some(),
+                })),
             });
             (app.to_string(), value)
         })
@@ -104,7 +110,7 @@ fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str
     println!();
     let widths = (
         memory.apps.keys().map(|app| app.as_str().len()).max().unwrap_or(0).max("APPLICATION".len()),
-        "converged".len(),
+        memory.apps.values().map(|known| known.state.as_str().len()).max().unwrap_or(0).max("converged".len()),
     );
     if !memory.apps.is_empty() {
         println!("{:<w0$}  {:<w1$}  {:<32}  RELEASE", "APPLICATION", "STATE", "SINCE", w0 = widths.0, w1 = widths.1);
@@ -113,7 +119,7 @@ fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str
         let release = known.commit.as_ref().map_or("a local folder", CommitId::short);
         let since = format!("{} ({})", known.since.strftime("%Y-%m-%d %H:%M:%SZ"), ago(known.since, now));
         println!("{app:<w0$}  {:<w1$}  {since:<32}  {release}", known.state.as_str(), w0 = widths.0, w1 = widths.1);
-        print_failure(known, now);
+        print_trouble(app, known, now);
     }
     println!();
     match plan {
@@ -132,11 +138,16 @@ fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str
     }
 }
 
-fn print_failure(known: &AppMemory, now: Timestamp) {
-    let Some(failure) = &known.failure else { return };
-    for line in failure.text.lines() {
+fn print_trouble(app: &AppName, known: &AppMemory, now: Timestamp) {
+    for line in known.trouble().unwrap_or_default().lines() {
         println!("    {}", shown(line));
     }
+    if let Some(bad) = &known.bad {
+        let commit = bad.commit.as_ref().map_or("the release from the folder", CommitId::short);
+        println!("    {commit} is not tried again until a commit changes {app}, or `mainstay retry {app}`");
+        return;
+    }
+    let Some(failure) = &known.failure else { return };
     if failure.not_before > now {
         let wait = failure.not_before.duration_since(now).as_secs();
         println!(

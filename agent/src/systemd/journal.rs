@@ -10,6 +10,8 @@ use tokio::process::Command;
 
 /// How long reading may take: the words belong into an error report, which must not wait for them.
 const READ: Duration = Duration::from_secs(5);
+/// The program's own name is looked up in the path that the child gets.
+const PATH: &str = "/usr/bin:/bin:/usr/local/bin";
 /// The most that is read; longer output loses its end, which `lines` keeps from happening to anything sensible.
 const LIMIT: u64 = 64 * 1024;
 /// The most that is kept of one line.
@@ -26,10 +28,21 @@ pub async fn journal_tail(unit: &UnitName, invocation: Option<&InvocationId>, li
     }
 }
 
+/// Waits until the journal holds what was written to it so far. Never fails: without it, last words may be missing.
+pub(super) async fn journal_sync() {
+    let mut command = Command::new("journalctl");
+    command.env_clear().env("PATH", PATH).arg("--sync").kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match tokio::time::timeout(READ, command.status()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the journal cannot be synced"),
+        Err(_) => tracing::debug!("the journal was not synced in time"),
+    }
+}
+
 async fn read(unit: &UnitName, invocation: Option<&InvocationId>, lines: usize) -> std::io::Result<Vec<u8>> {
     let mut command = Command::new("journalctl");
-    // The program's own name is looked up in the path that the child gets.
-    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/local/bin").env("LC_ALL", "C.UTF-8");
+    command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
     command.args(["--no-pager", "--quiet", "--output=cat"]).arg(format!("--lines={lines}"));
     match invocation {
         // The unit's processes, or PID 1 about it: processes can set the second field, but not their own process id.

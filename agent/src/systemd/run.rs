@@ -199,7 +199,7 @@ impl Systemd {
     }
 
     /// Subscribes to the ends of jobs.
-    async fn job_signals(&mut self, connection: &Connection) -> Result<MessageStream, Error> {
+    pub(super) async fn job_signals(&mut self, connection: &Connection) -> Result<MessageStream, Error> {
         const DOING: &str = "subscribe to systemd's jobs";
         let rule = zbus::MatchRule::builder()
             .msg_type(zbus::message::Type::Signal)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checks;
 use super::container;
 use super::decode::{Table, values};
 use super::endpoints::{self, Offer};
@@ -11,6 +12,7 @@ use super::fleet::DRIFT;
 use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
 use super::model::{App, FileKind, Host, Place, Watch, owned_by_root};
+use super::needs;
 use super::page::Page;
 use super::place;
 use super::units;
@@ -23,7 +25,7 @@ use crate::tree::Entry;
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 5] = ["rollout", "needs", "checks", "artifacts", "adopt"];
+const LATER: [&str; 3] = ["rollout", "artifacts", "adopt"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -154,6 +156,8 @@ fn assemble(
         units: BTreeMap::new(),
         drop_ins: BTreeSet::new(),
         containers: BTreeMap::new(),
+        needs: BTreeMap::new(),
+        checks: Vec::new(),
     };
     let mut take = |key| table.as_mut().and_then(|table| table.take(key));
     if let Some((_, node)) = take("drift") {
@@ -170,6 +174,12 @@ fn assemble(
     app.files = files::read(page, take("files").map(|(_, node)| node), folder);
     if let Some((_, node)) = take("containers") {
         app.containers = container::read(page, node);
+    }
+    if let Some((_, node)) = take("needs") {
+        app.needs = needs::read(page, node);
+    }
+    if let Some((_, node)) = take("checks") {
+        app.checks = checks::read(page, node);
     }
     for (unit, brought) in &folder.units {
         let content = brought.text.as_bytes().into();

@@ -27,6 +27,9 @@ mod drop_in;
 mod folder;
 mod files;
 mod place;
+mod duration;
+mod checks;
+mod needs;
 mod fleet;
 mod units;
 mod app;
@@ -80,6 +83,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         diagnostics.push(complaint);
     }
     conflicts::check(&apps, &mut diagnostics);
+    needs::check(&apps, &mut diagnostics);
     conflicts::check_watches(&watches, &apps, &mut diagnostics);
     diagnostics.sort();
     diagnostics.dedup();

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::check::Check;
 use crate::diagnostic::Location;
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
@@ -107,6 +108,10 @@ pub struct App {
     pub drop_ins: BTreeSet<UnitName>,
     /// Containers.
     pub containers: BTreeMap<ContainerName, Container>,
+    /// The applications that must be healthy before it changes, and where that is written.
+    pub needs: BTreeMap<AppName, Location>,
+    /// What must hold after a change, and from then on.
+    pub checks: Vec<Check>,
 }
 
 /// Which hosts have an application.

@@ -28,7 +28,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             }
         };
         if let Some(path) = wanted.inputs.iter().find(|path| draft.blocked.contains(*path)) {
-            if draft.plan.waiting.contains_key(app) {
+            if draft.is_aside(app) {
+                continue;
+            }
+            if let Some(holder) = draft.holder(path) {
+                let why = format!("waits for {path} of {holder}, which is held back");
+                draft.unknown(app, id, &why);
                 continue;
             }
             let why = format!("waits for {path}, which cannot be put in place");

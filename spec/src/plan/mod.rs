@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DriftPolicy, UnitGoal};
+use crate::desired::{Desired, DriftPolicy, HeldBack, Hold, UnitGoal};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, Managed, UnitInputs};
@@ -34,6 +34,10 @@ pub struct Plan {
     pub unknown: Vec<Unknown>,
     /// Applications whose last attempt failed and whose next one is not due yet.
     pub waiting: BTreeMap<AppName, Timestamp>,
+    /// Applications that are not brought to the commit, and why.
+    pub held_back: BTreeMap<AppName, HeldBack>,
+    /// Applications that go only when others have gone: a higher number goes later.
+    pub ranks: BTreeMap<AppName, usize>,
     /// Removals that wait for an acknowledgement in the repository.
     pub held: Option<Held>,
     /// Paths that these steps overwrite or remove although somebody else wrote what is there: it is kept before.
@@ -294,7 +298,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
         observed,
         memory,
         managed: inputs::managed(desired),
-        plan: Plan::default(),
+        plan: Plan { held_back: desired.held_back.clone(), ..Plan::default() },
         blocked: observed.unpublished.clone(),
         written: BTreeSet::new(),
         reported: BTreeSet::new(),
@@ -307,7 +311,10 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     prune::plan(&mut draft);
     draft.reload_if_needed();
     let mut plan = draft.plan;
-    plan.steps.sort_by_key(|step| step.action.phase());
+    plan.ranks = prune::ranks(desired, memory);
+    let mut steps = std::mem::take(&mut plan.steps);
+    steps.sort_by_key(|step| (step.action.phase(), plan.rank(step)));
+    plan.steps = steps;
     let changed =
         |path: &HostPath| plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone())));
     plan.keeps.retain(|path, _| changed(path));
@@ -368,6 +375,7 @@ impl Plan {
             && self.drift.is_empty()
             && self.unknown.is_empty()
             && self.waiting.is_empty()
+            && self.held_back.is_empty()
             && self.held.is_none()
     }
 
@@ -378,6 +386,12 @@ impl Plan {
             Action::WriteFile(path, _) => step.reads.contains(path),
             _ => false,
         })
+    }
+
+    /// Says how late among the removals a step comes: what goes is removed before what it needs.
+    pub fn rank(&self, step: &Step) -> usize {
+        let rank = step.app.as_ref().and_then(|app| self.ranks.get(app)).copied().unwrap_or(0);
+        if step.why == Why::Unwanted { rank } else { 0 }
     }
 
     /// Iterates over the steps of one phase.
@@ -394,7 +408,7 @@ impl Draft<'_> {
     /// Adds a step that starts something, unless its application is set aside.
     fn step_reading(&mut self, app: &AppName, action: Action, why: Why, reads: BTreeSet<HostPath>) {
         let step = Step { app: Some(app.clone()), action, why, reads };
-        let is_waiting = self.plan.waiting.contains_key(app);
+        let is_waiting = self.is_aside(app);
         if !is_waiting && !self.reported.contains(app) {
             return self.plan.steps.push(step);
         }
@@ -414,7 +428,7 @@ impl Draft<'_> {
 
     /// Adds the step that writes a path. What depends on the path is told whether it will be as wanted.
     fn write(&mut self, app: &AppName, path: &HostPath, state: FileState, why: Why) {
-        if self.plan.waiting.contains_key(app) {
+        if self.is_aside(app) {
             self.blocked.insert(path.clone());
         } else if self.reported.contains(app) {
             self.astray.insert(path.clone());
@@ -430,6 +444,24 @@ impl Draft<'_> {
 
     fn unknown(&mut self, app: &AppName, resource: ResourceId, why: &str) {
         self.plan.unknown.push(Unknown { app: app.clone(), resource, why: why.to_owned() });
+    }
+
+    /// Says whether nothing of `app` is changed by this plan.
+    fn is_aside(&self, app: &AppName) -> bool {
+        self.plan.waiting.contains_key(app) || self.desired.held_back.get(app).is_some_and(|held| held.is_untouched)
+    }
+
+    /// Says whether `app` goes back to its last good release: what the failed one made is taken away again.
+    fn goes_back(&self, app: &AppName) -> bool {
+        self.desired.held_back.get(app).is_some_and(|held| held.why == Hold::Bad)
+    }
+
+    /// Returns the application that keeps `path` from being put in place because nothing of it is touched.
+    fn holder(&self, path: &HostPath) -> Option<&AppName> {
+        let untouched = self.desired.held_back.iter().filter(|(_, held)| held.is_untouched).map(|(app, _)| app);
+        untouched
+            .into_iter()
+            .find(|app| self.desired.apps.get(*app).is_some_and(|wanted| wanted.files.contains_key(path)))
     }
 
     /// Says whether `app` was converged on this very release before, so that any difference now is drift.
@@ -518,7 +550,7 @@ impl Draft<'_> {
             let brought =
                 || self.managed.contains_key(&unit.path()) || !inputs::drop_ins(unit, &self.managed).is_empty();
             let matters = wanted.state == Some(UnitGoal::Running) || brought();
-            let aside = self.reported.contains(app) || self.plan.waiting.contains_key(app);
+            let aside = self.reported.contains(app) || self.is_aside(app);
             name == unit && matters && !aside
         })
     }

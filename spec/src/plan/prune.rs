@@ -1,11 +1,11 @@
 //! Plans removals: only what is owned, only what nobody wants, and never many at once without an acknowledgement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::desired::Desired;
 use crate::digest::Fields;
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
-use crate::memory;
-use crate::memory::{Inputs, Run};
+use crate::memory::{self, Inputs, Memory, Run};
 use crate::observed::{ActiveState, FileState, Reach};
 use crate::plan::files::{Whose, is_edited, whose};
 use crate::plan::units;
@@ -43,6 +43,13 @@ struct Removals {
 }
 
 impl Removals {
+    /// Counts a removal for the guard, unless the application goes back to what it was.
+    fn count(&mut self, draft: &Draft<'_>, app: &AppName, id: ResourceId) {
+        if !draft.goes_back(app) {
+            self.counted.insert(id);
+        }
+    }
+
     fn step(&mut self, app: &AppName, action: Action) {
         self.steps.push(Step { app: Some(app.clone()), action, why: Why::Unwanted, reads: BTreeSet::new() });
     }
@@ -53,7 +60,7 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
     if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
         let why = why.clone();
         // It counts although it cannot be seen: the guard must not let it through in two halves.
-        removals.counted.insert(id.clone());
+        removals.count(draft, app, id.clone());
         return draft.unknown(app, id, &why);
     }
     let Some(state) = draft.observed.files.get(path).cloned() else {
@@ -88,7 +95,7 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
             if let Some(unit) = path.unit() {
                 retire(draft, removals, app, &unit);
             }
-            removals.counted.insert(id);
+            removals.count(draft, app, id);
             if is_edited(draft, path, &state) {
                 draft.plan.keeps.insert(path.clone(), Keep::Unwanted);
             }
@@ -120,7 +127,7 @@ fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name
         Reach::Seen(seen) => match seen.get(name) {
             Some(state) if state.mark.is_some() => {
                 removals.step(app, Action::RemoveContainer(name.clone(), state.id.clone()));
-                removals.counted.insert(id);
+                removals.count(draft, app, id);
             }
             // It may still be coming: the look after this one tells.
             None if draft.memory.owned.get(&id).is_some_and(|owned| owned.claim == Some(memory::coming())) => {
@@ -130,7 +137,7 @@ fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name
         },
         Reach::Unreachable(why) => {
             let why = why.clone();
-            removals.counted.insert(id.clone());
+            removals.count(draft, app, id.clone());
             draft.unknown(app, id, &why);
         }
         Reach::NotAsked => draft.unknown(app, id, "was not looked at"),
@@ -166,7 +173,7 @@ fn remembered(draft: &mut Draft<'_>, removals: &mut Removals) {
             let app = known.app.clone();
             retire(draft, removals, &app, name);
             if up {
-                removals.counted.insert(ResourceId::Unit(name.clone()));
+                removals.count(draft, &app, ResourceId::Unit(name.clone()));
             } else {
                 draft.plan.lessons.push(Lesson::Released(name.clone()));
             }
@@ -206,6 +213,27 @@ fn adds_to(draft: &Draft<'_>, removals: &mut Removals, name: &UnitName, app: &Ap
     true
 }
 
+/// Numbers the applications that go: each goes after those that need it.
+pub(super) fn ranks(desired: &Desired, memory: &Memory) -> BTreeMap<AppName, usize> {
+    let leaving: BTreeMap<_, _> = memory.apps.iter().filter(|(app, _)| !desired.apps.contains_key(*app)).collect();
+    let mut ranks: BTreeMap<AppName, usize> = BTreeMap::new();
+    // Each round moves what is needed behind who needs it; without a circle the rounds are as many as the longest chain.
+    for _ in 0..leaving.len() {
+        let before = ranks.clone();
+        for (app, known) in &leaving {
+            let rank = before.get(*app).copied().unwrap_or(0) + 1;
+            for needed in known.needs.iter().filter(|needed| leaving.contains_key(*needed)) {
+                let is = ranks.entry(needed.clone()).or_default();
+                *is = rank.max(*is);
+            }
+        }
+        if ranks == before {
+            break;
+        }
+    }
+    ranks
+}
+
 /// Lets the removals through, or holds them until the repository acknowledges exactly these.
 fn guard(draft: &mut Draft<'_>, removals: Removals) {
     let owned = draft.memory.owned.len();
@@ -217,20 +245,22 @@ fn guard(draft: &mut Draft<'_>, removals: Removals) {
         .all(|app| app.files.is_empty() && app.units.is_empty() && app.containers.is_empty());
     let digest = digest(draft, &removals.counted);
     let many = removals.counted.len() > free || (nothing_left && !removals.counted.is_empty());
+    // What a failed release made goes with it: nobody has to acknowledge the way back.
+    let (mut steps, rest): (Vec<Step>, Vec<Step>) =
+        removals.steps.into_iter().partition(|step| step.app.as_ref().is_some_and(|app| draft.goes_back(app)));
     if many && !draft.desired.acknowledged.contains(&digest) {
         draft.plan.held = Some(Held { digest, removals: removals.counted.into_iter().collect(), owned });
     } else {
-        let waiting = &draft.plan.waiting;
-        let due = |step: &Step| step.app.as_ref().is_none_or(|app| !waiting.contains_key(app));
-        let steps: Vec<Step> = removals.steps.into_iter().filter(due).collect();
-        for step in &steps {
-            if let Action::RemoveFile(path, _) = &step.action {
-                units::go_on_without(draft, path);
-            }
-        }
-        draft.plan.steps.extend(steps);
+        steps.extend(rest);
         draft.plan.lessons.extend(removals.released.into_iter().map(Lesson::Released));
     }
+    steps.retain(|step| step.app.as_ref().is_none_or(|app| !draft.is_aside(app)));
+    for step in &steps {
+        if let Action::RemoveFile(path, _) = &step.action {
+            units::go_on_without(draft, path);
+        }
+    }
+    draft.plan.steps.extend(steps);
 }
 
 /// Digests exactly these removals on exactly this host, so that an acknowledgement covers nothing else.

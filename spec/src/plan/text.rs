@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::id::shown;
+use crate::desired::{HeldBack, Hold};
+use crate::id::{AppName, shown};
 use crate::plan::{Action, Keep, Plan, Step, Verb, Why};
 
 impl Verb {
@@ -117,6 +118,9 @@ impl fmt::Display for Plan {
                 until.strftime("%Y-%m-%d %H:%M:%SZ")
             )?;
         }
+        for (app, held) in &self.held_back {
+            held_back(f, app, held)?;
+        }
         for note in &self.notes {
             writeln!(f, "note on {}: {}: {}", note.app, note.resource, note.text)?;
         }
@@ -134,6 +138,28 @@ impl fmt::Display for Plan {
             writeln!(f, "nothing to do")?;
         }
         Ok(())
+    }
+}
+
+/// Says why an application is not brought to the commit, and what ends that.
+fn held_back(f: &mut fmt::Formatter<'_>, app: &AppName, held: &HeldBack) -> fmt::Result {
+    let release = match &held.commit {
+        Some(commit) => format!("the release of {}", commit.short()),
+        None => "its last good release".to_owned(),
+    };
+    match &held.why {
+        Hold::Bad => writeln!(
+            f,
+            "held back: {app} stays at {release}: the commit's failed here and is not tried again until a commit changes \
+             it, or `mainstay retry {app}`"
+        ),
+        Hold::Stuck(why) => writeln!(
+            f,
+            "stopped: {app} failed and could not go back: a person is needed, then a commit or `mainstay retry {app}`: {}",
+            shown(why.lines().next().unwrap_or_default())
+        ),
+        Hold::Waits(why) if held.is_untouched => writeln!(f, "waits: {app} needs {why}"),
+        Hold::Waits(why) => writeln!(f, "waits: {app} needs {why}; it stays at {release}"),
     }
 }
 

@@ -86,8 +86,12 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
     if let Some(path) = inputs.restart.iter().chain(&inputs.reload).find(|path| draft.blocked.contains(*path)) {
         let why = format!("waits for {path}, which cannot be put in place");
         let id = ResourceId::Unit(name.clone());
-        if draft.plan.waiting.contains_key(app) {
+        if draft.is_aside(app) {
             return;
+        }
+        if let Some(holder) = draft.holder(path) {
+            let why = format!("waits for {path} of {holder}, which is held back");
+            return draft.unknown(app, id, &why);
         }
         let known_unknown = draft.plan.unknown.iter().any(|it| it.resource == ResourceId::File(path.clone()));
         return if known_unknown { draft.unknown(app, id, &why) } else { draft.conflict(app, id, why) };
@@ -245,11 +249,13 @@ impl<'a> Subject<'a> {
         let known = draft.memory.units.get(self.name).map(|known| &known.run);
         // A job that runs to its end is never `active`, only `activating`: it is left to end.
         let stays = matches!(self.state.active, ActiveState::Active | ActiveState::Reloading);
-        let written = self.inputs.restart.iter().any(|path| draft.written.contains(path));
         match known {
             Some(Run::Beginning { with, was }) if stays => self.begun(draft, *with, was.as_ref()),
-            Some(Run::Started { with, .. })
-                if (*with == self.inputs.digests || *with == self.with) && !(stays && written) => {}
+            Some(Run::Started { with, invocation }) if *with == self.inputs.digests || *with == self.with => {
+                if let (true, Some(why)) = (stays, self.strayed(draft, invocation.as_ref())) {
+                    self.restart(draft, why);
+                }
+            }
             None | Some(Run::Unknown) if stays => self.met_running(draft),
             _ if stays => {
                 let why = self.changed(draft, &self.inputs.restart);

@@ -1,5 +1,6 @@
 //! One case for each thing that can be wrong, with what is said about it.
 
+mod checks;
 mod conflicts;
 mod containers;
 mod drop_ins;

@@ -194,6 +194,11 @@ impl Shape {
         Shape { reports: true, ..self.clone() }
     }
 
+    /// The same without drop-ins.
+    pub(crate) fn without_drop_ins(&self) -> Shape {
+        Shape { drop_ins: Vec::new(), ..self.clone() }
+    }
+
     /// Builds the same desired state, with its parts put in in another order.
     pub(crate) fn desired_in_order(&self, seed: u64) -> Desired {
         let mut apps: BTreeMap<AppName, DesiredApp> = BTreeMap::new();
@@ -242,6 +247,7 @@ impl Shape {
             apps,
             published: BTreeMap::new(),
             acknowledged: BTreeSet::from_iter(self.acknowledge.then(|| "*".to_owned())),
+            held_back: BTreeMap::new(),
         }
     }
 
@@ -344,6 +350,8 @@ fn app(apps: &mut BTreeMap<AppName, DesiredApp>, index: u8) -> &mut DesiredApp {
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         containers: BTreeMap::new(),
+        needs: BTreeSet::new(),
+        checks: Vec::new(),
     })
 }
 

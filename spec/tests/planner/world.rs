@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use spec::desired::{Desired, FileKind, UnitGoal, UnitOrigin};
+use proptest::prelude::*;
+use spec::course::{self, Release};
+use spec::desired::{Desired, DesiredApp, FileKind, UnitGoal, UnitOrigin};
 use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, HostPath, Mode, UnitName};
 use spec::inputs;
 use spec::journal;
-use spec::memory::{AppMemory, AppState, Memory};
+use spec::memory::{AppMemory, AppState, Bad, Memory};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
 };
@@ -426,21 +428,13 @@ impl World {
             }
         }
         for (app, wanted) in &desired.apps {
-            let settled = AppMemory {
-                state: AppState::Converged,
-                since: Timestamp::UNIX_EPOCH,
-                reached: true,
-                digest: wanted.digest,
-                commit: None,
-                from: None,
-                changes: 0,
-                repairs: 0,
-                leaving: false,
-                next_repair: None,
-                images: BTreeMap::new(),
-                failure: None,
-            };
-            memory.apps.insert(app.clone(), settled);
+            let untouched = desired.held_back.get(app).is_some_and(|held| held.is_untouched);
+            let bad = memory.apps.get(app).and_then(|known| known.bad.clone());
+            if untouched {
+                continue;
+            }
+            let bad = bad.filter(|_| desired.held_back.contains_key(app));
+            memory.apps.insert(app.clone(), AppMemory { bad, ..settled(wanted) });
         }
         clock.tick()?;
         *disk = memory;
@@ -528,12 +522,13 @@ impl World {
     }
 
     /// Names everything that runs with something else than what is wanted, or does not run; empty when converged.
-    /// What the plan itself calls a conflict is left out.
+    /// What the plan itself calls a conflict, or unknown, is left out.
     pub(crate) fn stale(&self, desired: &Desired, plan: &Plan) -> Vec<String> {
         let managed = inputs::managed(desired);
-        let excused: BTreeSet<String> = plan.conflicts.iter().map(|conflict| conflict.resource.to_string()).collect();
+        let excused = excused(plan);
         let mut stale = Vec::new();
-        for (_, name, unit) in desired.units() {
+        let untouched = |app| desired.held_back.get(app).is_some_and(|held| held.is_untouched);
+        for (_, name, unit) in desired.units().filter(|(app, ..)| !untouched(app)) {
             let id = spec::id::ResourceId::Unit(name.clone()).to_string();
             let text = matches!(unit.origin, UnitOrigin::Host).then_some(strategy::HOST_TEXT);
             let reads = inputs::of_unit(name, unit, text, &managed);
@@ -577,19 +572,22 @@ impl World {
                 stale.push(format!("{name} runs with {gone}, which is gone"));
             }
         }
-        for (_, name, wanted) in desired.containers() {
+        for (_, name, wanted) in desired.containers().filter(|(app, ..)| !untouched(app)) {
             let id = spec::id::ResourceId::Container(name.clone()).to_string();
             if excused.contains(&id) {
                 continue;
             }
             match self.containers.get(name) {
                 Some(is) if is.running && is.mark.as_ref().is_some_and(|mark| mark.digest == wanted.digest) => {
-                    let fresh = is.mounted.iter().all(|(path, inode)| self.inodes.get(path) == Some(inode));
+                    let mut mounted = is.mounted.iter().filter(|(path, _)| managed.contains_key(*path));
+                    let fresh = mounted.all(|(path, inode)| self.inodes.get(path) == Some(inode));
                     let current = |path: &HostPath| managed.get(path).map(|file| inputs::fingerprint(&file.kind));
                     if !fresh {
                         stale.push(format!("{name} mounts a file that was replaced"));
                     }
-                    if wanted.inputs.iter().any(|path| is.read.get(path).copied() != current(path)) {
+                    // What a release of before mounts may be managed no longer.
+                    let mut inputs = wanted.inputs.iter().filter(|path| managed.contains_key(*path));
+                    if inputs.any(|path| is.read.get(path).copied() != current(path)) {
                         stale.push(format!("{name} was started with something else"));
                     }
                 }
@@ -598,4 +596,84 @@ impl World {
         }
         stale
     }
+}
+
+/// The good releases of what a host was converged to.
+pub(crate) fn releases(good: &Desired) -> BTreeMap<AppName, Release> {
+    let release = |app: &DesiredApp| Release { commit: None, app: app.clone(), reads: course::reads(app, good) };
+    good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect()
+}
+
+/// Remembers that the releases of some applications failed, of those that can go back.
+pub(crate) fn condemn(memory: &mut Memory, wanted: &Desired, good: &BTreeMap<AppName, Release>, failed: u8) {
+    for (index, (name, app)) in wanted.apps.iter().enumerate() {
+        let is_failed = failed & (1 << index) != 0;
+        if !is_failed || good.get(name).is_none_or(|good| good.app.digest == app.digest) {
+            continue;
+        }
+        let bad = Bad { digest: app.digest, commit: None, text: String::new(), since: at(0), stuck: None };
+        let known = memory.apps.entry(name.clone()).or_insert_with(|| settled(app));
+        (known.state, known.reached, known.digest, known.bad) = (AppState::Failed, false, app.digest, Some(bad));
+    }
+}
+
+/// Remembers of some of them that they could not go back.
+pub(crate) fn give_up(memory: &mut Memory, stuck: u8) {
+    let failed = memory.apps.values_mut().filter_map(|known| known.bad.as_mut()).enumerate();
+    failed.filter(|(index, _)| stuck & (1 << index) != 0).for_each(|(_, bad)| bad.stuck = Some("stuck".to_owned()));
+}
+
+fn settled(wanted: &DesiredApp) -> AppMemory {
+    AppMemory {
+        state: AppState::Converged,
+        since: Timestamp::UNIX_EPOCH,
+        reached: true,
+        digest: wanted.digest,
+        commit: None,
+        from: None,
+        changes: 0,
+        repairs: 0,
+        leaving: false,
+        next_repair: None,
+        images: BTreeMap::new(),
+        failure: None,
+        needs: BTreeSet::new(),
+        bad: None,
+        unhealthy: None,
+    }
+}
+
+impl World {
+    /// Compares everything of the applications that are held back with what it was when they were good.
+    pub(crate) fn is_back(&self, good: &World, held: &Desired, plan: &Plan) -> Result<(), TestCaseError> {
+        let excused = excused(plan);
+        for (name, why) in &held.held_back {
+            if why.is_untouched {
+                continue;
+            }
+            let app = &held.apps[name];
+            for path in app.files.keys().filter(|path| !excused.contains(&format!("file {path}"))) {
+                // A link has no mode.
+                let of = |world: &World| {
+                    world.files.get(path).map(|file| match &file.kind {
+                        FileKind::Symlink { .. } => (file.kind.clone(), Mode::from_bits(0)),
+                        FileKind::Regular { .. } | FileKind::Directory => (file.kind.clone(), file.mode),
+                    })
+                };
+                prop_assert_eq!(of(self), of(good), "{}", path);
+            }
+            let said = app.units.iter().filter(|(_, wanted)| wanted.enabled.is_some());
+            for (unit, _) in said.filter(|(unit, _)| !excused.contains(&format!("unit {unit}"))) {
+                let of = |world: &World| world.units.get(unit).is_some_and(|unit| unit.enabled);
+                prop_assert_eq!(of(self), of(good), "{}", unit);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a plan itself says that it cannot make as wanted.
+fn excused(plan: &Plan) -> BTreeSet<String> {
+    let conflicts = plan.conflicts.iter().map(|conflict| conflict.resource.to_string());
+    conflicts.chain(plan.unknown.iter().map(|unknown| unknown.resource.to_string())).collect()
 }

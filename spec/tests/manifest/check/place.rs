@@ -18,10 +18,8 @@ unit: {}
         expect![[r#"
             error[unknown-key] apps/a/app.yaml:1:1: app.yaml has no key `plase`
               = did you mean `place`?
-            error[not-supported] apps/a/app.yaml:2:1: `needs` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[not-supported] apps/a/app.yaml:3:1: `checks` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
+            error[needs] apps/a/app.yaml:2:9: `a` needs `storage`, and there is no such application
+              = add apps/storage/, or remove it
             error[not-supported] apps/a/app.yaml:4:1: `artifacts` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
             error[not-supported] apps/a/app.yaml:5:1: `rollout` is not supported by this version of mainstay

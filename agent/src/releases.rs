@@ -1,0 +1,267 @@
+//! The last good release of each application, whole, in a file of its own: what an application goes back to.
+//!
+//! Written when a release was reached and its checks passed, so before it is needed. One file holds everything of it, so
+//! that none can be half there; one per application bounds them. Contents can be secret: nobody but root may read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use spec::course::Release;
+use spec::desired::{DesiredApp, FileKind};
+use spec::digest::Digest;
+use spec::id::{AppName, CommitId, HostPath};
+use tracing::{error, warn};
+
+/// The version of the files' format that this agent writes.
+const VERSION: u32 = 1;
+const FOLDER: &str = "releases";
+/// The longest first line: it holds two digests.
+const LONGEST_HEAD: u64 = 1024;
+
+/// The first line of a file: enough to know what it holds, and whether it is whole.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: u32,
+    /// The digest of the release.
+    release: Digest,
+    /// The digest of everything behind this line.
+    sha256: Digest,
+}
+
+/// The second line; the contents of files follow, one after another.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    commit: Option<CommitId>,
+    app: DesiredApp,
+    reads: BTreeMap<HostPath, Digest>,
+    /// Of each content, its digest and how long it is.
+    contents: Vec<(Digest, usize)>,
+}
+
+/// The good releases of this host.
+pub struct Releases {
+    folder: PathBuf,
+    /// Which release of each application is kept.
+    kept: BTreeMap<AppName, Digest>,
+    /// Those that are in use, read once.
+    read: BTreeMap<AppName, Release>,
+}
+
+impl Releases {
+    /// Looks at what is kept in the state folder. What cannot be read is not kept, and says so.
+    pub fn open(state: &Path) -> Releases {
+        let folder = state.join(FOLDER);
+        let mut kept = BTreeMap::new();
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            // What a write left unfinished begins with a dot, which no application's name does.
+            let Some(app) = name.to_str().and_then(|name| AppName::parse(name).ok()) else { continue };
+            match head(&entry.path()) {
+                Ok(head) => {
+                    kept.insert(app, head.release);
+                }
+                Err(error) => warn!(%app, %error, "the last good release cannot be read"),
+            }
+        }
+        Releases { folder, kept, read: BTreeMap::new() }
+    }
+
+    /// Returns which release of each application is kept.
+    pub fn kept(&self) -> &BTreeMap<AppName, Digest> {
+        &self.kept
+    }
+
+    /// Returns the good releases of these applications; one that is lost or damaged is left out.
+    pub fn of<'a>(&mut self, apps: impl Iterator<Item = &'a AppName>) -> BTreeMap<AppName, Release> {
+        let mut found = BTreeMap::new();
+        let wanted: BTreeSet<&AppName> = apps.filter(|app| self.kept.contains_key(*app)).collect();
+        self.read.retain(|app, _| wanted.contains(app));
+        for app in wanted {
+            if !self.read.contains_key(app) {
+                match read(&self.folder.join(app.as_str())) {
+                    Ok(release) => {
+                        self.read.insert(app.clone(), release);
+                    }
+                    Err(error) => {
+                        error!(%app, %error, "the last good release is damaged; the application cannot go back to it");
+                        continue;
+                    }
+                }
+            }
+            found.insert(app.clone(), self.read[app].clone());
+        }
+        found
+    }
+
+    /// Keeps a release in the place of the one before, durably. Nothing is written when it is kept already.
+    ///
+    /// # Errors
+    /// The disk refuses. Nothing is kept then: what was kept is no longer the last good one.
+    pub fn keep(&mut self, name: &AppName, release: &Release) -> io::Result<()> {
+        if self.kept.get(name) == Some(&release.app.digest) {
+            return Ok(());
+        }
+        self.read.remove(name);
+        let written = write(&self.folder, name, release);
+        match &written {
+            Ok(()) => {
+                self.kept.insert(name.clone(), release.app.digest);
+            }
+            Err(_) => self.forget(name),
+        }
+        written
+    }
+
+    /// Forgets what is kept of applications that this host has no longer.
+    pub fn keep_only(&mut self, wanted: impl Fn(&AppName) -> bool) {
+        let gone: Vec<AppName> = self.kept.keys().filter(|app| !wanted(app)).cloned().collect();
+        gone.iter().for_each(|app| self.forget(app));
+    }
+
+    fn forget(&mut self, name: &AppName) {
+        self.kept.remove(name);
+        self.read.remove(name);
+        match fs::remove_file(self.folder.join(name.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(app = %name, %error, "failed to remove a release that is not needed any more");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn write(folder: &Path, name: &AppName, release: &Release) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut contents: BTreeMap<Digest, &[u8]> = BTreeMap::new();
+    for file in release.app.files.values() {
+        if let FileKind::Regular { content, digest } = &file.kind {
+            contents.insert(*digest, content);
+        }
+    }
+    let body = Body {
+        commit: release.commit.clone(),
+        app: release.app.clone(),
+        reads: release.reads.clone(),
+        contents: contents.iter().map(|(digest, content)| (*digest, content.len())).collect(),
+    };
+    let mut bytes = serde_json::to_vec(&body)?;
+    bytes.push(b'\n');
+    contents.values().for_each(|content| bytes.extend_from_slice(content));
+    let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes) };
+    let new = folder.join(format!(".{name}"));
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(&serde_json::to_vec(&head)?)?;
+    file.write_all(b"\n")?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(name.as_str()))?;
+    File::open(folder)?.sync_all()
+}
+
+fn head(path: &Path) -> io::Result<Head> {
+    let mut line = String::new();
+    BufReader::new(File::open(path)?).take(LONGEST_HEAD).read_line(&mut line)?;
+    let head: Head = serde_json::from_str(&line)?;
+    if head.version == VERSION { Ok(head) } else { Err(damaged("it was written by another version of mainstay")) }
+}
+
+fn read(path: &Path) -> io::Result<Release> {
+    let head = head(path)?;
+    let bytes = fs::read(path)?;
+    let rest = bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default();
+    if Digest::of(rest) != head.sha256 {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let mut parts = rest.splitn(2, |byte| *byte == b'\n');
+    let body: Body = serde_json::from_slice(parts.next().unwrap_or_default())?;
+    let mut rest = parts.next().unwrap_or_default();
+    let mut contents: BTreeMap<Digest, Arc<[u8]>> = BTreeMap::new();
+    for (digest, length) in body.contents {
+        let (content, behind) = rest.split_at_checked(length).ok_or_else(|| damaged("it is too short"))?;
+        contents.insert(digest, Arc::from(content));
+        rest = behind;
+    }
+    let (commit, mut app, reads) = (body.commit, body.app, body.reads);
+    for file in app.files.values_mut() {
+        if let FileKind::Regular { content, digest } = &mut file.kind {
+            *content = contents.get(digest).cloned().ok_or_else(|| damaged("a content is missing"))?;
+        }
+    }
+    Ok(Release { commit, app, reads })
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use spec::desired::{DesiredFile, DriftPolicy};
+    use spec::id::Mode;
+
+    use super::*;
+
+    fn release(content: &[u8]) -> Release {
+        let owner = || "root".to_owned();
+        let kind = FileKind::Regular { content: content.into(), digest: Digest::of(content) };
+        let file = DesiredFile { kind, mode: Mode::from_bits(0o640), owner: owner(), group: owner() };
+        let paths = ["/etc/one", "/etc/two"].map(|path| HostPath::parse(path).expect("a path"));
+        let app = DesiredApp {
+            digest: Digest::of(content),
+            drift: DriftPolicy::Repair,
+            files: paths.into_iter().map(|path| (path, file.clone())).collect(),
+            units: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            needs: BTreeSet::new(),
+            checks: Vec::new(),
+        };
+        let reads = BTreeMap::from([(HostPath::parse("/etc/theirs").expect("a path"), Digest::of(b"theirs"))]);
+        Release { commit: CommitId::parse(&"1f".repeat(20)).ok(), app, reads }
+    }
+
+    fn web() -> AppName {
+        AppName::parse("web").expect("a name")
+    }
+
+    #[test]
+    fn a_release_comes_back_byte_for_byte() {
+        let state = tempfile::tempdir().expect("a folder");
+        for content in [b"one\n\0\xff two".as_slice(), b"", b"{}\n\n"] {
+            let kept = release(content);
+            Releases::open(state.path()).keep(&web(), &kept).expect("kept");
+            let mut releases = Releases::open(state.path());
+            assert_eq!(releases.kept(), &BTreeMap::from([(web(), kept.app.digest)]));
+            assert_eq!(releases.of([&web()].into_iter()), BTreeMap::from([(web(), kept)]));
+        }
+        for path in ["releases", "releases/web"] {
+            let mode = fs::metadata(state.path().join(path)).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path}");
+        }
+    }
+
+    #[test]
+    fn damage_is_noticed_and_what_is_not_wanted_goes() {
+        let state = tempfile::tempdir().expect("a folder");
+        let mut releases = Releases::open(state.path());
+        releases.keep(&web(), &release(b"content")).expect("kept");
+        let path = state.path().join("releases/web");
+        let whole = fs::read(&path).expect("it is there");
+        for cut in [0, 10, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..cut]).expect("damage");
+            assert_eq!(Releases::open(state.path()).of([&web()].into_iter()), BTreeMap::new(), "{cut}");
+        }
+        let mut flipped = whole.clone();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        fs::write(&path, flipped).expect("damage");
+        assert_eq!(Releases::open(state.path()).of([&web()].into_iter()), BTreeMap::new());
+        releases.keep_only(|_| false);
+        assert!(!path.exists() && releases.kept().is_empty());
+    }
+}

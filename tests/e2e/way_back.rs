@@ -1,0 +1,219 @@
+//! A change that fails undoes itself: the application goes back as a whole, says why, and stays there until a commit or a
+//! person says otherwise. What it needs comes first, and what does not pass its checks does not count.
+
+use lab::Host;
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+const INSTALL: &str = "[Install]\nWantedBy=multi-user.target\n";
+
+/// A service that reads its configuration and dies of a bad one.
+fn service(conf: &str) -> String {
+    format!(
+        "[Service]\nExecStart=/bin/sh -c 'grep -q good {conf} || {{ echo last words; exit 3; }}; exec sleep infinity'\n{INSTALL}"
+    )
+}
+
+/// Everything of the application on the host, as text.
+fn facts(host: &Host) -> String {
+    host.sh("for path in /etc/web.conf /etc/web.old /etc/web.new /srv/web /etc/systemd/system/web.service \
+             /etc/systemd/system/extra.service; do \
+             stat -c '%n %a %U:%G' $path 2>/dev/null && test -f $path && sha256sum <$path; done; \
+         for unit in web extra nightly.timer; do \
+             echo $unit $(systemctl is-active $unit) $(systemctl is-enabled $unit 2>/dev/null); done; \
+         cat /etc/web.conf; systemctl list-units --state=failed --plain --no-legend")
+        .unwrap()
+}
+
+fn status_of(host: &Host, app: &str) -> serde_json::Value {
+    agent::status(host).1["apps"][app].clone()
+}
+
+#[test]
+fn an_application_whose_change_failed_is_back_byte_for_byte_and_waits_for_a_commit_or_a_person() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot("attic").unwrap();
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 500ms\n").unwrap();
+    let timer = "[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target\n";
+    let app = "files:\n  /etc/web.conf: { mode: \"0640\", owner: daemon, group: adm }\n  /srv/web: { kind: directory, mode: \"0750\" }\n";
+    let web = service("/etc/web.conf");
+    let good = [
+        ("fleet.yaml", FLEET),
+        ("apps/web/app.yaml", app),
+        ("apps/web/web.service", &web),
+        ("apps/web/nightly.timer", timer),
+        ("apps/web/nightly.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n"),
+        ("apps/web/files/etc/web.conf", "good one\n"),
+        ("apps/web/files/etc/web.old", "old\n"),
+        ("apps/other/files/etc/other.conf", "1\n"),
+    ];
+    agent::write_folder(&host, "/root/good", &good);
+    agent::converge(&host, "/root/good");
+    let before = facts(&host);
+
+    // Everything at once: a changed and a new file, one that goes, other modes, a new unit, a timer that is off.
+    let bad_app =
+        "units: { nightly.timer: { state: stopped, enabled: false } }\nfiles:\n  /etc/web.conf: { mode: \"0600\" }\n";
+    let many: Vec<String> = (0..6).map(|index| format!("apps/web/files/etc/web.d/{index}")).collect();
+    let mut bad = vec![
+        ("fleet.yaml", FLEET),
+        ("apps/web/app.yaml", bad_app),
+        ("apps/web/web.service", &*web),
+        ("apps/web/extra.service", "[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target\n"),
+        ("apps/web/nightly.timer", timer),
+        ("apps/web/nightly.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n"),
+        ("apps/web/files/etc/web.conf", "broken\n"),
+        ("apps/web/files/etc/web.new", "new\n"),
+        ("apps/other/files/etc/other.conf", "2\n"),
+    ];
+    bad.extend(many.iter().map(|path| (path.as_str(), "more\n")));
+    agent::write_folder(&host, "/root/bad", &bad);
+    let (code, said) = agent::once(&host, "/root/bad");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("failed in web: ") && said.contains("last words"), "{said}");
+    assert_eq!(facts(&host), before, "{said}");
+    assert_eq!(host.read("/etc/other.conf").unwrap(), "2\n", "the others move on");
+    host.sh("test ! -e /etc/web.d").unwrap();
+    let status = status_of(&host, "web");
+    assert_eq!(status["state"], "rolled-back", "{status}");
+    assert!(status["failure"].as_str().unwrap().contains("web.service"), "{status}");
+
+    // Nothing is tried again, whoever looks; drift of what is back is repaired.
+    let run = agent::invocation(&host, "web");
+    host.sh("echo drift >/etc/web.conf; rm /etc/web.old").unwrap();
+    let (code, said) = agent::once(&host, "/root/bad");
+    assert!(code == 4 && said.contains("held back: web"), "{code} {said}");
+    assert_eq!((facts(&host), agent::invocation(&host, "web")), (before.clone(), run), "{said}");
+    assert_eq!(status_of(&host, "web")["state"], "rolled-back");
+
+    // A person says so: it fails again and goes back again.
+    let said = host.sh("mainstay retry web; mainstay retry nobody 2>&1 || true").unwrap();
+    assert!(said.contains("web is tried again") && said.contains("no application `nobody`"), "{said}");
+    let (code, said) = agent::once(&host, "/root/bad");
+    assert!(code == 4 && said.contains("failed in web"), "{code} {said}");
+    assert_eq!(facts(&host), before, "{said}");
+
+    // The cause was outside the release after all: now it works, and the release is the good one.
+    host.sh("mount --bind /root/good/apps/web/files/etc/web.conf /root/bad/apps/web/files/etc/web.conf").unwrap();
+    let (code, said) = agent::once(&host, "/root/bad");
+    assert_eq!(code, 0, "another content is another release, which needs no retry: {said}");
+    host.sh("umount /root/bad/apps/web/files/etc/web.conf; systemctl is-active web extra").unwrap();
+    assert_eq!(status_of(&host, "web")["state"], "converged");
+
+    // What cannot go back stops: the file that the way back needs has become somebody's directory.
+    host.sh("echo good one >/root/bad/apps/web/files/etc/web.conf; echo x >/root/bad/apps/web/files/etc/web.new")
+        .unwrap();
+    agent::converge(&host, "/root/bad");
+    let unit =
+        format!("[Service]\nExecStart=/bin/sh -c 'test ! -e /run/broken || exit 4; exec sleep infinity'\n{INSTALL}");
+    host.write("/root/bad/apps/web/extra.service", &unit).unwrap();
+    agent::converge(&host, "/root/bad");
+    host.sh("touch /run/broken").unwrap();
+    host.write("/root/bad/apps/web/extra.service", unit.replace("exit 4", "exit 5")).unwrap();
+    let (code, said) = agent::once(&host, "/root/bad");
+    assert_eq!(code, 4, "{said}");
+    let status = status_of(&host, "web");
+    let failure = status["failure"].as_str().unwrap();
+    assert!(status["state"] == "failed" && failure.contains("a person is needed"), "{status}\n{said}");
+    let before = facts(&host);
+    let (_, said) = agent::once(&host, "/root/bad");
+    assert!(said.contains("stopped: web"), "{said}");
+    assert_eq!(facts(&host), before, "nothing flaps");
+    host.sh("rm /run/broken; mainstay retry").unwrap();
+    agent::converge(&host, "/root/bad");
+}
+
+#[test]
+fn what_is_needed_comes_first_and_checks_decide() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot("attic").unwrap();
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 200ms\n").unwrap();
+    let unit = |name: &str, wait: &str| {
+        format!(
+            "[Service]\nExecStart=/bin/sh -c 'echo {name} >>/run/order; {wait} exec sleep infinity'\nExecStop=/bin/sh -c 'echo -{name} >>/run/order'\n{INSTALL}"
+        )
+    };
+    // The store is up at once and well a second later.
+    let well = "checks:\n  - { exec: [/bin/sh, -c, \"test -e /run/well || { echo not yet; exit 1; }\"], within: 10s }\n  - { unit: store.service }\n";
+    let store = unit("store", "(sleep 1; echo well >>/run/order; touch /run/well) &");
+    let (web, page) = (unit("web", ""), unit("page", ""));
+    let mut files = vec![
+        ("fleet.yaml", FLEET),
+        ("apps/store/app.yaml", well),
+        ("apps/store/store.service", &*store),
+        ("apps/web/app.yaml", "needs: [store]\nchecks: [ { tcp: \"127.0.0.1:22\" } ]\n"),
+        ("apps/web/web.service", &web),
+        ("apps/page/app.yaml", "needs: [web]\n"),
+        ("apps/page/page.service", &page),
+        ("apps/alone/files/etc/alone.conf", "1\n"),
+    ];
+    agent::write_folder(&host, "/root/one", &files);
+    agent::converge(&host, "/root/one");
+    assert_eq!(host.read("/run/order").unwrap(), "store\nwell\nweb\npage\n");
+    let units = ["store", "web", "page"];
+    let runs = || units.map(|unit| agent::invocation(&host, unit));
+    let before = runs();
+
+    // A check of the needed one fails: it goes back, and those that need it are not touched, but for the others.
+    let bad = well.replace("test -e /run/well", "test -e /run/never").replace("10s", "1s");
+    let (newer_web, newer_store) =
+        (web.replace("echo web", "echo newer web"), store.replace("echo store", "echo newer store"));
+    files.retain(|(path, _)| {
+        !matches!(
+            *path,
+            "apps/store/app.yaml"
+                | "apps/store/store.service"
+                | "apps/web/web.service"
+                | "apps/alone/files/etc/alone.conf"
+        )
+    });
+    files.extend([
+        ("apps/store/app.yaml", &*bad),
+        ("apps/store/store.service", &newer_store),
+        ("apps/web/web.service", &newer_web),
+        ("apps/alone/files/etc/alone.conf", "2\n"),
+    ]);
+    host.write("/run/order", "").unwrap();
+    agent::write_folder(&host, "/root/two", &files);
+    let (code, said) = agent::once(&host, "/root/two");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("did not pass within 1s: it exited with code 1") && said.contains("| not yet"), "{said}");
+    assert!(said.contains("waits: web needs store, which"), "{said}");
+    let order = host.read("/run/order").unwrap();
+    let order: Vec<&str> = order.lines().filter(|line| *line != "well").collect();
+    assert_eq!(order, ["-store", "newer store", "-store", "store"]);
+    let after = runs();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], before[1..], "who needs it is not touched");
+    assert_eq!(host.read("/etc/alone.conf").unwrap(), "2\n");
+    let state = |app: &str| status_of(&host, app)["state"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(["store", "web", "page", "alone"].map(state), ["rolled-back", "waiting", "converged", "converged"]);
+    host.sh("systemctl list-units --all 'mainstay-check*' --plain --no-legend | grep . && exit 1 || true").unwrap();
+
+    // It is well after all: the check passes, and what waited follows.
+    host.sh("touch /run/never; : >/run/order; mainstay retry").unwrap();
+    agent::converge(&host, "/root/two");
+    let order = host.read("/run/order").unwrap();
+    assert_eq!(
+        order.lines().filter(|line| line.starts_with("newer")).collect::<Vec<_>>(),
+        ["newer store", "newer web"]
+    );
+
+    // What goes, goes before what it needs.
+    host.write("/run/order", "").unwrap();
+    let files = [("fleet.yaml", FLEET), ("apps/alone/files/etc/alone.conf", "2\n")];
+    agent::write_folder(&host, "/root/three", &files);
+    let (_, said) = agent::once(&host, "/root/three");
+    if let Some(at) = said.find("prune: \"") {
+        let digest = &said[at + 8..at + 20];
+        let fleet = format!("{FLEET}acknowledge: [ {{ prune: \"{digest}\", reason: \"all of it\" }} ]\n");
+        host.write("/root/three/fleet.yaml", fleet).unwrap();
+    }
+    agent::converge(&host, "/root/three");
+    let order = host.read("/run/order").unwrap();
+    let stops: Vec<&str> = order.lines().filter(|line| line.starts_with('-')).collect();
+    assert_eq!(stops, ["-page", "-web", "-store"], "{order}");
+}
