@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use spec::id::CommitId;
+use spec::id::{AppName, CommitId};
 use spec::memory::{AppMemory, AppState};
 use spec::plan;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::belief::Refusal;
+use crate::engine::Engine;
 use crate::git::{FetchError, PushError};
 use crate::ledger::LedgerError;
 use crate::pass::{Host, Passed};
@@ -22,6 +23,7 @@ use crate::settings::Settings;
 use crate::source::Schedule;
 use crate::spent::Spent;
 use crate::upstream::{Done, LIMITS, Upstream};
+use crate::vigil::{Verdict, Vigil};
 
 /// The loop turns at least this often, whatever the settings say.
 const ALIVE: Duration = Duration::from_secs(60);
@@ -47,6 +49,8 @@ enum Wake {
     Upstream,
     /// A push is due again.
     Push,
+    /// A check was looked at.
+    Check,
     /// Nothing: the watchdog sees that the loop turns.
     Alive,
     /// The service manager, or a person, wants the agent to end.
@@ -79,6 +83,9 @@ struct Daemon {
     tip: Option<CommitId>,
     notice: Notice,
     noted: Notice,
+    /// Looks at what runs, beside the passes.
+    vigil: Vigil,
+    engine: Arc<Engine>,
     /// What the service manager was told last.
     told: String,
 }
@@ -93,7 +100,10 @@ pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(
     let notice = Notice { refused: None, ..Notice::read(&settings.state) };
     let schedule = Schedule { interval: settings.poll, ..Schedule::default() };
     let progress = Arc::clone(&host.progress);
+    let engine = Arc::new(host.another_engine());
     let mut daemon = Daemon {
+        vigil: Vigil::default(),
+        engine,
         host,
         upstream,
         schedule,
@@ -156,12 +166,14 @@ impl Daemon {
             let push_at = self.push_at.unwrap_or_else(far);
             let busy = self.upstream.is_busy();
             let mut done = None;
+            let mut checked = None;
             let wake = tokio::select! {
                 ended = self.upstream.done() => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
                 () = sleep_until(self.poll_at), if !busy => Wake::Poll,
                 () = sleep_until(push_at), if !busy => Wake::Push,
                 _ = hangup.recv() => Wake::Poke,
+                seen = self.vigil.next(&self.engine) => { checked = Some(seen); Wake::Check }
                 () = progress.stopped() => Wake::Stop,
                 () = tokio::time::sleep(ALIVE) => Wake::Alive,
             };
@@ -183,9 +195,32 @@ impl Daemon {
                 Wake::Push => self.push(),
                 Wake::Drift => self.pass(plan::Patience::Wait).await?,
                 Wake::Upstream => self.hear(done).await?,
+                Wake::Check => self.checked(checked)?,
                 Wake::Stop => {}
             }
         }
+    }
+
+    /// Takes in what was seen of an application's checks. It is neither restarted nor taken back for it: its release was
+    /// good, and what it lacks may be elsewhere.
+    fn checked(&mut self, seen: Option<(AppName, Verdict)>) -> Result<(), LedgerError> {
+        let Some((app, verdict)) = seen else { return Ok(()) };
+        let unhealthy = match verdict {
+            Verdict::Unclear => return Ok(()),
+            Verdict::Well => None,
+            Verdict::Unhealthy(why) => Some(why),
+        };
+        if report::checked(&mut self.host.ledger.memory, &app, unhealthy.clone(), Timestamp::now()) {
+            match unhealthy {
+                Some(why) => error!(%app, "unhealthy: {why}"),
+                None => info!(%app, "healthy again"),
+            }
+            self.host.ledger.save()?;
+            self.note()?;
+            // What needs it, and what is said of this host, depend on it.
+            self.look_at = Instant::now();
+        }
+        Ok(())
     }
 
     /// Takes in what the repository said.
@@ -314,6 +349,7 @@ impl Daemon {
             return Ok(false);
         };
         self.note()?;
+        self.vigil.follow(self.host.checks());
         self.status(&self.describe(&passed));
         let steps = passed.plan.steps.len();
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");

@@ -11,6 +11,7 @@ pub mod settings;
 pub mod systemd;
 pub mod engine;
 pub mod check;
+pub mod vigil;
 pub mod git;
 pub mod source;
 pub mod disk;

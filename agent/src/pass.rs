@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use spec::check::Check;
 use spec::course::{self, Release};
 use spec::desired::Hold;
+use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId};
 use spec::journal;
 use spec::memory::{AppState, Memory};
@@ -192,6 +194,22 @@ impl Host {
         let apps = memory.apps.values().flat_map(|app| [&app.commit, &app.from]);
         let all: BTreeSet<&CommitId> = apps.chain([&memory.believed]).flatten().collect();
         all.into_iter().cloned().collect()
+    }
+
+    /// Makes another client to the engine, for who looks beside the passes.
+    pub fn another_engine(&self) -> Engine {
+        let fleet = self.belief.as_ref().map(|belief| belief.desired.fleet.clone()).unwrap_or_default();
+        Engine::new(self.sockets.clone(), Owner { fleet, host: self.name.clone() })
+    }
+
+    /// Iterates over the checks of the releases that run here and were reached.
+    pub fn checks(&self) -> impl Iterator<Item = (&AppName, Digest, &[Check])> {
+        let apps = self.aim().into_iter().flat_map(|aim| &aim.desired.apps);
+        let apps = apps.filter(|(name, wanted)| {
+            let known = self.ledger.memory.apps.get(*name);
+            !wanted.checks.is_empty() && known.is_some_and(|known| known.is_reached(wanted.digest))
+        });
+        apps.map(|(name, wanted)| (name, wanted.digest, wanted.checks.as_slice()))
     }
 
     /// Returns what passes work towards: the belief, but for what is held back.

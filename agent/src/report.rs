@@ -186,6 +186,23 @@ fn next(
     }
 }
 
+/// Takes in what the checks of an application say now. Says whether that is news.
+pub fn checked(memory: &mut Memory, app: &AppName, unhealthy: Option<String>, now: Timestamp) -> bool {
+    let Some(known) = memory.apps.get_mut(app) else { return false };
+    let state = match (&unhealthy, known.state) {
+        (Some(_), AppState::Converged | AppState::Repaired | AppState::RolledBack) => AppState::Unhealthy,
+        (None, AppState::Unhealthy) if known.bad.is_some() => AppState::RolledBack,
+        (None, AppState::Unhealthy) => AppState::Converged,
+        (_, state) => state,
+    };
+    let is_news = known.state != state || known.unhealthy.is_some() != unhealthy.is_some();
+    if known.state != state {
+        (known.state, known.since) = (state, now);
+    }
+    known.unhealthy = unhealthy;
+    is_news
+}
+
 /// Puts together why an application failed, and when it is tried again.
 fn failure(
     app: &AppName,

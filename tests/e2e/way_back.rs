@@ -217,3 +217,76 @@ fn what_is_needed_comes_first_and_checks_decide() {
     let stops: Vec<&str> = order.lines().filter(|line| line.starts_with('-')).collect();
     assert_eq!(stops, ["-page", "-web", "-store"], "{order}");
 }
+
+#[test]
+fn the_daemon_goes_back_says_so_in_git_and_watches_what_runs() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let web = service("/etc/web.conf");
+    let app = "checks: [ { exec: [/bin/test, -e, /run/well], interval: 1s, within: 2s } ]\n";
+    let files = [
+        ("fleet.yaml", FLEET),
+        ("apps/web/app.yaml", app),
+        ("apps/web/web.service", &*web),
+        ("apps/web/files/etc/web.conf", "good one\n"),
+        ("apps/web/files/etc/web.old", "old\n"),
+        ("apps/other/files/etc/other.conf", "1\n"),
+    ];
+    let first = repo.commit(&files, "good").unwrap();
+    host.sh("touch /run/well").unwrap();
+    agent::follow(&host, &repo.ssh_url(), "");
+    agent::await_converged(&host, &first);
+    let note = |commit: &str, begins: &str| {
+        let found = || {
+            let notes = repo.notes()?;
+            Ok(notes.into_iter().find(|note| note.commit == commit && note.text.starts_with(begins)))
+        };
+        let found = lab::poll(agent::SOON, found).unwrap();
+        found.unwrap_or_else(|| panic!("no note `{begins}`: {:?}", repo.notes().unwrap())).text
+    };
+    note(&first, "attic converged ");
+
+    // What does not pass any more is told, and left alone, until it passes again.
+    let (run, before) = (agent::invocation(&host, "web"), facts(&host));
+    host.sh("rm /run/well").unwrap();
+    agent::await_status(&host, "1 of 2 applications unhealthy");
+    assert_eq!(status_of(&host, "web")["state"], "unhealthy");
+    let text = note(&first, "attic unhealthy ");
+    assert!(text.contains("web (check by /bin/test does not pass: it exited with code 1)"), "{text}");
+    host.sh("touch /run/well").unwrap();
+    agent::await_converged(&host, &first);
+    note(&first, "attic converged ");
+    assert_eq!(agent::invocation(&host, "web"), run, "nobody restarts what is unhealthy");
+
+    // Each bad commit is undone, wherever the agent is killed meanwhile.
+    for (number, wait) in ["0.3", "1.2", "2"].into_iter().enumerate() {
+        let bad = [
+            ("apps/web/files/etc/web.conf", format!("broken {number}\n")),
+            ("apps/web/files/etc/web.new", "new\n".to_owned()),
+            ("apps/other/files/etc/other.conf", format!("{number} moves on\n")),
+        ];
+        let change = bad
+            .iter()
+            .fold(repo.change().remove("apps/web/files/etc/web.old"), |change, (path, text)| change.write(path, text));
+        let commit = change.commit("bad").unwrap();
+        host.wait_for(
+            agent::SOON,
+            "grep -q broken /etc/web.conf || systemctl show -P StatusText mainstay | grep 'rolled back'",
+        )
+        .unwrap();
+        host.sh(&format!("sleep {wait}; systemctl kill --signal=KILL mainstay || true")).unwrap();
+        agent::await_status(&host, &format!("^on {}, 1 of 2 applications rolled back", &commit[..10]));
+        assert_eq!(facts(&host), before, "killed after {wait} s");
+        assert_eq!(host.read("/etc/other.conf").unwrap(), format!("{number} moves on\n"));
+        let text = note(&commit, "attic rolled-back ");
+        assert!(text.lines().next().unwrap().contains("web (unit `web.service` did not stay up"), "{text}");
+        assert!(text.contains(&format!("\"runs\":\"{first}\"")) && !text.contains("last words"), "{text}");
+    }
+
+    let fixed = repo.change().write("apps/web/files/etc/web.conf", "good again\n").commit("fixed").unwrap();
+    agent::await_converged(&host, &fixed);
+    assert_eq!(host.read("/etc/web.conf").unwrap(), "good again\n");
+    note(&fixed, "attic converged ");
+}

@@ -21,6 +21,8 @@ const LINE_LIMIT: usize = 400;
 /// when the run is not known. Control characters are escaped. Never fails: without a journal there are no last words,
 /// and the text says why.
 pub async fn journal_tail(unit: &UnitName, invocation: Option<&InvocationId>, lines: usize) -> String {
+    // What it said last may be on its way to the journal still.
+    sync().await;
     match tokio::time::timeout(READ, read(unit, invocation, lines)).await {
         Ok(Ok(bytes)) => tidy(&bytes),
         Ok(Err(error)) => format!("(the journal cannot be read: {error})"),
@@ -29,7 +31,7 @@ pub async fn journal_tail(unit: &UnitName, invocation: Option<&InvocationId>, li
 }
 
 /// Waits until the journal holds what was written to it so far. Never fails: without it, last words may be missing.
-pub(super) async fn journal_sync() {
+async fn sync() {
     let mut command = Command::new("journalctl");
     command.env_clear().env("PATH", PATH).arg("--sync").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use zbus::Variant;
 use zbus::wire::{ObjectPath, OwnedObjectPath};
 
-use super::journal::{journal_sync, journal_tail};
+use super::journal::journal_tail;
 use super::{CALL, Error, SERVICE, Systemd, classify, manager};
 
 const DOING: &str = "run a program";
@@ -89,8 +89,7 @@ impl Systemd {
             "signal" | "core-dump" => format!("it was killed by signal {status}"),
             other => format!("it failed ({})", spec::id::shown(other)),
         };
-        // What the program said last may be on its way to the journal still; the unit's name is that of this run alone.
-        journal_sync().await;
+        // The unit's name is that of this run alone.
         Ok(Ended { why, said: journal_tail(unit, None, LINES).await })
     }
 }
