@@ -156,6 +156,8 @@ impl Daemon {
             stopping.stop();
         });
         // Ready means that the host is being looked after; what a slow service takes to start is no reason to start over.
+        // What it publishes is there before: units that read it are ordered after this service.
+        self.host.publish();
         tell(&[NotifyState::Ready]);
         self.pass(plan::Patience::Wait).await?;
         loop {

@@ -252,15 +252,20 @@ impl Host {
         Some(plan::plan(&aim.desired, &observed, &ledger.memory, now, patience))
     }
 
+    /// Writes what units read of this host's place in the fleet, where that is not written yet.
+    pub fn publish(&mut self) {
+        if let Some(belief) = &self.belief {
+            self.unpublished = publish::ensure(Path::new("/"), &belief.desired);
+        }
+    }
+
     /// Looks, plans, says so, and notes which applications are about to change. `None` when nothing is believed yet.
     ///
     /// # Errors
     /// What a person asked for could not be written down.
     pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Result<Option<Plan>, LedgerError> {
         self.take_up_requests()?;
-        if let Some(belief) = &self.belief {
-            self.unpublished = publish::ensure(Path::new("/"), &belief.desired);
-        }
+        self.publish();
         let Some(plan) = self.plan(now, patience).await else { return Ok(None) };
         self.progress.mark();
         let said = if plan.is_empty() { String::new() } else { plan.to_string() };

@@ -25,6 +25,7 @@ mod kills;
 mod kills_at_random;
 mod lab_forge;
 mod lab_itself;
+mod layers;
 mod ownership;
 mod private_registry;
 mod prune;

@@ -200,38 +200,40 @@ fn assemble(
     let hosts = ground.is_complete.then_some(ground.hosts);
     let mut application = Application { variants: Vec::new(), hosts: BTreeMap::new() };
     let nowhere = views.iter().all(|seen| seen.placed.is_empty());
-    for mut seen in views {
+    // One mistake in a template is one for all hosts, whatever overlays they have.
+    let mut told = Told::default();
+    for seen in &views {
         if seen.placed.is_empty() && !seen.view.hosts.is_empty() && !nowhere {
-            diagnostics.append(&mut seen.said);
+            diagnostics.extend(seen.said.iter().cloned());
         } else if forms::is_templated(&seen.view.files, &seen.head.expressions) {
-            assemble_forms((&name, &root), &mut seen, workshop, (&mut application, watches), diagnostics);
+            assemble_forms((&name, &root), seen, workshop, (&mut application, watches), (&mut told, diagnostics));
         } else {
-            let files: Vec<_> = seen.view.files.into_values().collect();
+            let files: Vec<_> = seen.view.files.values().cloned().collect();
             let app = app::read((&name, &root), &files, &BTreeMap::new(), hosts, watches, diagnostics);
             application.add(app, &seen.placed);
         }
     }
+    told.close(diagnostics);
     (name, application)
 }
 
 /// Renders a view for each host that has the application, and reads each form that comes of it.
 fn assemble_forms<'h>(
     (name, root): (&AppName, &str),
-    seen: &mut Seen<'_, 'h>,
+    seen: &Seen<'_, 'h>,
     workshop: &Workshop<'_>,
     (application, watches): (&mut Application, &mut BTreeSet<Watch>),
-    diagnostics: &mut Vec<Diagnostic>,
+    (told, diagnostics): (&mut Told<'h>, &mut Vec<Diagnostic>),
 ) {
     let Seen { view, head, placed, said } = seen;
     let ground = workshop.ground;
-    diagnostics.append(said);
+    diagnostics.extend(said.iter().cloned());
     let (path, text) = app::text(&view.files);
     let page = Page::new(path, text);
-    let mut told = Told::default();
     let scene = |host: &HostName| scene::of(&workshop.setting, name, &head.vars, host, &ground.hosts[host]);
     let scenes = placed.iter().map(|host| (*host, workshop.is_known.then(|| scene(host))));
     let sources = (&page, head.expressions.as_slice());
-    let forms = forms::render(&workshop.engine, &view.files, sources, scenes, &mut told, diagnostics);
+    let forms = forms::render(&workshop.engine, &view.files, sources, scenes, told, diagnostics);
     for form in forms {
         if told.is_full() {
             break;
@@ -239,9 +241,8 @@ fn assemble_forms<'h>(
         let mut said = Vec::new();
         // What selectors match was said about the head, and is the same for every form.
         let app = app::read((name, root), &form.files, &form.values, None, watches, &mut said);
-        forms::tell(&form, &view.files, path, (said, &mut told), diagnostics);
+        forms::tell(&form, &view.files, path, (said, &mut *told), diagnostics);
         // What lacks something is no fleet's, but may still clash with others.
         application.add(app, form.missing.as_ref().map_or(&form.hosts, |missing| &missing.hosts));
     }
-    told.close(diagnostics);
 }
