@@ -5,6 +5,7 @@ mod held_to;
 pub mod check;
 pub mod once;
 pub mod plan;
+pub mod render;
 pub mod restore;
 pub mod retry;
 pub mod run;
@@ -31,6 +32,7 @@ release stays there until a commit changes it, or `mainstay retry`.
 
 Try it out without any server:
   mainstay check ./fleet                      what is wrong with it, if anything
+  mainstay render --dir ./fleet --host attic  what a host would get
   mainstay plan --dir ./fleet --host attic    what would change on this machine
   mainstay once --dir ./fleet --host attic    change it";
 
@@ -77,6 +79,8 @@ enum Command {
     Plan(plan::Args),
     /// Find every mistake in a configuration repository, without touching any host
     Check(check::Args),
+    /// Show what a host would get: files, units and containers, after overlays and templates
+    Render(render::Args),
     /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
     /// Try again what failed and went back, without waiting for another commit
@@ -155,6 +159,7 @@ impl Cli {
             Command::Once(args) => Box::pin(once::run(common, args)).await,
             Command::Plan(args) => plan::run(common, args).await,
             Command::Check(args) => check::run(common, args),
+            Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::Retry(args) => retry::run(common, args),
             Command::Restore(args) => restore::run(common, args),
