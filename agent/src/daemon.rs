@@ -183,6 +183,7 @@ impl Daemon {
             if wake == Wake::Poke {
                 // Somebody asks for it now: what was refused is looked at again, what failed is tried again.
                 self.notice.refused = None;
+                self.host.make_peace();
                 self.pass(plan::Patience::Now).await?;
             }
             match wake {

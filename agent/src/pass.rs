@@ -299,6 +299,11 @@ impl Host {
         Ok(())
     }
 
+    /// A person asks for another attempt: what is no longer put back, since somebody else changes it back, is put back again.
+    pub fn make_peace(&mut self) {
+        journal::make_peace(&mut self.ledger.memory);
+    }
+
     /// Makes the host what a plan says, as far as one pass can.
     ///
     /// # Errors

@@ -216,6 +216,8 @@ mod tests {
         let app = DesiredApp {
             digest: Digest::of(content),
             drift: DriftPolicy::Repair,
+            adopt: false,
+            policies: BTreeMap::new(),
             files: paths.into_iter().map(|path| (path, file.clone())).collect(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),

@@ -248,6 +248,11 @@ fn wait(count: u32) -> SignedDuration {
     SignedDuration::from_secs(longest - fastrand::i64(0..=longest / 4))
 }
 
+fn contested(memory: &Memory, app: &AppName) -> Vec<String> {
+    let lost = memory.fights.iter().filter(|(_, fight)| fight.app == *app && fight.lost);
+    lost.map(|(id, _)| id.to_string()).collect()
+}
+
 /// Builds the record of this host on the believed commit; `None` for a local folder.
 pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp) -> Option<Record> {
     let commit = belief.commit.clone()?;
@@ -258,6 +263,7 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
             since: known.since,
             from: known.from.clone(),
             digest: known.digest,
+            contested: contested(memory, app),
             images: known.images.clone(),
             changes: known.changes,
             bad: known.bad.as_ref().map(|bad| bad.digest),

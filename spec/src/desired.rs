@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
-use crate::digest::Digest;
-use crate::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, UnitName};
+use crate::digest::{Digest, Fields};
+use crate::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
 
 /// Everything one host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,12 @@ pub struct DesiredApp {
     pub digest: Digest,
     /// What happens to drift.
     pub drift: DriftPolicy,
+    /// Whether what is there already under a wanted name is taken over.
+    #[serde(default)]
+    pub adopt: bool,
+    /// What is said of single resources, where it differs from the application.
+    #[serde(default)]
+    pub policies: BTreeMap<ResourceId, Policy>,
     /// Files, symlinks and directories, unit texts included.
     pub files: BTreeMap<HostPath, DesiredFile>,
     /// Units whose state or enablement is wanted.
@@ -71,6 +77,16 @@ pub struct DesiredApp {
     /// What must hold after a change, and from then on.
     #[serde(default)]
     pub checks: Vec<Check>,
+}
+
+/// What is said of one resource, beyond what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Whether something else that is there already is taken over, and kept.
+    pub adopt: bool,
+    /// What happens to drift.
+    pub drift: DriftPolicy,
 }
 
 /// What to do when the host no longer is what the commit says.
@@ -237,6 +253,52 @@ pub struct Volume {
     pub target: String,
     /// Whether the container may only read it.
     pub read_only: bool,
+}
+
+impl DesiredApp {
+    /// Returns what holds for one resource.
+    pub fn policy(&self, id: &ResourceId) -> Policy {
+        self.policies.get(id).copied().unwrap_or(Policy { adopt: self.adopt, drift: self.drift })
+    }
+
+    /// Digests what is wanted of one resource by itself: what it reads, and what another one is, is not in it.
+    pub fn want(&self, id: &ResourceId) -> Option<Digest> {
+        match id {
+            ResourceId::File(path) => self.files.get(path).map(DesiredFile::digest),
+            ResourceId::Unit(name) => self.units.get(name).map(DesiredUnit::digest),
+            ResourceId::Container(name) => self.containers.get(name).map(|container| container.digest),
+        }
+    }
+
+    /// Names everything that is wanted.
+    pub fn resources(&self) -> impl Iterator<Item = ResourceId> {
+        let files = self.files.keys().cloned().map(ResourceId::File);
+        let units = self.units.keys().cloned().map(ResourceId::Unit);
+        files.chain(units).chain(self.containers.keys().cloned().map(ResourceId::Container))
+    }
+}
+
+impl DesiredFile {
+    fn digest(&self) -> Digest {
+        let mut fields = Fields::default();
+        match &self.kind {
+            FileKind::Regular { digest, .. } => fields.add("regular", digest.to_string().as_bytes()),
+            FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
+            FileKind::Directory => fields.add("directory", b""),
+        };
+        fields.add("mode", &self.mode.bits().to_le_bytes());
+        fields.add("owner", self.owner.as_bytes()).add("group", self.group.as_bytes());
+        fields.finish()
+    }
+}
+
+impl DesiredUnit {
+    fn digest(&self) -> Digest {
+        let mut fields = Fields::default();
+        fields.add("state", format!("{:?}", self.state).as_bytes());
+        fields.add("enabled", format!("{:?}", self.enabled).as_bytes());
+        fields.finish()
+    }
 }
 
 impl Desired {

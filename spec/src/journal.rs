@@ -14,7 +14,7 @@ use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
 use crate::inputs;
 use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
-use crate::plan::{Action, Lesson, Plan, Verb, Why};
+use crate::plan::{Action, Lesson, Plan, Verb, Why, fights};
 
 /// Notes everything a plan is about to do that could not be told from the host afterwards.
 pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
@@ -24,6 +24,11 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
             memory.reload_owed = true;
             continue;
         };
+        // Until it is known to be so again: what a failed release changed is no drift from the one before.
+        if let (Some(id), Some(settled)) = (step.action.resource(), memory.settled.get_mut(app)) {
+            settled.wants.remove(&id);
+            settled.release = None;
+        }
         match &step.action {
             Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
             Action::CreateContainer(name) => {
@@ -234,7 +239,55 @@ pub fn retry(memory: &mut Memory, app: &AppName) -> bool {
     let Some(known) = memory.apps.get_mut(app) else { return false };
     known.next_repair = None;
     let waited = known.failure.as_mut().map(|failure| failure.not_before = Timestamp::UNIX_EPOCH).is_some();
-    known.bad.take().is_some() || waited
+    let fights = memory.fights.len();
+    let was_bad = known.bad.take().is_some();
+    memory.fights.retain(|_, fight| fight.app != *app);
+    was_bad || waited || memory.fights.len() < fights
+}
+
+/// Notes what is as wanted after a plan was carried out, what it put back, and what somebody else fights over. `failed` names
+/// the applications of which not every step was done.
+pub fn settle(memory: &mut Memory, desired: &Desired, plan: &Plan, failed: &BTreeSet<AppName>, now: Timestamp) {
+    let done = plan.steps.iter().filter(|step| step.app.as_ref().is_some_and(|app| !failed.contains(app)));
+    let release = |app: &AppName| desired.apps.get(app).map(|wanted| wanted.digest);
+    fights::remember(memory, plan, done, release, now);
+    memory.settled.retain(|app, _| desired.apps.contains_key(app));
+    let untouched = |app: &AppName| desired.held_back.get(app).is_some_and(|held| held.is_untouched);
+    let aside = |app: &AppName| plan.waiting.contains_key(app) || untouched(app);
+    for (app, wanted) in desired.apps.iter().filter(|(app, _)| !aside(app)) {
+        let settled = memory.settled.entry(app.clone()).or_default();
+        if settled.release == Some(wanted.digest) {
+            continue;
+        }
+        let open = open(plan, app, failed.contains(app));
+        settled.wants.retain(|id, _| wanted.want(id).is_some());
+        for id in wanted.resources().filter(|id| !open.contains(id)) {
+            if let Some(want) = wanted.want(&id) {
+                settled.wants.insert(id, want);
+            }
+        }
+        settled.release = open.is_empty().then_some(wanted.digest);
+    }
+}
+
+/// Names what of an application is not known to be as wanted.
+fn open(plan: &Plan, app: &AppName, has_failed: bool) -> BTreeSet<ResourceId> {
+    let conflicts = plan.conflicts.iter().filter(|it| it.app == *app).map(|it| it.resource.clone());
+    let unknown = plan.unknown.iter().filter(|it| it.app == *app).map(|it| it.resource.clone());
+    let undone = plan.steps.iter().filter(|_| has_failed).chain(&plan.drift);
+    let undone = undone.filter(|step| step.app.as_ref() == Some(app)).filter_map(|step| step.action.resource());
+    conflicts.chain(unknown).chain(undone).collect()
+}
+
+/// Forgets who fights over what: a person asks for another attempt.
+pub fn make_peace(memory: &mut Memory) {
+    memory.fights.clear();
+}
+
+/// Notes that a path was taken over as it was, but for its mode and owner.
+pub fn took(memory: &mut Memory, app: &AppName, path: &HostPath, kind: &FileKind) {
+    let owned = || Owned { put: Some(inputs::fingerprint(kind)), ..Owned::by(app) };
+    memory.owned.entry(ResourceId::File(path.clone())).or_insert_with(owned);
 }
 
 /// Forgets applications that are no longer wanted and own nothing any more.

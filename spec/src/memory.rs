@@ -39,6 +39,12 @@ pub struct Memory {
     /// How each application fares.
     #[serde(default)]
     pub apps: BTreeMap<AppName, AppMemory>,
+    /// What of each application was as wanted once: from then on any difference of it is drift.
+    #[serde(default)]
+    pub settled: BTreeMap<AppName, Settled>,
+    /// What somebody else changes back again and again.
+    #[serde(default)]
+    pub fights: BTreeMap<ResourceId, Fight>,
     /// Counts the records this host has written; part of what will be signed.
     #[serde(default)]
     pub counter: u64,
@@ -139,6 +145,30 @@ impl Inputs {
         let nothing = Digest::of(b"nothing of ours");
         Inputs { start: nothing, reload: nothing }
     }
+}
+
+/// What of an application was as wanted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settled {
+    /// The release of which all was; there is nothing more to learn then.
+    pub release: Option<Digest>,
+    /// What was wanted of each resource when it was so.
+    pub wants: BTreeMap<ResourceId, Digest>,
+}
+
+/// Somebody else and this agent want something different, and each changes it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fight {
+    /// The application that wants it.
+    pub app: AppName,
+    /// The release that it is about: another one starts anew.
+    pub release: Digest,
+    /// When this agent put it back; no more than count.
+    pub repairs: Vec<Timestamp>,
+    /// It is not put back any more.
+    pub lost: bool,
 }
 
 /// How an application fares on this host.

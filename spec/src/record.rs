@@ -56,6 +56,9 @@ pub struct AppRecord {
     pub from: Option<CommitId>,
     /// The digest of its resolved content: equal digests are the same release.
     pub digest: Digest,
+    /// What is no longer repaired, since somebody else changes it back again and again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contested: Vec<String>,
     /// The digest of each container's image, by container.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<ContainerName, String>,
@@ -132,6 +135,9 @@ impl Record {
             let words = match (&record.failure, record.state) {
                 (Some(failure), AppState::Failed | AppState::RolledBack | AppState::Unhealthy) => {
                     format!("{app} ({})", first_line(failure))
+                }
+                (_, AppState::Drifted) if !record.contested.is_empty() => {
+                    format!("{app} (changed back again and again by somebody else: {})", record.contested.join(", "))
                 }
                 _ => app.to_string(),
             };
@@ -214,6 +220,7 @@ mod tests {
             since: at,
             from: None,
             digest: Digest::of(b"x"),
+            contested: Vec::new(),
             images: BTreeMap::new(),
             changes: 2,
             bad: None,

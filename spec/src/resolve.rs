@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::desired::{
-    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, Port, Protocol, UnitGoal,
-    UnitOrigin, Volume,
+    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, Policy, Port, Protocol,
+    UnitGoal, UnitOrigin, Volume,
 };
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath, Mode, UnitName};
+use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath, Mode, ResourceId, UnitName};
 use crate::manifest::{self, Address, App, Drift, Fleet, State};
 
 /// The host is not in the repository, so nothing can be said about what it should look like.
@@ -170,16 +170,27 @@ fn resolve_app(
     units.extend(app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))));
     let containers = app.containers.iter().map(|(name, it)| (name.clone(), resolve_container(it, host_files)));
     let containers = containers.collect();
-    let drift = match app.drift.unwrap_or(fleet.drift) {
-        Drift::Repair => DriftPolicy::Repair,
-        Drift::Report => DriftPolicy::Report,
-    };
+    let drift = drift_policy(app.drift.unwrap_or(fleet.drift));
+    let policies = app.policies.iter().filter(|(_, said)| said.adopt.is_some() || said.drift.is_some());
+    let policies = policies.map(|(id, said)| {
+        let policy = Policy { adopt: said.adopt.unwrap_or(app.adopt), drift: said.drift.map_or(drift, drift_policy) };
+        (id.clone(), policy)
+    });
+    let policies: BTreeMap<ResourceId, Policy> = policies.collect();
     // One that is placed elsewhere is no obstacle here.
     let needs = app.needs.keys().filter(|needed| placed.contains(needed)).cloned().collect();
     let digest = Digest::from_bytes([0; 32]);
-    let mut wanted = DesiredApp { digest, drift, files, units, containers, needs, checks: app.checks.clone() };
+    let (adopt, checks) = (app.adopt, app.checks.clone());
+    let mut wanted = DesiredApp { digest, drift, adopt, policies, files, units, containers, needs, checks };
     wanted.digest = digest_app(&wanted);
     wanted
+}
+
+fn drift_policy(drift: Drift) -> DriftPolicy {
+    match drift {
+        Drift::Repair => DriftPolicy::Repair,
+        Drift::Report => DriftPolicy::Report,
+    }
 }
 
 fn resolve_file(file: &manifest::File) -> DesiredFile {
@@ -256,6 +267,13 @@ fn inputs(volumes: &[manifest::Volume], host_files: &BTreeMap<&HostPath, &manife
 fn digest_app(app: &DesiredApp) -> Digest {
     let mut fields = Fields::default();
     fields.add("format", b"mainstay app 1");
+    // What happens to drift is no part of a release; what may be taken over decides whether one can be reached.
+    if app.adopt {
+        fields.add("adopt", b"all");
+    }
+    for (id, _) in app.policies.iter().filter(|(_, policy)| policy.adopt) {
+        fields.add("adopt", id.to_string().as_bytes());
+    }
     for (path, file) in &app.files {
         fields.add("file", path.as_str().as_bytes());
         add_file(&mut fields, file);

@@ -113,7 +113,7 @@ fn what_is_somebody_elses_is_named_and_what_needs_it_waits() {
         &expect![[r#"
             create   /etc/systemd/system/web.service  web  new
             reload   systemd                               unit files change
-            conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
+            conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
             conflict in web: unit web.service: waits for /etc/web.conf, which cannot be put in place
             conflict in web: container page: waits for /etc/web.conf, which cannot be put in place
         "#]],
@@ -347,8 +347,8 @@ fn what_is_held_back_says_why_and_what_ends_it() {
     });
     expect![[r#"
         at first:
-        conflict in page: file /etc/page.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
-        conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, or give the application another path
+        conflict in page: file /etc/page.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
+        conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
         waits: page needs web, which is not converged at this commit yet
         both were good:
         write    /etc/web.conf  web  its content differs

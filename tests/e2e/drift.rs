@@ -127,9 +127,13 @@ fn drift_of_every_kind_is_repaired() {
     let tip = commit(&repo, &image, "");
     agent::follow(&host, &repo.ssh_url(), "observe: 300ms\nsettle: 300ms\n");
     agent::await_converged(&host, &tip);
-    for case in CASES {
+    for (number, case) in CASES.iter().enumerate() {
         // All of it happens between two looks of the daemon.
         host.sh("systemctl kill -s STOP mainstay").unwrap();
+        if number % 4 == 3 {
+            // The same things drift so often here that the agent would take it for a fight.
+            host.sh("systemctl kill -s HUP mainstay").unwrap();
+        }
         host.sh(case.done).unwrap();
         let before = runs(&host);
         host.sh("systemctl kill -s CONT mainstay").unwrap();
@@ -192,12 +196,61 @@ fn drift_that_is_only_to_be_reported_is_left_as_it_is() {
     let note = lab::poll(agent::SOON, note).unwrap().expect("a note that says so");
     assert!(note.text.lines().next().unwrap().contains(": web"), "{}", note.text);
 
-    // Others are repaired all the same, and a new release of the application is put into place.
+    // Others are repaired all the same, and what a commit changes is changed; nothing else.
     host.sh("systemctl stop other").unwrap();
     host.wait_for(agent::SOON, "systemctl is-active other").unwrap();
     host.sh("! systemctl is-active web; grep B=2 /etc/web/page").unwrap();
     let next = repo.commit(&[("apps/web/files/etc/web/page", "new\n")], "release").unwrap();
-    agent::await_converged(&host, &next);
-    assert_eq!(host.read("/etc/web/page").unwrap(), "new\n");
-    host.sh("systemctl is-active web; systemctl is-enabled web; ! grep Nice /etc/systemd/system/calm.service").unwrap();
+    host.wait_for(agent::SOON, "test \"$(cat /etc/web/page)\" = new").unwrap();
+    let kept = host.sh("mainstay restore --json").unwrap();
+    assert!(kept.contains("/etc/web/page") && !kept.contains("calm.service"), "{kept}");
+    agent::await_passes(&host, 2);
+    host.sh("! systemctl is-active web; ! systemctl is-enabled web; grep Nice /etc/systemd/system/calm.service")
+        .unwrap();
+    assert_eq!(agent::status(&host).1["commit"], next.as_str());
+
+    // One service under `report` stays as it was left, its neighbours in the application are put back.
+    let tip = commit(&repo, &image, "units: { web.service: { drift: report } }\n");
+    host.wait_for(agent::SOON, "! grep Nice /etc/systemd/system/calm.service").unwrap();
+    let drifted = || Ok((agent::status(&host).1["commit"] == tip.as_str()).then(|| agent::status(&host).1));
+    let status = lab::poll(agent::SOON, drifted).unwrap().expect("the commit is believed");
+    let drift = status["now"]["drift"].as_array().unwrap();
+    assert!(drift.iter().all(|step| step["object"] == "web.service") && !drift.is_empty(), "{status:#}");
+    host.sh("! systemctl is-active web").unwrap();
+    let tip = commit(&repo, &image, "");
+    agent::await_converged(&host, &tip);
+    host.sh("systemctl is-active web; systemctl is-enabled web").unwrap();
+}
+
+#[test]
+fn what_somebody_changes_back_again_and_again_is_left_to_them_until_asked() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let files = [("fleet.yaml", FLEET), ("apps/other/other.service", OTHER), ("apps/other/files/etc/page", "page\n")];
+    let tip = repo.commit(&files, "all").unwrap();
+    agent::follow(&host, &repo.ssh_url(), "observe: 200ms\nsettle: 100ms\n");
+    agent::await_converged(&host, &tip);
+    // Another tool that wants the file otherwise, and looks more often than we do.
+    host.sh("systemd-run --quiet --unit=rival sh -c 'while sleep 0.1; do echo theirs >/etc/page; done'").unwrap();
+    let contested = || {
+        let status = agent::status(&host).1;
+        let is_known = status["apps"]["other"]["state"] == "drifted";
+        Ok((is_known && status["now"]["contested"][0]["resource"] == "file /etc/page").then_some(()))
+    };
+    assert!(lab::poll(agent::SOON, contested).unwrap().is_some(), "{}", agent::log(&host));
+    let writes = || host.sh("journalctl -u mainstay -o cat | grep -c '^write /etc/page' || true").unwrap();
+    assert_eq!(writes(), "5\n", "{}", agent::log(&host));
+    let text = host.sh("mainstay status || true").unwrap();
+    assert!(text.contains("no longer repaired in other: file /etc/page: it was changed back 5 times"), "{text}");
+    let note = || Ok(repo.notes()?.into_iter().find(|note| note.text.contains("changed back again and again")));
+    assert!(lab::poll(agent::SOON, note).unwrap().is_some(), "{:?}", repo.notes().unwrap());
+
+    // The neighbours are looked after all the same, also by an agent that was started anew.
+    host.sh("systemctl restart mainstay; systemctl stop other").unwrap();
+    host.wait_for(agent::SOON, "systemctl is-active other").unwrap();
+    assert_eq!((writes().as_str(), host.read("/etc/page").unwrap().as_str()), ("5\n", "theirs\n"));
+    host.sh("systemctl stop rival; systemctl kill -s HUP mainstay").unwrap();
+    host.wait_for(agent::SOON, "test \"$(cat /etc/page)\" = page && mainstay status").unwrap();
 }

@@ -146,3 +146,51 @@ fn a_unit_of_the_host_is_kept_running_and_let_go_as_it_is() {
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("conflict in mqtt: unit no-such-thing.service: this host has no such unit"), "{said}");
 }
+
+#[test]
+fn what_is_in_the_way_is_taken_over_where_the_repository_says_so_and_comes_back() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot("attic").unwrap();
+    agent::install(&host);
+    host.sh("echo theirs > /etc/theirs.conf; chmod 0600 /etc/theirs.conf; echo same > /etc/same.conf
+         chmod 0644 /etc/same.conf; ln -s theirs.conf /etc/link.conf; mkdir /srv/is-a-directory; touch /srv/is-a-directory/x
+         printf '[Service]\\nExecStart=/usr/bin/sleep 1d\\n' > /etc/systemd/system/theirs.service
+         systemctl daemon-reload; systemctl start theirs")
+        .unwrap();
+    let before = agent::invocation(&host, "theirs");
+    let inode = host.sh("stat -c %i /etc/same.conf").unwrap();
+    let all = [
+        ("fleet.yaml", FLEET),
+        ("apps/all/app.yaml", "adopt: true\n"),
+        ("apps/all/files/etc/theirs.conf", "ours\n"),
+        ("apps/all/files/etc/same.conf", "same\n"),
+        ("apps/all/files/etc/link.conf", "ours\n"),
+        ("apps/all/theirs.service", STAYS),
+        ("apps/directory/app.yaml", "adopt: true\n"),
+        ("apps/directory/files/srv/is-a-directory", "a file\n"),
+    ];
+    agent::write_folder(&host, "/root/fleet", &all);
+    let (code, said) = agent::once(&host, "/root/fleet");
+    assert!(code == 4 && said.contains("is a directory and should be a file"), "{code} {said}");
+    host.sh("test -e /srv/is-a-directory/x; test ! -L /etc/link.conf").unwrap();
+    assert_eq!(host.sh("cat /etc/theirs.conf /etc/link.conf").unwrap(), "ours\nours\n");
+    assert_eq!(host.sh("stat -c %i /etc/same.conf").unwrap(), inode, "what is as wanted is not written");
+    let after = agent::invocation(&host, "theirs");
+    assert!(after != before && host.sh("systemctl cat theirs").unwrap().contains("infinity"), "it runs with our text");
+    let list = host.sh("mainstay restore").unwrap();
+    assert_eq!(list.matches("it was there before mainstay and is taken over").count(), 3, "{list}");
+
+    // From here on it is ours: it goes when nobody wants it, and theirs can come back.
+    let rest = [("fleet.yaml", FLEET), ("apps/all/files/etc/theirs.conf", "ours\n")];
+    agent::write_folder(&host, "/root/fleet", &rest);
+    agent::converge(&host, "/root/fleet");
+    host.sh("test ! -e /etc/same.conf; test ! -e /etc/link.conf; test ! -e /etc/systemd/system/theirs.service")
+        .unwrap();
+    for (path, check) in [
+        ("/etc/link.conf", "test \"$(readlink /etc/link.conf)\" = theirs.conf"),
+        ("/etc/systemd/system/theirs.service", "grep 'sleep 1d' /etc/systemd/system/theirs.service"),
+    ] {
+        let id = list.lines().find(|line| line.contains(path)).unwrap().split(' ').next().unwrap();
+        host.sh(&format!("mainstay restore {id} && {check}")).unwrap();
+    }
+}

@@ -10,7 +10,7 @@ use spec::inputs;
 use spec::journal;
 use spec::memory::Memory;
 use spec::observed::{Access, FileState};
-use spec::plan::{Action, Phase, Step};
+use spec::plan::{Action, Keep, Phase, Step};
 use tracing::info;
 
 use super::Work;
@@ -52,7 +52,7 @@ pub(super) fn sweep(providers: &mut Providers, ours: &BTreeMap<HostPath, Vec<Dig
 /// may go on: what cannot be kept is left as it is, and the step fails.
 fn keep(work: &mut Work<'_>, step: &Step, path: &HostPath, expected: &FileState) -> bool {
     let Some(keep) = work.plan.keeps.get(path) else { return true };
-    let reason = Reason { path, app: step.app.as_ref(), why: keep.as_str(), adopted: false };
+    let reason = Reason { path, app: step.app.as_ref(), why: keep.as_str(), adopted: *keep == Keep::Adopted };
     let original = Disk::original(path, expected).map_err(|error| crate::chain(&error));
     let kept = original.and_then(|original| {
         work.providers.backups.keep(original, &reason, Timestamp::now()).map_err(|error| crate::chain(&error))
@@ -117,13 +117,20 @@ pub(super) fn write(work: &mut Work<'_>) {
         rest.into_iter().partition(|step| matches!(step.action, Action::WriteFile(..)));
     write_batch(work, &files);
     for step in access {
-        if let Action::SetAccess(path, expected) = &step.action {
+        if let Action::SetAccess(path, expected) = &step.action
+            && keep(work, step, path, expected)
+        {
             let Some(access) = wanted_access(work, path) else {
                 work.failed_with(step, UNKNOWN_OWNER, "");
                 continue;
             };
             match work.providers.disk.set_access(path, access, expected) {
-                Ok(()) => work.done(step),
+                Ok(()) => {
+                    if let (Some(app), Some(file)) = (&step.app, work.desired.file(path)) {
+                        journal::took(&mut work.ledger.memory, app, path, &file.kind);
+                    }
+                    work.done(step);
+                }
                 Err(error) => work.failed(step, &error, ""),
             }
         }

@@ -11,6 +11,7 @@ mod units;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use spec::desired::{Desired, UnitGoal};
 use spec::id::{AppName, ContainerName, HostPath, ResourceId, UnitName, shown};
 use spec::journal;
@@ -118,6 +119,8 @@ pub async fn apply(
     if !plan.steps.is_empty() || !work.unproven().is_empty() {
         work.carry_out().await?;
     }
+    let failed = work.unfinished();
+    journal::settle(&mut work.ledger.memory, desired, plan, &failed, Timestamp::now());
     journal::forget_apps(&mut work.ledger.memory, desired);
     work.ledger.save()?;
     Ok(work.outcome)
@@ -215,6 +218,12 @@ impl<'a> Work<'a> {
             self.outcome.interrupted = true;
         }
         self.outcome.interrupted
+    }
+
+    /// Names the applications of which not every step was done.
+    fn unfinished(&self) -> BTreeSet<AppName> {
+        let all = self.plan.steps.iter().filter(|_| self.outcome.interrupted).filter_map(|step| step.app.clone());
+        all.chain(self.outcome.failed.keys().cloned()).chain(self.spared.iter().cloned()).collect()
     }
 
     /// Returns the steps of a phase whose application has not failed.

@@ -50,6 +50,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         Believed::No(ended) => return Ok(ended),
     };
     stop_on_signals(&progress);
+    host.make_peace();
     let passes = converge(common, &mut host, &progress).await?;
     let Some(last) = passes.last() else {
         anyhow::bail!("there is nothing to converge to: no commit was believed on this host yet");

@@ -43,6 +43,8 @@ pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
         "conflicts": plan.conflicts.iter().map(|it| json!({
             "app": it.app.as_str(), "resource": it.resource.to_string(), "why": it.why,
         })).collect::<Vec<_>>(),
+        "contested": plan.contested.iter().map(|(id, app)| json!({ "app": app.as_str(), "resource": id.to_string() }))
+            .collect::<Vec<_>>(),
         "unknown": plan.unknown.iter().map(|it| json!({
             "app": it.app.as_str(), "resource": it.resource.to_string(), "why": it.why,
         })).collect::<Vec<_>>(),

@@ -8,24 +8,24 @@ use super::decode::{Table, values};
 use super::endpoints::{self, Offer};
 use super::expressions::{self, Expression};
 use super::files;
-use super::fleet::DRIFT;
 use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
 use super::model::{App, FileKind, Host, Place, Watch, owned_by_root};
 use super::needs;
 use super::page::Page;
 use super::place;
+use super::policy::DRIFT;
 use super::units;
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{AppName, HostName, Mode};
+use crate::id::{AppName, HostName, Mode, ResourceId};
 use crate::tree::Entry;
 
 /// What the file is called.
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 3] = ["rollout", "artifacts", "adopt"];
+const LATER: [&str; 2] = ["rollout", "artifacts"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -151,6 +151,8 @@ fn assemble(
     let mut app = App {
         place: place_of(page, table.as_mut(), hosts, is_plain),
         drift: None,
+        adopt: false,
+        policies: BTreeMap::new(),
         vars: BTreeMap::new(),
         files: BTreeMap::new(),
         units: BTreeMap::new(),
@@ -163,6 +165,9 @@ fn assemble(
     if let Some((_, node)) = take("drift") {
         app.drift = page.choice(node, "`drift`", &DRIFT);
     }
+    if let Some((_, node)) = take("adopt") {
+        app.adopt = page.boolean(node, "`adopt`").unwrap_or(false);
+    }
     if let Some((_, node)) = take("vars") {
         app.vars = values(page, node, "`vars`");
     }
@@ -170,10 +175,11 @@ fn assemble(
         // They were taken in with the head; what is wrong with them is said there and here alike.
         endpoints::offers(page, node);
     }
-    app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches);
-    app.files = files::read(page, take("files").map(|(_, node)| node), folder);
+    let policies = &mut app.policies;
+    app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches, policies);
+    app.files = files::read(page, take("files").map(|(_, node)| node), folder, policies);
     if let Some((_, node)) = take("containers") {
-        app.containers = container::read(page, node);
+        app.containers = container::read(page, node, policies);
     }
     if let Some((_, node)) = take("needs") {
         app.needs = needs::read(page, node);
@@ -192,6 +198,9 @@ fn assemble(
         let digest = crate::digest::Digest::of(drop_in.text.as_bytes());
         let kind = FileKind::Regular { content, digest };
         app.files.insert(drop_in.path.clone(), owned_by_root(kind, Mode::from_bits(0o644), drop_in.location.clone()));
+        if let Some(policy) = app.policies.get(&ResourceId::Unit(drop_in.unit.clone())) {
+            app.policies.insert(ResourceId::File(drop_in.path.clone()), *policy);
+        }
     }
     app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
     if let Some(table) = table {

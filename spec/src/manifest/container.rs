@@ -6,29 +6,36 @@ use std::net::IpAddr;
 use super::critical;
 use super::decode::Table;
 use super::image;
-use super::model::{Container, Port, Volume};
+use super::model::{Container, Policy, Port, Volume};
+use super::page::not_supported;
 use super::page::{Extent, Page};
+use super::policy;
 use super::yaml::{Kind, Node};
-use crate::id::{ContainerName, HostPath, shown};
+use crate::id::{ContainerName, HostPath, ResourceId, shown};
 
 /// Labels that mainstay marks its containers with.
 const OWN_LABELS: &str = "io.mainstay.";
 
 /// Reads all containers of an application.
-pub(super) fn read(page: &mut Page<'_>, node: &Node) -> BTreeMap<ContainerName, Container> {
+pub(super) fn read(
+    page: &mut Page<'_>,
+    node: &Node,
+    policies: &mut BTreeMap<ResourceId, Policy>,
+) -> BTreeMap<ContainerName, Container> {
     let entries = page.entries(node, "`containers`").unwrap_or_default();
     let mut containers = BTreeMap::new();
     for (key, node) in entries {
         let name = page.name("container-name", key.extent, "a container name", ContainerName::parse(&key.text));
         let container = container(page, node, key.extent);
-        if let (Some(name), Some(container)) = (name, container) {
+        if let (Some(name), Some((container, policy))) = (name, container) {
+            policies.insert(ResourceId::Container(name.clone()), policy);
             containers.insert(name, container);
         }
     }
     containers
 }
 
-fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<Container> {
+fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<(Container, Policy)> {
     let mut table = page.table(node, "a container")?;
     let image = match table.take("image") {
         Some((_, node)) => image::read(page, node),
@@ -47,10 +54,17 @@ fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<Contain
     let user = table.take("user").and_then(|(_, node)| user(page, node));
     let network = table.take("network").and_then(|(_, node)| network(page, node, &ports));
     let labels = table.take("labels").map(|(_, node)| labels(page, node)).unwrap_or_default();
+    let policy = policy::read(page, &mut table);
+    if policy.adopt.is_some() {
+        not_supported(page, extent, "`adopt` for a container")
+            .help("rename or remove the container that is in the way: `docker rename NAME NAME.before`");
+    }
     table.finish(page, "a container");
     let ports = ports.into_iter().map(|(port, _)| port).collect();
     let location = page.at(extent);
-    Some(Container { image: image?, entrypoint, command, env, ports, volumes, user, network, labels, location })
+    let container =
+        Container { image: image?, entrypoint, command, env, ports, volumes, user, network, labels, location };
+    Some((container, policy))
 }
 
 /// Reads text that ends up in the engine: no NUL.

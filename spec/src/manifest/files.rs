@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::critical::{self, Guard};
 use super::folder::{BroughtFile, Folder};
-use super::model::{File, FileKind, owned_by_root};
+use super::model::{File, FileKind, Policy, owned_by_root};
 use super::page::{Extent, Page};
+use super::policy;
 use super::words::did_you_mean;
 use super::yaml::{Key, Kind, Meaning, Node};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{HostPath, Mode, UNIT_DIRECTORY, shown};
+use crate::id::{HostPath, Mode, ResourceId, UNIT_DIRECTORY, shown};
 
 /// The kinds that can be written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,12 @@ const KINDS: [(&str, Written); 3] =
     [("file", Written::File), ("directory", Written::Directory), ("symlink", Written::Symlink)];
 
 /// Reads `node`, if there is one, over the files of `folder`.
-pub(super) fn read(page: &mut Page<'_>, node: Option<&Node>, folder: &Folder<'_>) -> BTreeMap<HostPath, File> {
+pub(super) fn read(
+    page: &mut Page<'_>,
+    node: Option<&Node>,
+    folder: &Folder<'_>,
+    policies: &mut BTreeMap<ResourceId, Policy>,
+) -> BTreeMap<HostPath, File> {
     let mut files: BTreeMap<HostPath, File> = BTreeMap::new();
     for (path, brought) in &folder.files {
         files.insert(path.clone(), installed(brought));
@@ -35,6 +41,7 @@ pub(super) fn read(page: &mut Page<'_>, node: Option<&Node>, folder: &Folder<'_>
         let Some(path) = path(page, key, folder) else { continue };
         let Some(entry) = entry(page, key, node) else { continue };
         declared.insert(path.clone(), key.extent);
+        policies.insert(ResourceId::File(path.clone()), entry.policy);
         if entry.allow_critical {
             allowed.insert(path.clone());
         }
@@ -118,6 +125,7 @@ struct Exception {
     owner: Option<String>,
     group: Option<String>,
     target: Option<String>,
+    policy: Policy,
     allow_critical: bool,
 }
 
@@ -149,6 +157,7 @@ fn entry(page: &mut Page<'_>, key: &Key, node: &Node) -> Option<Exception> {
         _ => {}
     }
     let allow_critical = table.take("allow-critical").and_then(|(_, node)| page.boolean(node, "`allow-critical`"));
+    let policy = policy::read(page, &mut table);
     table.finish(page, "an entry of `files`");
     good.then_some(Exception {
         kind,
@@ -156,6 +165,7 @@ fn entry(page: &mut Page<'_>, key: &Key, node: &Node) -> Option<Exception> {
         owner,
         group,
         target: target.and_then(|(_, target)| target),
+        policy,
         allow_critical: allow_critical.unwrap_or(false),
     })
 }

@@ -8,6 +8,7 @@ use super::endpoints;
 use super::model::{Drift, Environment, Host};
 use super::page::{Extent, Page};
 use super::place;
+use super::policy::DRIFT;
 use super::words::{did_you_mean, list};
 use super::yaml::{self, Key, Node};
 use crate::diagnostic::{Diagnostic, Location};
@@ -15,9 +16,6 @@ use crate::id::{HostName, shown};
 
 /// Sections of fleet.yaml that later versions act on.
 const LATER: [&str; 6] = ["rollouts", "freezes", "holds", "overrides", "trust", "alerts"];
-
-/// The words for drift.
-pub(super) const DRIFT: [(&str, Drift); 2] = [("repair", Drift::Repair), ("report", Drift::Report)];
 
 /// What fleet.yaml says before the pieces are put together.
 #[derive(Default)]

@@ -12,6 +12,7 @@ mod decode;
 mod image;
 mod model;
 mod endpoints;
+mod policy;
 mod container;
 mod directives;
 mod unit_rules;
@@ -39,8 +40,8 @@ mod conflicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use model::{
-    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Port, State, Unit,
-    UnitText, Volume,
+    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Policy, Port, State,
+    Unit, UnitText, Volume,
 };
 
 use crate::diagnostic::{Diagnostic, Location};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::check::Check;
 use crate::diagnostic::Location;
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
+use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
 
 /// A whole repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,10 @@ pub struct App {
     pub place: Place,
     /// What happens to drift, when the application says.
     pub drift: Option<Drift>,
+    /// Whether what is there already under a wanted name is taken over, unless an entry says otherwise.
+    pub adopt: bool,
+    /// What single entries say of their own; of a unit that is brought, for its text as well.
+    pub policies: BTreeMap<ResourceId, Policy>,
     /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
     /// Files, symlinks and directories, unit texts included.
@@ -112,6 +116,15 @@ pub struct App {
     pub needs: BTreeMap<AppName, Location>,
     /// What must hold after a change, and from then on.
     pub checks: Vec<Check>,
+}
+
+/// What an entry says beyond what it wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether what is there already is taken over; as the application says when `None`.
+    pub adopt: Option<bool>,
+    /// What happens to drift; as the application says when `None`.
+    pub drift: Option<Drift>,
 }
 
 /// Which hosts have an application.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::critical::{self, Guard};
 use super::folder::{BroughtUnit, Folder};
-use super::model::{State, Unit, UnitText, Watch};
+use super::model::{Policy, State, Unit, UnitText, Watch};
 use super::page::{Extent, Page};
+use super::policy;
 use super::unit::Traits;
 use super::words::did_you_mean;
 use super::yaml::{Key, Node};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{HostPath, UnitName, shown};
+use crate::id::{HostPath, ResourceId, UnitName, shown};
 
 const STATES: [(&str, State); 2] = [("running", State::Running), ("stopped", State::Stopped)];
 
@@ -23,6 +24,7 @@ struct Wish {
     reload_on: BTreeSet<HostPath>,
     ignore: BTreeSet<HostPath>,
     allow_critical: bool,
+    policy: Policy,
 }
 
 impl Wish {
@@ -43,6 +45,7 @@ pub(super) fn read(
     node: Option<&Node>,
     folder: &Folder<'_>,
     watches: &mut BTreeSet<Watch>,
+    policies: &mut BTreeMap<ResourceId, Policy>,
 ) -> BTreeMap<UnitName, Unit> {
     let triggered = triggered(page, folder);
     let mut units = BTreeMap::new();
@@ -64,6 +67,14 @@ pub(super) fn read(
             }
         };
         let Some(wish) = wish else { continue };
+        policies.insert(ResourceId::Unit(name.clone()), wish.policy);
+        if folder.units.contains_key(&name) {
+            policies.insert(ResourceId::File(name.path()), wish.policy);
+        } else if wish.policy.adopt.is_some() && !folder.drop_ins.iter().any(|drop_in| drop_in.unit == name) {
+            let message = format!("no text of `{name}` is in this folder, so there is nothing to take over");
+            page.error("adopt", key.extent, message)
+                .help("remove `adopt`: it is for a file that is in the way of ours");
+        }
         if wish.allow_critical {
             allowed.insert(name.clone());
         }
@@ -225,6 +236,7 @@ fn wish(page: &mut Page<'_>, key: &Key, node: &Node, watches: &mut BTreeSet<Watc
     if let Some((_, node)) = table.take("allow-critical") {
         wish.allow_critical = page.boolean(node, "`allow-critical`").unwrap_or(false);
     }
+    wish.policy = policy::read(page, &mut table);
     table.finish(page, "an entry of `units`");
     Some(wish)
 }

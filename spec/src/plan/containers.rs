@@ -4,7 +4,7 @@ use crate::desired::DesiredContainer;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId};
 use crate::memory;
 use crate::observed::{ContainerRun, ContainerState, Reach};
-use crate::plan::{Action, Draft, Lesson, Why};
+use crate::plan::{Action, Draft, Fate, Lesson, Step, Why};
 
 /// Plans every wanted container.
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -54,11 +54,8 @@ fn plan_container(
     let id = ResourceId::Container(name.clone());
     let owned = draft.memory.owned.get(&id);
     let Some(state) = state else {
-        pull(draft, app, wanted);
-        let why = match draft.is_settled(app) {
-            true => Why::Drifted("it was removed".to_owned()),
-            false => Why::New,
-        };
+        let why = draft.because_absent(app, &id, "it was removed");
+        pull(draft, app, name, wanted, &why);
         return draft.step_reading(app, Action::CreateContainer(name.clone()), why, wanted.inputs.clone());
     };
     let Some(mark) = &state.mark else {
@@ -70,16 +67,18 @@ fn plan_container(
         [memory::outgoing(&state.id), memory::outgoing(memory::WHICHEVER)].map(Some).contains(&owned.claim)
     });
     match owned {
-        Some(owned) if owned.app != *app && !outgoing => draft.plan.lessons.push(Lesson::Moved(id, app.clone())),
+        Some(owned) if owned.app != *app && !outgoing => {
+            draft.plan.lessons.push(Lesson::Moved(id.clone(), app.clone()));
+        }
         Some(owned) if owned.claim.is_none() || outgoing => {}
-        _ => draft.plan.lessons.push(Lesson::Made(id, app.clone())),
+        _ => draft.plan.lessons.push(Lesson::Made(id.clone(), app.clone())),
     }
     if mark.digest != wanted.digest {
-        pull(draft, app, wanted);
         let why = match wanted.inputs.iter().find(|path| draft.written.contains(*path)) {
             Some(path) => draft.because_of(&[path], format!("{path} changes")),
-            None => draft.because(app, "it was created from another configuration"),
+            None => draft.because(app, &id, "it was created from another configuration"),
         };
+        pull(draft, app, name, wanted, &why);
         return draft.step_reading(app, Action::ReplaceContainer(name.clone(), state.id), why, wanted.inputs.clone());
     }
     let known_run = state.started.is_some() && state.started.as_ref() == draft.memory.containers.get(name);
@@ -100,17 +99,19 @@ fn plan_container(
     let why = match state.run {
         ContainerRun::Running => return,
         ContainerRun::Created => Why::Owed("it was created and not started yet".to_owned()),
-        ContainerRun::Paused => draft.because(app, "it is paused"),
-        ContainerRun::Stopped => draft.because(app, "it is not running"),
+        ContainerRun::Paused => draft.because(app, &id, "it is paused"),
+        ContainerRun::Stopped => draft.because(app, &id, "it is not running"),
     };
     draft.step_reading(app, Action::StartContainer(name.clone(), state.id), why, wanted.inputs.clone());
 }
 
-/// Plans the image before anything stops, so that a registry outage changes nothing.
-fn pull(draft: &mut Draft<'_>, app: &AppName, wanted: &DesiredContainer) {
+/// Plans the image before anything stops, so that a registry outage changes nothing; not for what is not made then.
+fn pull(draft: &mut Draft<'_>, app: &AppName, name: &ContainerName, wanted: &DesiredContainer, why: &Why) {
     let pull = Action::PullImage(wanted.image.clone());
     let planned = draft.plan.steps.iter().any(|step| step.action == pull && step.app.as_ref() == Some(app));
-    if !planned && !draft.observed.images.contains(&wanted.image) {
+    let action = Action::CreateContainer(name.clone());
+    let made = Step { app: Some(app.clone()), action, why: why.clone(), reads: wanted.inputs.clone() };
+    if !planned && !draft.observed.images.contains(&wanted.image) && draft.fate(&made) == Fate::Done {
         draft.step(app, pull, Why::New);
     }
 }

@@ -80,12 +80,16 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         }
     };
     if state == FileState::Absent {
-        let why = if draft.is_settled(app) { Why::Drifted("it was removed".to_owned()) } else { Why::New };
+        let why = draft.because_absent(app, &id, "it was removed");
         return draft.write(app, path, state, why);
     }
     let content = has_content(Some(&state), &file.kind);
     let kept = content && has_access(&state, &file.kind, access);
     match whose(draft, path, &state) {
+        Whose::Foreign if draft.policy(app, &id).adopt => {
+            let found = Found { app, path, file, has_content: content, is_kept: kept };
+            return adopt(draft, &found, state);
+        }
         Whose::Foreign if kept => return,
         Whose::Foreign => {
             draft.blocked.insert(path.clone());
@@ -107,24 +111,59 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
     }
     let replaceable = matches!(state, FileState::Regular { .. } | FileState::Symlink { .. });
     if content {
-        let text = difference(&state, access);
-        let why = draft.because(app, text);
+        let why = draft.because(app, &id, difference(&state, access));
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else if replaceable && file.kind != FileKind::Directory {
-        let why = draft.because(app, change(&state, &file.kind));
+        let why = draft.because(app, &id, change(&state, &file.kind));
         if is_edited(draft, path, &state) {
             draft.plan.keeps.insert(path.clone(), Keep::Edited);
         }
         draft.write(app, path, state, why);
     } else {
-        draft.blocked.insert(path.clone());
-        let is = noun(&state);
-        draft.conflict(
-            app,
-            id,
-            format!("is {is} and should be {}; move it away, mainstay does not remove it", wanted(&file.kind)),
-        );
+        misplaced(draft, app, path, file, &state);
     }
+}
+
+/// Something else that is at a wanted name.
+struct Found<'a> {
+    app: &'a AppName,
+    path: &'a HostPath,
+    file: &'a DesiredFile,
+    has_content: bool,
+    is_kept: bool,
+}
+
+/// Plans something else at a wanted name that is to be taken over. What is as wanted already is only remembered as ours; of
+/// anything else the bytes, or the mode and owner, are kept. A directory is never removed for a file.
+fn adopt(draft: &mut Draft<'_>, found: &Found<'_>, state: FileState) {
+    let Found { app, path, file, .. } = *found;
+    let id = ResourceId::File(path.clone());
+    let is_directory = matches!(state, FileState::Directory { .. });
+    if found.is_kept {
+        draft.plan.lessons.push(Lesson::Made(id, app.clone()));
+        draft.plan.lessons.push(Lesson::Holds(path.clone(), fingerprint(&file.kind)));
+        return;
+    }
+    if state == FileState::Other || is_directory != (file.kind == FileKind::Directory) {
+        return misplaced(draft, app, path, file, &state);
+    }
+    let why = Why::Changed(format!("{} that was there is taken over", noun(&state)));
+    if !is_directory {
+        draft.plan.keeps.insert(path.clone(), Keep::Adopted);
+    }
+    if found.has_content {
+        draft.step(app, Action::SetAccess(path.clone(), state), why);
+    } else {
+        draft.write(app, path, state, why);
+    }
+}
+
+/// Notes that something of another kind is at a wanted name, which mainstay does not remove.
+fn misplaced(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &DesiredFile, state: &FileState) {
+    draft.blocked.insert(path.clone());
+    let (is, should) = (noun(state), wanted(&file.kind));
+    let why = format!("is {is} and should be {should}; move it away, mainstay does not remove it");
+    draft.conflict(app, ResourceId::File(path.clone()), why);
 }
 
 /// Says whether the path is of the wanted kind and holds the wanted content.
@@ -190,7 +229,7 @@ fn wanted(kind: &FileKind) -> &'static str {
 fn foreign(state: &FileState) -> String {
     format!(
         "{} is there already, mainstay did not put it there, and it differs from what is wanted; \
-         move it away, or give the application another path",
+         move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced",
         noun(state)
     )
 }

@@ -4,6 +4,7 @@
 //! nothing of an unreachable kind is touched, and a restart is owed exactly when what a unit was last *started* with
 //! differs from what it should be started with.
 
+pub mod fights;
 pub mod text;
 mod containers;
 mod files;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DriftPolicy, HeldBack, Hold, UnitGoal};
+use crate::desired::{Desired, DriftPolicy, HeldBack, Hold, Policy, UnitGoal};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, Managed, UnitInputs};
@@ -28,8 +29,10 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What a person has to resolve.
     pub conflicts: Vec<Conflict>,
-    /// Differences that are only reported, because the application says `drift: report`.
+    /// Differences that are only reported, because the repository says `drift: report`, or because they are contested.
     pub drift: Vec<Step>,
+    /// Drift that is not put back any more, since somebody else changes it back again and again, with its application.
+    pub contested: BTreeMap<ResourceId, AppName>,
     /// What could not be looked at and is therefore left alone.
     pub unknown: Vec<Unknown>,
     /// Applications whose last attempt failed and whose next one is not due yet.
@@ -52,6 +55,8 @@ pub struct Plan {
 /// decrypted secret, is never kept: whoever plans such a file leaves it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
+    /// It is somebody else's, and is taken over.
+    Adopted,
     /// It is ours, and somebody edited it.
     Edited,
     /// It is ours and no longer wanted, and somebody edited it.
@@ -279,16 +284,28 @@ struct Draft<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     memory: &'a Memory,
+    now: Timestamp,
     managed: Managed<'a>,
     plan: Plan,
     /// Paths that are not, and will not be by this plan, as wanted.
     blocked: BTreeSet<HostPath>,
     /// Paths whose content this plan changes.
     written: BTreeSet<HostPath>,
-    /// Applications whose drift is only reported, and which are at their release otherwise.
-    reported: BTreeSet<AppName>,
     /// Paths whose drift is only reported: they keep a content that is not the wanted one.
     astray: BTreeSet<HostPath>,
+}
+
+/// What becomes of a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is carried out.
+    Done,
+    /// Its application is not tried now.
+    Waits,
+    /// It is drift that is only reported.
+    Reported,
+    /// It is drift that somebody else wants.
+    Contested,
 }
 
 /// Works out what to do.
@@ -297,14 +314,14 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
         desired,
         observed,
         memory,
+        now,
         managed: inputs::managed(desired),
         plan: Plan { held_back: desired.held_back.clone(), ..Plan::default() },
         blocked: observed.unpublished.clone(),
         written: BTreeSet::new(),
-        reported: BTreeSet::new(),
         astray: BTreeSet::new(),
     };
-    draft.set_aside(now, patience);
+    draft.set_aside(patience);
     files::plan(&mut draft);
     units::plan(&mut draft);
     containers::plan(&mut draft);
@@ -373,6 +390,7 @@ impl Plan {
         self.steps.is_empty()
             && self.conflicts.is_empty()
             && self.drift.is_empty()
+            && self.contested.is_empty()
             && self.unknown.is_empty()
             && self.waiting.is_empty()
             && self.held_back.is_empty()
@@ -405,11 +423,11 @@ impl Draft<'_> {
         self.step_reading(app, action, why, BTreeSet::new());
     }
 
-    /// Adds a step that starts something, unless its application is set aside.
+    /// Adds a step that starts something, unless it is not to be carried out.
     fn step_reading(&mut self, app: &AppName, action: Action, why: Why, reads: BTreeSet<HostPath>) {
         let step = Step { app: Some(app.clone()), action, why, reads };
-        let is_waiting = self.is_aside(app);
-        if !is_waiting && !self.reported.contains(app) {
+        let fate = self.fate(&step);
+        if fate == Fate::Done {
             return self.plan.steps.push(step);
         }
         // Another application puts a file of this one's back: once it is, nothing shows that something was due.
@@ -421,21 +439,54 @@ impl Draft<'_> {
                 _ => Lesson::Owes(id),
             });
         }
-        if !is_waiting {
+        if let (Fate::Contested, Some(id)) = (fate, step.action.resource()) {
+            self.plan.contested.insert(id, app.clone());
+        }
+        if fate != Fate::Waits {
             self.plan.drift.push(step);
         }
     }
 
     /// Adds the step that writes a path. What depends on the path is told whether it will be as wanted.
     fn write(&mut self, app: &AppName, path: &HostPath, state: FileState, why: Why) {
+        let action = Action::WriteFile(path.clone(), state);
+        let step = Step { app: Some(app.clone()), action, why, reads: BTreeSet::new() };
+        let set = match self.fate(&step) {
+            Fate::Done => &mut self.written,
+            Fate::Waits => &mut self.blocked,
+            Fate::Reported | Fate::Contested => &mut self.astray,
+        };
+        set.insert(path.clone());
+        self.step(app, step.action, step.why);
+    }
+
+    /// Says what becomes of a step. A commit's change is a change, whatever the repository says about drift: only what was
+    /// as wanted before, and is not any more, is reported instead of put back.
+    fn fate(&self, step: &Step) -> Fate {
+        let (Some(app), Some(id)) = (&step.app, step.action.resource()) else { return Fate::Done };
         if self.is_aside(app) {
-            self.blocked.insert(path.clone());
-        } else if self.reported.contains(app) {
-            self.astray.insert(path.clone());
-        } else {
-            self.written.insert(path.clone());
+            return Fate::Waits;
         }
-        self.step(app, Action::WriteFile(path.clone(), state), why);
+        let drifted = matches!(step.why, Why::Drifted(_));
+        let owed = matches!(step.why, Why::Owed(_)) && self.is_settled(app);
+        if (drifted || owed) && self.policy(app, &id).drift == DriftPolicy::Report {
+            return Fate::Reported;
+        }
+        let follows = step.reads.iter().any(|path| self.written.contains(path));
+        let release = self.desired.apps.get(app).map(|wanted| wanted.digest);
+        let fight = self.memory.fights.get(&id).filter(|fight| Some(fight.release) == release);
+        match fight {
+            Some(fight) if drifted && !follows && !step.revives() && fights::is_lost(fight, self.now) => {
+                Fate::Contested
+            }
+            _ => Fate::Done,
+        }
+    }
+
+    /// Returns what the repository says of a resource beyond what it should be.
+    fn policy(&self, app: &AppName, id: &ResourceId) -> Policy {
+        let otherwise = Policy { adopt: false, drift: DriftPolicy::Repair };
+        self.desired.apps.get(app).map_or(otherwise, |wanted| wanted.policy(id))
     }
 
     fn conflict(&mut self, app: &AppName, resource: ResourceId, why: String) {
@@ -470,9 +521,22 @@ impl Draft<'_> {
         self.memory.apps.get(app).is_some_and(|known| known.digest == wanted.digest && known.reached)
     }
 
+    /// Says whether what is wanted of `id` was so before, so that any difference now is drift, also while the rest of its
+    /// application is on its way to another release.
+    fn was_so(&self, app: &AppName, id: &ResourceId) -> bool {
+        let want = || self.desired.apps.get(app).and_then(|wanted| wanted.want(id));
+        let before = self.memory.settled.get(app).and_then(|settled| settled.wants.get(id));
+        self.is_settled(app) || before.is_some_and(|before| want() == Some(*before))
+    }
+
     /// Chooses between "the commit changed it" and "the host drifted".
-    fn because(&self, app: &AppName, text: impl Into<String>) -> Why {
-        if self.is_settled(app) { Why::Drifted(text.into()) } else { Why::Changed(text.into()) }
+    fn because(&self, app: &AppName, id: &ResourceId, text: impl Into<String>) -> Why {
+        if self.was_so(app, id) { Why::Drifted(text.into()) } else { Why::Changed(text.into()) }
+    }
+
+    /// Says why something that is not there is made: it is new, or was taken away.
+    fn because_absent(&self, app: &AppName, id: &ResourceId, text: &str) -> Why {
+        if self.was_so(app, id) { Why::Drifted(text.to_owned()) } else { Why::New }
     }
 
     /// Says why a change of these paths matters: drift only if every application they belong to was settled.
@@ -488,9 +552,10 @@ impl Draft<'_> {
         inputs::of_unit(name, unit, host_text, &self.managed)
     }
 
-    /// Finds the applications that only report drift, and those whose next attempt is not due: nothing of theirs is
-    /// changed, and what reads their files must know.
-    fn set_aside(&mut self, now: Timestamp, patience: Patience) {
+    /// Finds the applications whose next attempt is not due: nothing of theirs is changed, and what reads their files must
+    /// know.
+    fn set_aside(&mut self, patience: Patience) {
+        let now = self.now;
         // What goes waits as well after its removal failed.
         for (app, known) in self.memory.apps.iter().filter(|(app, _)| !self.desired.apps.contains_key(app)) {
             let failure = known.failure.as_ref().filter(|_| known.leaving);
@@ -501,9 +566,6 @@ impl Draft<'_> {
             let failed = known.and_then(|known| known.failure.as_ref()).map(|failure| failure.not_before);
             let until = failed.max(known.and_then(|known| known.next_repair));
             self.wait(app, until, now, patience);
-            if wanted.drift == DriftPolicy::Report && self.is_settled(app) {
-                self.reported.insert(app.clone());
-            }
         }
     }
 
@@ -550,7 +612,9 @@ impl Draft<'_> {
             let brought =
                 || self.managed.contains_key(&unit.path()) || !inputs::drop_ins(unit, &self.managed).is_empty();
             let matters = wanted.state == Some(UnitGoal::Running) || brought();
-            let aside = self.reported.contains(app) || self.is_aside(app);
+            let id = ResourceId::Unit(name.clone());
+            let reported = self.policy(app, &id).drift == DriftPolicy::Report && self.was_so(app, &id);
+            let aside = reported || self.is_aside(app);
             name == unit && matters && !aside
         })
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::desired::{HeldBack, Hold};
 use crate::id::{AppName, shown};
+use crate::plan::fights::REPAIRS;
 use crate::plan::{Action, Keep, Plan, Step, Verb, Why};
 
 impl Verb {
@@ -76,6 +77,7 @@ impl Keep {
     /// Says why something is kept.
     pub fn as_str(self) -> &'static str {
         match self {
+            Keep::Adopted => "it was there before mainstay and is taken over",
             Keep::Edited => "it was edited on this host",
             Keep::Unwanted => "it was edited on this host and is no longer wanted",
         }
@@ -99,6 +101,13 @@ impl fmt::Display for Plan {
         if !self.drift.is_empty() {
             writeln!(f, "drift, reported only:")?;
             table(f, &self.drift)?;
+        }
+        for (id, app) in &self.contested {
+            writeln!(
+                f,
+                "no longer repaired in {app}: {id}: it was changed back {REPAIRS} times within an hour by somebody else; \
+                 waits for a commit that changes {app}, or for SIGHUP"
+            )?;
         }
         for conflict in &self.conflicts {
             writeln!(f, "conflict in {}: {}: {}", conflict.app, conflict.resource, conflict.why)?;

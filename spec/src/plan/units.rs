@@ -98,11 +98,11 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
     }
     match (unit.enabled, state.enabled) {
         (Some(true), Some(false)) => {
-            let why = draft.because(app, "it is not enabled");
+            let why = draft.because(app, &ResourceId::Unit(name.clone()), "it is not enabled");
             draft.step(app, Action::EnableUnit(name.clone()), why);
         }
         (Some(false), Some(true)) => {
-            let why = draft.because(app, "it is enabled");
+            let why = draft.because(app, &ResourceId::Unit(name.clone()), "it is enabled");
             draft.step(app, Action::DisableUnit(name.clone()), why);
         }
         _ => {}
@@ -168,6 +168,10 @@ impl<'a> Subject<'a> {
         Subject { app, name, unit, state, once: inputs.once, inputs, with }
     }
 
+    fn id(&self) -> ResourceId {
+        ResourceId::Unit(self.name.clone())
+    }
+
     /// Plans a unit that should run.
     fn running(&self, draft: &mut Draft<'_>) {
         let run = draft.memory.units.get(self.name).map_or(&Run::Unknown, |known| &known.run);
@@ -182,7 +186,7 @@ impl<'a> Subject<'a> {
                     return self.restart(draft, why);
                 }
                 if let Some(why) = self.down() {
-                    let why = draft.because(self.app, why);
+                    let why = draft.because(self.app, &self.id(), why);
                     return self.run(draft, Verb::Start, why);
                 }
                 let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
@@ -194,8 +198,7 @@ impl<'a> Subject<'a> {
             Run::Beginning { with, was } => self.begun(draft, *with, was.as_ref()),
             Run::Owed => self.restart(draft, Why::Owed("an earlier pass changed its inputs".to_owned())),
             Run::Unknown if !self.state.is_up() => {
-                let why =
-                    if draft.is_settled(self.app) { Why::Drifted("it is not running".to_owned()) } else { Why::New };
+                let why = draft.because_absent(self.app, &self.id(), "it is not running");
                 self.run(draft, Verb::Start, why);
             }
             Run::Unknown => self.met_running(draft),
@@ -239,7 +242,7 @@ impl<'a> Subject<'a> {
     /// Plans a unit that should not run.
     fn stopped(&self, draft: &mut Draft<'_>) {
         if self.state.is_up() {
-            let why = draft.because(self.app, "it is running");
+            let why = draft.because(self.app, &self.id(), "it is running");
             self.run(draft, Verb::Stop, why);
         }
     }

@@ -9,6 +9,7 @@ mod files;
 mod fleet;
 mod overlays;
 mod place;
+mod policies;
 mod templates;
 mod tree;
 mod unit_text;

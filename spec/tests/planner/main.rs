@@ -2,15 +2,18 @@
 //! instant without losing or repeating a restart, touches only what is its own, changes no more than it must, and comes
 //! back whole from a change that failed.
 //!
-//! 10 000 cases each; `PROPTEST_CASES` asks for more.
+//! 10 000 cases each, and 1 000 of what takes many passes; `PROPTEST_CASES` asks for more.
 
 mod strategy;
 mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use spec::course;
 use spec::id::ResourceId;
 use spec::memory::Memory;
+use spec::plan::fights::REPAIRS;
 use spec::plan::{Action, Patience};
 
 use strategy::{Shape, Tamper, shape, tampers};
@@ -225,7 +228,7 @@ proptest! {
         world::condemn(&mut memory, &wanted, &releases, failed);
         world::give_up(&mut memory, stuck);
         let held = course::held_back(&wanted, &course::holds(&wanted, &memory), &releases);
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for (_, path, _) in held.files() {
             prop_assert!(seen.insert(path.to_string()), "{path} is wanted twice");
         }
@@ -236,5 +239,29 @@ proptest! {
             prop_assert!(seen.insert(name.to_string()), "{name} is wanted twice");
         }
         prop_assert_eq!(held.apps.keys().collect::<Vec<_>>(), wanted.apps.keys().collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    // Each case is a dozen passes.
+    #![proptest_config(ProptestConfig { cases: 1_000, ..cases() })]
+
+    #[test]
+    fn nothing_is_put_back_for_ever(shape in shape(), tampers in tampers()) {
+        let mut world = World::default();
+        let mut memory = Memory::default();
+        let desired = shape.desired();
+        world.pass(&desired, &mut memory, Kill::Never);
+        let mut repairs: BTreeMap<ResourceId, usize> = BTreeMap::new();
+        for _ in 0..2 * REPAIRS + 2 {
+            tampers.iter().for_each(|tamper| world.tamper(tamper));
+            let plan = world.plan(&desired, &memory, Patience::Wait);
+            let touched: BTreeSet<ResourceId> = plan.steps.iter().filter_map(|it| it.action.resource()).collect();
+            touched.into_iter().for_each(|id| *repairs.entry(id).or_default() += 1);
+            world.pass(&desired, &mut memory, Kill::Never);
+        }
+        // Its own repairs, and those that follow from a file that it reads.
+        prop_assert!(repairs.values().all(|count| *count <= 2 * REPAIRS), "{repairs:?}");
+        prop_assert!(memory.fights.values().all(|fight| fight.repairs.len() <= REPAIRS), "{:?}", memory.fights);
     }
 }

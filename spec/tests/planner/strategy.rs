@@ -347,6 +347,8 @@ fn app(apps: &mut BTreeMap<AppName, DesiredApp>, index: u8) -> &mut DesiredApp {
     apps.entry(app_name(index)).or_insert_with(|| DesiredApp {
         digest: Digest::of(b""),
         drift: DriftPolicy::Repair,
+        adopt: false,
+        policies: BTreeMap::new(),
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         containers: BTreeMap::new(),

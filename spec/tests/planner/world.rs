@@ -427,6 +427,7 @@ impl World {
                 journal::ran(&mut memory, &name, None);
             }
         }
+        journal::settle(&mut memory, desired, plan, &BTreeSet::new(), Timestamp::UNIX_EPOCH);
         for (app, wanted) in &desired.apps {
             let untouched = desired.held_back.get(app).is_some_and(|held| held.is_untouched);
             let bad = memory.apps.get(app).and_then(|known| known.bad.clone());

@@ -126,7 +126,7 @@ fn container_settings() {
             error[container-label] apps/a/app.yaml:12:15: label `io.mainstay.app` is mainstay's own
               = use another prefix: mainstay knows its containers by `io.mainstay.…`
             error[unknown-key] apps/a/app.yaml:13:5: a container has no key `privileged`
-              = it knows `image`, `command`, `entrypoint`, `env`, `ports`, `volumes`, `user`, `network` and `labels`
+              = it knows `image`, `command`, `entrypoint`, `env`, `ports`, `volumes`, `user`, `network`, `labels`, `adopt` and `drift`
             error[unknown-key] apps/a/app.yaml:14:5: a container has no key `volume`
               = did you mean `volumes`?
             error[container-network] apps/a/app.yaml:15:45: nothing is published with network: host
