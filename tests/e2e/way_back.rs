@@ -137,7 +137,7 @@ fn what_is_needed_comes_first_and_checks_decide() {
         )
     };
     // The store is up at once and well a second later.
-    let well = "checks:\n  - { exec: [/bin/sh, -c, \"test -e /run/well || { echo not yet; exit 1; }\"], within: 10s }\n  - { unit: store.service }\n";
+    let well = "checks:\n  - { exec: [/bin/sh, -c, \"x=/run/well; test -e ${x} || { echo not yet; exit 1; }\"], within: 10s }\n  - { unit: store.service }\n";
     let store = unit("store", "(sleep 1; echo well >>/run/order; touch /run/well) &");
     let (web, page) = (unit("web", ""), unit("page", ""));
     let mut files = vec![
@@ -158,7 +158,7 @@ fn what_is_needed_comes_first_and_checks_decide() {
     let before = runs();
 
     // A check of the needed one fails: it goes back, and those that need it are not touched, but for the others.
-    let bad = well.replace("test -e /run/well", "test -e /run/never").replace("10s", "1s");
+    let bad = well.replace("x=/run/well", "x=/run/never").replace("10s", "1s");
     let (newer_web, newer_store) =
         (web.replace("echo web", "echo newer web"), store.replace("echo store", "echo newer store"));
     files.retain(|(path, _)| {

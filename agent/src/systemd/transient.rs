@@ -94,9 +94,15 @@ impl Systemd {
     }
 }
 
+/// Returns the arguments so that the program gets them as they are: systemd would take `$` for one of its variables
+/// (systemd.service(5), "Command lines").
+fn arguments(command: &[String]) -> Vec<String> {
+    command.iter().map(|argument| argument.replace('$', "$$")).collect()
+}
+
 fn properties<'a>(
     label: &str,
-    command: &'a [String],
+    command: &[String],
     user: Option<&'a str>,
     timeout: Duration,
 ) -> Vec<(&'static str, Variant<'a>)> {
@@ -105,7 +111,7 @@ fn properties<'a>(
     let mut properties = vec![
         ("Description", Variant::new(format!("a check of {label}, by mainstay"))),
         ("Type", Variant::new("oneshot")),
-        ("ExecStart", Variant::new(vec![(program, command.to_vec(), false)])),
+        ("ExecStart", Variant::new(vec![(program, arguments(command), false)])),
         ("TimeoutStartUSec", micros(timeout)),
         ("TimeoutStopUSec", micros(GRACE)),
         ("KillSignal", Variant::new(KILL)),
