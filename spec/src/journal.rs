@@ -200,7 +200,7 @@ pub fn reloaded(memory: &mut Memory) {
 pub fn beginning(memory: &mut Memory, units: impl IntoIterator<Item = (UnitName, Inputs, Option<InvocationId>)>) {
     for (unit, with, was) in units {
         let Some(known) = memory.units.get_mut(&unit) else { continue };
-        let is_same = matches!(&known.run, Run::Beginning { with: before, .. } if before.start == with.start);
+        let is_same = matches!(&known.run, Run::Beginning { with: before, .. } if *before == with);
         if !is_same {
             known.run = Run::Beginning { with, was };
         }

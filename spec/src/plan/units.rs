@@ -228,7 +228,12 @@ impl<'a> Subject<'a> {
     /// remembered as begun: doing it twice harms nobody.
     fn begun(&self, draft: &mut Draft<'_>, with: Inputs, was: Option<&String>) {
         let happened = self.state.invocation.is_some() && self.state.invocation.as_ref() != was;
-        let current = happened && (with.start == self.inputs.digests.start || with.start == self.with.start);
+        // Whoever started it while an input differed that is only put back now started it with that. One that is only to be
+        // reloaded is restarted as well: between two kills, nothing would show that the reload was due.
+        let strayed = self.inputs.restart.union(&self.inputs.reload).any(|path| draft.written.contains(path));
+        let same = (with.start == self.inputs.digests.start || with.start == self.with.start)
+            && (with.reload == self.inputs.digests.reload || with.reload == self.with.reload);
+        let current = happened && same && !strayed;
         let owed = || Why::Owed("an earlier pass ended before its restart".to_owned());
         match self.state.active {
             ActiveState::Active | ActiveState::Reloading if current => self.learn(draft),
