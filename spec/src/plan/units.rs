@@ -189,11 +189,12 @@ impl<'a> Subject<'a> {
                     let why = draft.because(self.app, &self.id(), why);
                     return self.run(draft, Verb::Start, why);
                 }
-                let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
-                if !same(with.reload, self.inputs.digests.reload, self.with.reload) || rewritten {
-                    let why = self.changed(draft, &self.inputs.reload);
-                    self.run(draft, Verb::Reload, why);
-                }
+                self.reread(draft, with.reload);
+            }
+            // What it only reloads may have changed since that restart.
+            Run::Beginning { with, was } if self.runs_since(*with, was.as_ref()) => {
+                self.learn(draft, Inputs { reload: with.reload, ..self.with });
+                self.reread(draft, with.reload);
             }
             Run::Beginning { with, was } => self.begun(draft, *with, was.as_ref()),
             Run::Owed => self.restart(draft, Why::Owed("an earlier pass changed its inputs".to_owned())),
@@ -220,22 +221,41 @@ impl<'a> Subject<'a> {
             let why = Why::Owed(format!("it may have been started before {path} was written"));
             self.restart(draft, why);
         } else {
-            self.learn(draft);
+            self.learn(draft, self.with);
         }
     }
 
     /// Plans a unit for which a start or restart was about to be asked for when the agent ended. A reload is never
     /// remembered as begun: doing it twice harms nobody.
     fn begun(&self, draft: &mut Draft<'_>, with: Inputs, was: Option<&String>) {
-        let happened = self.state.invocation.is_some() && self.state.invocation.as_ref() != was;
-        let current = happened && (with.start == self.inputs.digests.start || with.start == self.with.start);
+        let current = self.happened(with, was);
         let owed = || Why::Owed("an earlier pass ended before its restart".to_owned());
         match self.state.active {
-            ActiveState::Active | ActiveState::Reloading if current => self.learn(draft),
-            ActiveState::Inactive if current && self.once => self.learn(draft),
+            ActiveState::Active | ActiveState::Reloading if current => self.learn(draft, self.with),
+            ActiveState::Inactive if current && self.once => self.learn(draft, self.with),
             // Its job still runs: asking to start it joins that job instead of beginning anew.
             ActiveState::Activating if current => self.run(draft, Verb::Start, owed()),
             _ => self.restart(draft, owed()),
+        }
+    }
+
+    /// Says whether a restart that was begun has happened, with what is wanted or what there will be.
+    fn happened(&self, with: Inputs, was: Option<&String>) -> bool {
+        let happened = self.state.invocation.is_some() && self.state.invocation.as_ref() != was;
+        happened && (with.start == self.inputs.digests.start || with.start == self.with.start)
+    }
+
+    /// Says whether a unit runs since a restart that was begun.
+    fn runs_since(&self, with: Inputs, was: Option<&String>) -> bool {
+        matches!(self.state.active, ActiveState::Active | ActiveState::Reloading) && self.happened(with, was)
+    }
+
+    /// Plans a reload where what a unit read last, which has this digest, is not what it should have read.
+    fn reread(&self, draft: &mut Draft<'_>, read: Digest) {
+        let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
+        if (read != self.inputs.digests.reload && read != self.with.reload) || rewritten {
+            let why = self.changed(draft, &self.inputs.reload);
+            self.run(draft, Verb::Reload, why);
         }
     }
 
@@ -264,7 +284,7 @@ impl<'a> Subject<'a> {
                 let why = self.changed(draft, &self.inputs.restart);
                 self.restart(draft, why);
             }
-            _ => self.learn(draft),
+            _ => self.learn(draft, self.with),
         }
     }
 
@@ -307,10 +327,10 @@ impl<'a> Subject<'a> {
     fn restart(&self, draft: &mut Draft<'_>, why: Why) {
         let container = matches!(self.name.suffix(), "slice" | "target");
         match self.state.is_up() {
-            true if container => self.learn(draft),
+            true if container => self.learn(draft, self.with),
             true => self.run(draft, Verb::Restart, why),
             false if self.unit.state == Some(UnitGoal::Running) => self.run(draft, Verb::Start, why),
-            false => self.learn(draft),
+            false => self.learn(draft, self.with),
         }
     }
 
@@ -326,9 +346,9 @@ impl<'a> Subject<'a> {
         draft.step_reading(self.app, action, why, reads);
     }
 
-    fn learn(&self, draft: &mut Draft<'_>) {
+    fn learn(&self, draft: &mut Draft<'_>, with: Inputs) {
         let ours = matches!(self.unit.origin, UnitOrigin::Application { .. });
         let invocation = self.state.invocation.clone();
-        draft.plan.lessons.push(Lesson::Runs(self.name.clone(), self.app.clone(), ours, self.with, invocation));
+        draft.plan.lessons.push(Lesson::Runs(self.name.clone(), self.app.clone(), ours, with, invocation));
     }
 }
