@@ -1,47 +1,66 @@
 //! Plans containers: one label holds the digest of the want, so drift needs no mapping of every inspected field.
 
-use crate::desired::DesiredContainer;
+use crate::container::Pull;
+use crate::desired::{DesiredApp, DesiredContainer};
 use crate::id::{AppName, ContainerName, HostPath, ResourceId};
 use crate::memory;
 use crate::observed::{ContainerRun, ContainerState, Reach};
-use crate::plan::{Action, Draft, Lesson, Why};
+use crate::plan::networks::{self, Ground};
+use crate::plan::{Action, Draft, Lesson, Phase, Why, is_done, order};
 
-/// Plans every wanted container.
+/// Why a container is started that had ended by itself, or was stopped by somebody.
+pub(super) const DIED: &str = "it is not running";
+
+/// Plans every wanted container, and the networks and volumes they need, each behind what it is started after.
 pub(super) fn plan(draft: &mut Draft<'_>) {
     let desired = draft.desired;
-    for (app, name, wanted) in desired.containers() {
-        let id = ResourceId::Container(name.clone());
-        let state = match &draft.observed.containers {
-            Reach::Seen(seen) => seen.get(name).cloned(),
-            Reach::Unreachable(why) => {
-                let why = why.clone();
-                let written = wanted.inputs.iter().any(|path| draft.written.contains(path));
-                if written && draft.memory.owned.contains_key(&id) {
-                    draft.plan.lessons.push(Lesson::Owes(id.clone()));
-                }
-                draft.unknown(app, id, &why);
-                continue;
-            }
-            Reach::NotAsked => {
-                draft.unknown(app, id, "was not looked at");
-                continue;
-            }
-        };
-        if let Some(path) = wanted.inputs.iter().find(|path| draft.blocked.contains(*path)) {
-            if draft.is_aside(app) {
-                continue;
-            }
-            if let Some(holder) = draft.holder(path) {
-                let why = format!("waits for {path} of {holder}, which is held back");
-                draft.unknown(app, id, &why);
-                continue;
-            }
-            let why = format!("waits for {path}, which cannot be put in place");
-            draft.conflict(app, id, why);
-            continue;
+    let ground = networks::plan(draft);
+    for (app, wanted) in &desired.apps {
+        let sorted = sorted(wanted);
+        for name in &sorted {
+            look_at(draft, &ground, app, name, &wanted.containers[*name]);
         }
-        plan_container(draft, app, name, wanted, state);
+        for name in &sorted {
+            follow(draft, app, name, &wanted.containers[*name]);
+        }
     }
+}
+
+/// Sorts an application's containers, each behind what it is started after.
+fn sorted(wanted: &DesiredApp) -> Vec<&ContainerName> {
+    let after = wanted.containers.iter().map(|(name, it)| (name, it.after.keys().chain(&it.joins).collect()));
+    order::sorted(&after.collect())
+}
+
+fn look_at(draft: &mut Draft<'_>, ground: &Ground, app: &AppName, name: &ContainerName, wanted: &DesiredContainer) {
+    let id = ResourceId::Container(name.clone());
+    let state = match &draft.observed.containers {
+        Reach::Seen(seen) => seen.get(name).cloned(),
+        Reach::Unreachable(why) => {
+            let why = why.clone();
+            let written = wanted.inputs.iter().any(|path| draft.written.contains(path));
+            if written && draft.memory.owned.contains_key(&id) {
+                draft.plan.lessons.push(Lesson::Owes(id.clone()));
+            }
+            return draft.unknown(app, id, &why);
+        }
+        Reach::NotAsked => return draft.unknown(app, id, "was not looked at"),
+    };
+    let networks = wanted.networks().map(|name| ResourceId::Network(name.clone()));
+    let volumes = wanted.volumes().map(|name| ResourceId::Volume(name.clone()));
+    let ground = networks.chain(volumes).find(|id| ground.missing.contains(id)).map(|id| id.to_string());
+    let path = wanted.inputs.iter().find(|path| draft.blocked.contains(*path));
+    if let Some(missing) = path.map(HostPath::to_string).or(ground) {
+        if draft.is_aside(app) {
+            return;
+        }
+        if let Some(holder) = path.and_then(|path| draft.holder(path)) {
+            let why = format!("waits for {missing} of {holder}, which is held back");
+            return draft.unknown(app, id, &why);
+        }
+        return draft.conflict(app, id, format!("waits for {missing}, which cannot be put in place"));
+    }
+    plan_container(draft, app, name, wanted, state);
 }
 
 fn plan_container(
@@ -86,7 +105,7 @@ fn plan_container(
     // A file that is put back gets a new inode: one that is mounted itself stays the old one inside, one in a mounted
     // folder does not, and then only a container that somebody else started may have read what was there meanwhile.
     let stale = |path: &&HostPath| {
-        let mounted_itself = wanted.volumes.iter().any(|volume| volume.source == path.as_str());
+        let mounted_itself = wanted.settings.mounts.iter().any(|mount| mount.host_path() == Some(path.as_str()));
         draft.written.contains(*path) && (mounted_itself || !known_run)
     };
     if let Some(path) = wanted.inputs.iter().find(stale) {
@@ -99,18 +118,52 @@ fn plan_container(
     }
     let why = match state.run {
         ContainerRun::Running => return,
+        ContainerRun::Stopped if is_done(wanted, &state) => return,
         ContainerRun::Created => Why::Owed("it was created and not started yet".to_owned()),
         ContainerRun::Paused => draft.because(app, "it is paused"),
-        ContainerRun::Stopped => draft.because(app, "it is not running"),
+        ContainerRun::Stopped => draft.because(app, DIED),
     };
     draft.step_reading(app, Action::StartContainer(name.clone(), state.id), why, wanted.inputs.clone());
 }
 
+/// Plans the replacement of a container that does not survive what is done to another one: it joins the other's namespaces,
+/// or asks to be restarted with it.
+fn follow(draft: &mut Draft<'_>, app: &AppName, name: &ContainerName, wanted: &DesiredContainer) {
+    let Some(state) = draft.observed.containers.seen().and_then(|seen| seen.get(name)).cloned() else { return };
+    let moved = |other: &ContainerName, starts: bool| {
+        let id = Some(ResourceId::Container(other.clone()));
+        draft.plan.steps.iter().any(|step| {
+            let started = matches!(step.action, Action::StartContainer(..));
+            step.action.phase() == Phase::Ensure && step.action.resource() == id && (starts || !started)
+        })
+    };
+    if state.mark.is_none() || is_done(wanted, &state) || moved(name, true) {
+        return;
+    }
+    let joined = wanted.joins.iter().find(|other| moved(other, true));
+    let restarted = wanted.after.iter().filter(|(_, it)| it.restart).map(|(other, _)| other);
+    let why = match joined {
+        Some(other) => format!("it joins {other}, which starts anew"),
+        None => match restarted.into_iter().find(|other| moved(other, false)) {
+            Some(other) => format!("it asks to be restarted with {other}"),
+            None => return,
+        },
+    };
+    let why = draft.because(app, why);
+    draft.step_reading(app, Action::ReplaceContainer(name.clone(), state.id), why, wanted.inputs.clone());
+}
+
 /// Plans the image before anything stops, so that a registry outage changes nothing.
 fn pull(draft: &mut Draft<'_>, app: &AppName, wanted: &DesiredContainer) {
-    let pull = Action::PullImage(wanted.image.clone());
+    let image = &wanted.settings.image;
+    let needed = match wanted.settings.pull {
+        Pull::Missing => !draft.observed.images.contains(image),
+        Pull::Always => true,
+        Pull::Never => false,
+    };
+    let pull = Action::PullImage(image.clone());
     let planned = draft.plan.steps.iter().any(|step| step.action == pull && step.app.as_ref() == Some(app));
-    if !planned && !draft.observed.images.contains(&wanted.image) {
+    if needed && !planned {
         draft.step(app, pull, Why::New);
     }
 }

@@ -99,6 +99,7 @@ proptest! {
                 Some(ResourceId::File(touched)) => prop_assert_eq!(&touched, &path),
                 Some(ResourceId::Unit(unit)) => prop_assert!(changed.unit_names_file(&unit, file), "{step}"),
                 Some(ResourceId::Container(name)) => prop_assert!(changed.container_mounts(&name, file), "{step}"),
+                Some(ResourceId::Network(_) | ResourceId::Volume(_)) => prop_assert!(false, "{step}"),
                 None => prop_assert!(matches!(step.action, Action::PullImage(_)), "{step}"),
             }
         }
@@ -163,7 +164,9 @@ proptest! {
         for step in &plan.steps {
             match step.action.resource() {
                 Some(ResourceId::Unit(_)) => prop_assert!(!bus, "{step}"),
-                Some(ResourceId::Container(_)) => prop_assert!(!engine, "{step}"),
+                Some(ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_)) => {
+                    prop_assert!(!engine, "{step}");
+                }
                 Some(ResourceId::File(path)) => prop_assert!(!bus || !path.is_of_a_unit(), "{step}"),
                 None => {}
             }
