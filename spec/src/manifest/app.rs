@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checks;
+use super::compose;
 use super::container;
 use super::decode::{Table, values};
 use super::endpoints::{self, Offer};
@@ -121,9 +122,10 @@ pub(super) fn read(
     let node = node.filter(|node| !node.is_null());
     let table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
-    let app = assemble(&mut page, table, &folder, hosts, watches, is_plain);
+    let app = assemble((&mut page, name), table, &folder, hosts, watches, is_plain);
     page.close(diagnostics);
-    let is_empty = app.files.is_empty() && app.units.is_empty() && app.containers.is_empty();
+    let is_empty =
+        folder.compose.is_none() && app.files.is_empty() && app.units.is_empty() && app.containers.is_empty();
     if is_empty
         && is_plain
         && !folder.is_faulty
@@ -139,8 +141,40 @@ pub(super) fn read(
     app
 }
 
-fn assemble(
+/// Adds what the compose file at `path` brings.
+fn project(
     page: &mut Page<'_>,
+    app: &mut App,
+    name: &AppName,
+    (path, text): (&str, &str),
+    choices: &compose::Choices,
+    folder: &Folder<'_>,
+) {
+    let mut file = Page::new(path, text);
+    let (brought, mut said) = compose::read(&mut file, name, &app.vars, choices, &folder.beside);
+    file.close(&mut said);
+    if said.iter().all(|it| !it.is_error()) {
+        said.extend(folder::strangers(folder, &brought.used));
+    }
+    for (container, wanted) in brought.containers {
+        if let Some(other) = app.containers.insert(container.clone(), wanted) {
+            let message = format!("container `{container}` is also a service of the compose file");
+            said.push(Diagnostic::error("conflict", other.location, message));
+        }
+    }
+    for (path, file) in brought.files {
+        if let Some(other) = app.files.insert(path.clone(), file) {
+            let message = format!("`{path}` is also brought by the compose file");
+            said.push(Diagnostic::error("conflict", other.location, message));
+        }
+    }
+    app.networks.extend(brought.networks);
+    app.volumes.extend(brought.volumes);
+    said.into_iter().for_each(|it| page.add(it));
+}
+
+fn assemble(
+    (page, name): (&mut Page<'_>, &AppName),
     table: Option<Table<'_>>,
     folder: &Folder<'_>,
     hosts: Option<&BTreeMap<HostName, Host>>,
@@ -174,6 +208,7 @@ fn assemble(
     }
     app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches);
     app.files = files::read(page, take("files").map(|(_, node)| node), folder);
+    let choices = take("compose").map(|(_, node)| compose::choices(page, node)).unwrap_or_default();
     if let Some((_, node)) = take("containers") {
         app.containers = container::read(page, node);
     }
@@ -182,6 +217,9 @@ fn assemble(
     }
     if let Some((_, node)) = take("checks") {
         app.checks = checks::read(page, node);
+    }
+    if let Some((path, text)) = &folder.compose {
+        project(page, &mut app, name, (path, text), &choices, folder);
     }
     for (unit, brought) in &folder.units {
         let content = brought.text.as_bytes().into();

@@ -2,6 +2,7 @@
 
 mod checks;
 mod conflicts;
+mod compose;
 mod containers;
 mod drop_ins;
 mod endpoints;
