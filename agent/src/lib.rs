@@ -9,6 +9,7 @@ pub mod spent;
 pub mod backups;
 pub mod settings;
 pub mod systemd;
+pub mod podman;
 pub mod engine;
 pub mod check;
 pub mod vigil;

@@ -17,6 +17,7 @@ use spec::plan;
 use crate::backups::Backups;
 use crate::disk::{Beside, Disk};
 use crate::engine::{self, Engine};
+use crate::podman;
 use crate::systemd::{self, Systemd};
 
 /// For how long the text of a unit that the host provides is taken as read.
@@ -83,6 +84,8 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
         Err(error) => Reach::Unreachable(crate::chain(&error)),
     };
     observed.shadowed = shadowed(providers, desired);
+    let wants_quadlets = desired.files().any(|(_, path, _)| path.quadlet().is_some());
+    observed.has_podman = wants_quadlets && podman::generator().is_some();
     if let Err(error) = doubts(providers, desired, memory, &mut observed).await {
         observed.units = Reach::Unreachable(crate::chain(&error));
     }
@@ -133,7 +136,9 @@ fn names(desired: &Desired, memory: &Memory) -> Vec<UnitName> {
         ResourceId::File(path) => path.unit().or_else(|| path.drop_in()),
         ResourceId::Unit(_) | ResourceId::Container(_) => None,
     });
-    let all: BTreeSet<UnitName> = wanted.chain(remembered).chain(owned).filter(|unit| !unit.is_template()).collect();
+    let made = memory.quadlets.keys().cloned();
+    let all: BTreeSet<UnitName> =
+        wanted.chain(remembered).chain(owned).chain(made).filter(|unit| !unit.is_template()).collect();
     all.into_iter().collect()
 }
 
@@ -149,7 +154,7 @@ async fn units(
     for name in names {
         states.entry(name.clone()).or_insert_with(UnitState::not_found);
     }
-    reloads(providers, &mut states, observed).await?;
+    reloads(providers, &mut states, desired, observed).await?;
     enablement(providers, desired, &mut states).await?;
     texts(providers, desired, &mut states, observed).await?;
     Ok(Reach::Seen(states))
@@ -159,12 +164,15 @@ async fn units(
 async fn reloads(
     providers: &mut Providers,
     states: &mut BTreeMap<UnitName, UnitState>,
+    desired: &Desired,
     observed: &Observed,
 ) -> Result<(), systemd::Error> {
+    let quadlets = quadlets(desired);
+    let files_of = |name: &UnitName| files_of(name, quadlets.get(name).copied(), observed);
     let unsure: Vec<UnitName> = states
         .iter()
         .filter(|(name, state)| {
-            let files = files_of(name, observed);
+            let files = files_of(name);
             let known = || providers.loaded.get(*name).is_some_and(|known| known.iter().eq(files.iter().copied()));
             state.load != LoadState::NotFound && !files.is_empty() && !known()
         })
@@ -178,7 +186,7 @@ async fn reloads(
         match states.get_mut(&name) {
             Some(state) if stale.contains(&name) => state.need_reload = true,
             _ => {
-                let files = files_of(&name, observed).into_iter().cloned().collect();
+                let files = files_of(&name).into_iter().cloned().collect();
                 providers.loaded.insert(name, files);
             }
         }
@@ -186,9 +194,23 @@ async fn reloads(
     Ok(())
 }
 
-/// Returns what was seen of the files from which systemd reads a unit: its text and its drop-ins, or its template's.
-fn files_of<'o>(name: &UnitName, observed: &'o Observed) -> Vec<&'o FileState> {
+/// Returns the quadlets that Podman makes the wanted services of.
+fn quadlets(desired: &Desired) -> BTreeMap<&UnitName, &HostPath> {
+    let sources = desired.units().filter_map(|(_, name, unit)| match &unit.origin {
+        UnitOrigin::Application { path, .. } if path.quadlet().is_some() => Some((name, path)),
+        UnitOrigin::Application { .. } | UnitOrigin::Host => None,
+    });
+    sources.collect()
+}
+
+/// Returns what was seen of the files from which systemd reads a unit: its text and its drop-ins, or its template's; for
+/// the service of a quadlet, these are what Podman's generator reads too.
+fn files_of<'o>(name: &UnitName, quadlet: Option<&HostPath>, observed: &'o Observed) -> Vec<&'o FileState> {
     let mut files = Vec::new();
+    if let Some(path) = quadlet {
+        let added = observed.files.range(path.clone()..).take_while(|(it, _)| it.as_str().starts_with(path.as_str()));
+        files.extend(added.filter(|(it, _)| it.is_of_a_unit()).map(|(_, file)| file));
+    }
     for unit in name.template().iter().chain([name]) {
         files.extend(observed.files.get(&unit.path()));
         let folder = unit.drop_in_folder();

@@ -10,7 +10,8 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use spec::digest::Digest;
-use spec::id::{AppName, CommitId, HostName};
+use spec::id::{AppName, CommitId, ContainerName, HostName, UnitName};
+use spec::inputs;
 use spec::memory::{AppMemory, AppState, Failure, Memory};
 use spec::plan::{Plan, Why};
 use spec::record::{AppRecord, Record};
@@ -116,7 +117,14 @@ pub fn fold(
                 after.images.insert(name.clone(), digest.clone());
             }
         }
-        after.images.retain(|name, _| wanted.containers.contains_key(name));
+        let made: BTreeMap<ContainerName, &UnitName> =
+            wanted.units.iter().filter_map(|(unit, it)| Some((inputs::container_of(unit, it)?, unit))).collect();
+        for (container, unit) in &made {
+            if let Some(digest) = outcome.unit_images.get(&(app.clone(), (*unit).clone())) {
+                after.images.insert(container.clone(), digest.clone());
+            }
+        }
+        after.images.retain(|name, _| wanted.containers.contains_key(name) || made.contains_key(name));
         memory.apps.insert(app.clone(), after);
     }
 }

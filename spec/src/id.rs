@@ -113,9 +113,23 @@ impl HostPath {
         is_read.then(|| UnitName::parse(folder.strip_suffix(".d")?).ok())?
     }
 
+    /// Returns the quadlet's file name, for a file directly in [`QUADLET_DIRECTORY`].
+    pub fn quadlet(&self) -> Option<&str> {
+        let name = self.0.strip_prefix(QUADLET_DIRECTORY)?.strip_prefix('/')?;
+        (!name.contains('/') && is_quadlet(name)).then_some(name)
+    }
+
+    /// Returns the quadlet that this path adds to, for a `*.conf` directly in its drop-in folder.
+    pub fn quadlet_drop_in(&self) -> Option<&str> {
+        let (folder, file) = self.0.strip_prefix(QUADLET_DIRECTORY)?.strip_prefix('/')?.split_once('/')?;
+        let is_read = file.ends_with(".conf") && !file.starts_with('.') && !file.contains('/');
+        folder.strip_suffix(".d").filter(|name| is_read && is_quadlet(name))
+    }
+
     /// Says whether systemd reads this path as a unit's text or a part of it, so that it must be told of a change.
     pub fn is_of_a_unit(&self) -> bool {
-        self.unit().is_some() || self.drop_in().is_some()
+        let units = self.unit().is_some() || self.drop_in().is_some();
+        units || self.quadlet().is_some() || self.quadlet_drop_in().is_some()
     }
 }
 
@@ -124,6 +138,16 @@ pub const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
 /// What the agent tells units about endpoints; below its runtime directory, which a boot empties.
 pub const ENDPOINTS_FILE: &str = "/run/mainstay/endpoints.env";
+
+/// Where Podman's generator looks for an administrator's quadlets (podman-systemd.unit(5)).
+pub const QUADLET_DIRECTORY: &str = "/etc/containers/systemd";
+
+/// Extensions of Podman quadlet files that an application may bring.
+pub const QUADLET_SUFFIXES: [&str; 7] = ["container", "volume", "network", "pod", "kube", "build", "image"];
+
+fn is_quadlet(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(stem, suffix)| !stem.is_empty() && QUADLET_SUFFIXES.contains(&suffix))
+}
 
 /// Unit types that an application may bring or refer to.
 pub const UNIT_SUFFIXES: [&str; 7] = ["service", "socket", "timer", "path", "mount", "target", "slice"];

@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::{Digest, Fields};
-use crate::id::{HostPath, UNIT_DIRECTORY, UnitName};
+use crate::id::{ContainerName, HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 
 /// Every managed path of a host; what unit texts are searched for.
@@ -42,7 +42,8 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
         UnitOrigin::Application { path, text } => (Some(path), Some(&**text)),
         UnitOrigin::Host => (None, host_text),
     };
-    let drop_ins = drop_ins(name, managed);
+    let mut drop_ins = drop_ins(name, managed);
+    drop_ins.extend(own.into_iter().flat_map(|path| quadlet_drop_ins(path, managed)));
     let text = with_drop_ins(text, &drop_ins);
     let mut restart = text.as_ref().map(|text| named(name, text, managed)).unwrap_or_default();
     restart.extend(own.cloned());
@@ -54,24 +55,108 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
     UnitInputs { restart, reload: unit.reload_on.clone(), digests, once }
 }
 
+/// An image that Podman is to have before a service of a quadlet is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pull {
+    /// The image, as the quadlet writes it.
+    pub image: String,
+    /// It is enough that Podman has one of this name.
+    pub if_missing: bool,
+    /// What the quadlet says about how to pull it, as `podman pull` takes it.
+    pub options: Vec<String>,
+}
+
+/// Returns the image that the service of a quadlet runs or fetches, unless the quadlet says never to pull it.
+pub fn pull(name: &UnitName, unit: &DesiredUnit, managed: &Managed<'_>) -> Option<Pull> {
+    let UnitOrigin::Application { path, text } = &unit.origin else { return None };
+    let section = match path.quadlet()?.rsplit('.').next() {
+        Some("container") => "Container",
+        Some("image") => "Image",
+        _ => return None,
+    };
+    let text = with_drop_ins(Some(text), &quadlet_drop_ins(path, managed))?;
+    let mut pull = Pull { image: String::new(), if_missing: true, options: Vec::new() };
+    let mut never = false;
+    for (_, key, value) in assignments(&text).into_iter().filter(|(of, ..)| of == section) {
+        match key.as_str() {
+            "Image" => pull.image = specifiers(name, &value),
+            "Pull" | "Policy" => {
+                never = value == "never";
+                pull.if_missing = !matches!(value.as_str(), "always" | "newer");
+            }
+            _ => {
+                let option = PULL_OPTIONS.iter().find(|(of, it, _)| *of == section && *it == key);
+                pull.options.extend(option.map(|(.., option)| format!("{option}={value}")));
+            }
+        }
+    }
+    let elsewhere = pull.image.ends_with(".image") || pull.image.ends_with(".build") || pull.image.contains('%');
+    (!pull.image.is_empty() && !elsewhere && !never).then_some(pull)
+}
+
+/// Returns the quadlet of the pod that the container of a .container quadlet is in.
+pub fn pod_of(unit: &DesiredUnit) -> Option<HostPath> {
+    let UnitOrigin::Application { path, text } = &unit.origin else { return None };
+    path.quadlet().filter(|file| file.ends_with(".container"))?;
+    let pods = assignments(text).into_iter().filter(|(of, key, _)| of == "Container" && key == "Pod");
+    let pod = pods.map(|(.., value)| value).next_back()?;
+    HostPath::parse(&format!("{QUADLET_DIRECTORY}/{pod}")).ok()
+}
+
+/// Returns what Podman calls the container of a .container quadlet, for the record of its image.
+pub fn container_of(name: &UnitName, unit: &DesiredUnit) -> Option<ContainerName> {
+    let UnitOrigin::Application { path, text } = &unit.origin else { return None };
+    path.quadlet().filter(|file| file.ends_with(".container"))?;
+    let named = assignments(text).into_iter().rev().find(|(of, key, _)| of == "Container" && key == "ContainerName");
+    let named = named.map(|(_, _, value)| specifiers(name, &value)).filter(|value| !value.contains('%'));
+    ContainerName::parse(&named.unwrap_or_else(|| format!("systemd-{}", name.stem().replace('@', "_")))).ok()
+}
+
+/// Keys of .image quadlets that `podman pull` has an option for.
+const PULL_OPTIONS: [(&str, &str, &str); 7] = [
+    ("Image", "AuthFile", "--authfile"),
+    ("Image", "CertDir", "--cert-dir"),
+    ("Image", "Creds", "--creds"),
+    ("Image", "TLSVerify", "--tls-verify"),
+    ("Image", "Arch", "--arch"),
+    ("Image", "OS", "--os"),
+    ("Image", "Variant", "--variant"),
+];
+
 /// Returns the managed drop-ins of a unit with their texts, in the order in which systemd reads them: by file name, where
 /// one of an instance takes the place of its template's (systemd.unit(5)).
 pub fn drop_ins<'m>(name: &UnitName, managed: &Managed<'m>) -> Vec<(&'m HostPath, &'m str)> {
     let mut found: BTreeMap<&'m str, (&'m HostPath, &'m str)> = BTreeMap::new();
     for unit in name.template().iter().chain([name]) {
-        let folder = unit.drop_in_folder();
-        let behind = (Bound::Excluded(&folder), Bound::Unbounded);
-        let within = managed.range::<HostPath, _>(behind).map(|(path, file)| (*path, *file));
-        // What lies below a folder follows it, but for names that go on where it ends.
-        for (path, file) in within.take_while(|(path, _)| path.as_str().starts_with(folder.as_str())) {
-            if let FileKind::Regular { content, .. } = &file.kind
-                && path.drop_in().as_ref() == Some(unit)
-            {
-                found.insert(path.file_name(), (path, std::str::from_utf8(content).unwrap_or_default()));
-            }
-        }
+        let within = texts_below(&unit.drop_in_folder(), managed);
+        let ours = within.filter(|(path, _)| path.drop_in().as_ref() == Some(unit));
+        found.extend(ours.map(|(path, text)| (path.file_name(), (path, text))));
     }
     found.into_values().collect()
+}
+
+/// Returns the managed drop-ins of the quadlet whose text is at `path`, in the order in which Podman reads them.
+fn quadlet_drop_ins<'m>(path: &HostPath, managed: &Managed<'m>) -> Vec<(&'m HostPath, &'m str)> {
+    let (Some(name), Ok(folder)) = (path.quadlet(), HostPath::parse(&format!("{path}.d"))) else { return Vec::new() };
+    texts_below(&folder, managed).filter(|(path, _)| path.quadlet_drop_in() == Some(name)).collect()
+}
+
+/// Iterates over the managed files below a folder, with their texts.
+fn texts_below<'m>(
+    folder: &HostPath,
+    managed: &Managed<'m>,
+) -> impl Iterator<Item = (&'m HostPath, &'m str)> + use<'m> {
+    let behind = (Bound::Excluded(folder), Bound::Unbounded);
+    let within: Vec<_> = managed
+        .range::<HostPath, _>(behind)
+        // What lies below a folder follows it, but for names that go on where it ends.
+        .take_while(|(path, _)| path.as_str().starts_with(folder.as_str()))
+        .filter_map(|(path, file)| match &file.kind {
+            FileKind::Regular { content, .. } => Some((*path, std::str::from_utf8(content).unwrap_or_default())),
+            FileKind::Symlink { .. } | FileKind::Directory => None,
+        })
+        .collect();
+    within.into_iter()
 }
 
 /// Puts a unit's text and its drop-ins together, as systemd reads them.
@@ -124,11 +209,52 @@ fn reference(key: &str) -> Option<Reference> {
     }
 }
 
+/// Says whether a section of a quadlet is Podman's: what a command in it names is inside the container.
+fn is_podmans(section: &str) -> bool {
+    matches!(section, "Container" | "Volume" | "Network" | "Pod" | "Kube" | "Build" | "Image")
+}
+
+/// Says how a key in one of Podman's sections refers to paths of the host (podman-systemd.unit(5)).
+fn quadlet_reference(key: &str) -> Option<Reference> {
+    match key {
+        "EnvironmentFile"
+        | "Yaml"
+        | "ConfigMap"
+        | "File"
+        | "IgnoreFile"
+        | "SeccompProfile"
+        | "ContainersConfModule" => Some(Reference::Exact),
+        "Volume" | "Mount" | "SetWorkingDirectory" | "PodmanArgs" => Some(Reference::Subtree),
+        _ => None,
+    }
+}
+
+/// Returns the part of a value that names something of the host; the rest is inside the container.
+fn on_the_host<'v>(key: &str, value: &'v str) -> &'v str {
+    match key {
+        "Volume" => value.split(':').next().unwrap_or(value),
+        "Mount" => value
+            .split(',')
+            .find_map(|part| part.trim().strip_prefix("source=").or(part.trim().strip_prefix("src=")))
+            .unwrap_or_default(),
+        _ => value,
+    }
+}
+
 /// Returns the managed paths that a unit's text names.
 pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<HostPath> {
     let mut by_key: BTreeMap<String, BTreeSet<HostPath>> = BTreeMap::new();
-    for (_, key, value) in assignments(text) {
-        let Some(reference) = reference(&key) else { continue };
+    for (section, key, value) in assignments(text) {
+        let (reference, value) = match is_podmans(&section) {
+            true => match quadlet_reference(&key) {
+                Some(reference) => (reference, on_the_host(&key, &value).to_owned()),
+                None => continue,
+            },
+            false => match reference(&key) {
+                Some(reference) => (reference, value),
+                None => continue,
+            },
+        };
         if value.is_empty() {
             // All of these are lists, which an empty value begins anew.
             by_key.remove(&key);
@@ -321,6 +447,23 @@ mod tests {
         check("a.service", reset, &["/etc/app/main.conf"]);
         check("a.service", "[Service]\nExecStart=app --dir /etc/app", &[]);
         check("a.service", "# /etc/app/main.conf\n[Service]\nReadOnlyPaths=/etc/app/main.conf", &[]);
+    }
+
+    #[test]
+    fn quadlets_name_what_is_on_the_host() {
+        check(
+            "a.service",
+            "[Container]\nVolume=/etc/app:/conf:ro",
+            &["/etc/app/blue.env", "/etc/app/d/x.conf", "/etc/app/main.conf"],
+        );
+        check("a.service", "[Container]\nVolume=data.volume:/etc/app/main.conf\nExec=run /conf", &[]);
+        check("a.service", "[Container]\nMount=type=bind,source=/conf,target=/etc/app/main.conf", &["/conf"]);
+        check("a@blue.service", "[Container]\nEnvironmentFile=/etc/app/%i.env", &["/etc/app/blue.env"]);
+        check(
+            "a.service",
+            "[Kube]\nYaml=/conf\n[Service]\nExecStartPre=x /etc/app/main.conf",
+            &["/conf", "/etc/app/main.conf"],
+        );
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::plan::{Action, Lesson, Plan, Verb, Why, fights};
 /// Notes everything a plan is about to do that could not be told from the host afterwards.
 pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
     learn(memory, &plan.lessons);
+    for (unit, path) in written_quadlets(plan, desired) {
+        memory.quadlets.insert(unit, path);
+    }
     for step in &plan.steps {
         let Some(app) = &step.app else {
             memory.reload_owed = true;
@@ -55,6 +58,19 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
             _ => {}
         }
     }
+}
+
+/// Names the services of the quadlets that a plan writes: only the text tells, which goes before they do.
+fn written_quadlets<'d>(plan: &Plan, desired: &'d Desired) -> Vec<(UnitName, HostPath)> {
+    let is_written = |wanted: &HostPath| {
+        wanted.quadlet().is_some()
+            && plan.steps.iter().any(|step| matches!(&step.action, Action::WriteFile(path, _) if path == wanted))
+    };
+    let texts = desired.units().filter_map(|(_, name, unit)| match &unit.origin {
+        UnitOrigin::Application { path, .. } if is_written(path) => Some((name, path)),
+        _ => None,
+    });
+    texts.map(|(name, path): (&'d UnitName, &'d HostPath)| (name.clone(), path.clone())).collect()
 }
 
 /// Makes a debt visible that the digests would not show once the files are in place: the unit ran before we knew it, or
@@ -103,6 +119,7 @@ pub fn learn(memory: &mut Memory, lessons: &[Lesson]) {
                 }
             }
             Lesson::Released(unit) => {
+                memory.quadlets.remove(unit);
                 memory.units.remove(unit);
             }
             Lesson::Runs(unit, app, ours, with, invocation) => {
@@ -179,14 +196,31 @@ pub fn removed(memory: &mut Memory, id: &ResourceId) {
         memory.containers.remove(name);
     }
     if let ResourceId::File(path) = id
+        && path.quadlet().is_some()
+    {
+        let (units, owned) = (&mut memory.units, &memory.owned);
+        memory.quadlets.retain(|unit, source| {
+            let stays = source != path;
+            // Its text may have become a unit file.
+            if !stays && !owned.contains_key(&ResourceId::File(unit.path())) {
+                units.remove(unit);
+            }
+            stays
+        });
+    }
+    if let ResourceId::File(path) = id
         && let Some(unit) = path.unit()
     {
-        memory.units.retain(|name, _| *name != unit && name.template().as_ref() != Some(&unit));
+        let is_of = |name: &UnitName| *name == unit || name.template().as_ref() == Some(&unit);
+        // Its text may have become a quadlet.
+        let quadlets = &memory.quadlets;
+        memory.units.retain(|name, _| !is_of(name) || quadlets.contains_key(name));
     }
 }
 
 /// Notes that a unit was stopped for good.
 pub fn retired(memory: &mut Memory, unit: &UnitName) {
+    memory.quadlets.remove(unit);
     memory.units.remove(unit);
 }
 

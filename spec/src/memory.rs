@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{AppName, CommitId, ContainerName, ResourceId, UnitName};
+use crate::id::{AppName, CommitId, ContainerName, HostPath, ResourceId, UnitName};
 use crate::observed::InvocationId;
 
 /// Everything remembered.
@@ -30,6 +30,9 @@ pub struct Memory {
     /// What each managed unit was last started with.
     #[serde(default)]
     pub units: BTreeMap<UnitName, UnitMemory>,
+    /// The quadlet of ours that Podman makes each of these services of.
+    #[serde(default)]
+    pub quadlets: BTreeMap<UnitName, HostPath>,
     /// When each container's run began that we started, as the engine writes it.
     #[serde(default)]
     pub containers: BTreeMap<ContainerName, String>,

@@ -18,6 +18,8 @@ pub struct Observed {
     pub containers: Reach<BTreeMap<ContainerName, ContainerState>>,
     /// Images named by wanted containers that are on the engine already.
     pub images: std::collections::BTreeSet<String>,
+    /// Whether Podman is on this host to make services of quadlets; asked only where some are wanted.
+    pub has_podman: bool,
     /// Texts of distribution packages that texts of ours take the place of.
     pub shadowed: BTreeMap<UnitName, HostPath>,
     /// User names that files want, with their ids; `None` where the host knows no such user.

@@ -44,6 +44,7 @@ fn bare() -> Observed {
         )])),
         containers: Reach::Seen(BTreeMap::new()),
         images: BTreeSet::new(),
+        has_podman: false,
         shadowed: BTreeMap::new(),
         users: BTreeMap::from([("root".to_owned(), Some(0))]),
         groups: BTreeMap::from([("root".to_owned(), Some(0))]),

@@ -29,6 +29,7 @@ mod layers;
 mod ownership;
 mod private_registry;
 mod prune;
+mod quadlets;
 mod records;
 mod sources;
 mod states;

@@ -6,6 +6,7 @@
 mod blame;
 mod containers;
 mod files;
+mod quadlets;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub unchecked: BTreeSet<AppName>,
     /// The digest of the image of each container that was created.
     pub images: BTreeMap<ContainerName, String>,
+    /// The digest of the image that each service of a quadlet was started with.
+    pub unit_images: BTreeMap<(AppName, UnitName), String>,
     /// The agent was asked to stop in between: what is left is owed.
     pub interrupted: bool,
 }
@@ -128,7 +131,9 @@ pub async fn apply(
 
 impl<'a> Work<'a> {
     async fn carry_out(&mut self) -> Result<(), LedgerError> {
+        quadlets::prove(self).await;
         containers::pull(self).await;
+        quadlets::pull(self).await;
         if self.is_stopped() {
             return Ok(());
         }

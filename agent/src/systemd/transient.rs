@@ -1,5 +1,5 @@
-//! Runs one program to its end as a transient unit: with what any service of the host has, not inside the agent's sandbox,
-//! in a cgroup of its own that systemd empties at the deadline, whatever becomes of the agent.
+//! Runs programs as transient units: with what any service of the host has, not inside the agent's sandbox, in a cgroup of
+//! their own that systemd empties at the deadline, whatever becomes of the agent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -73,6 +73,33 @@ impl Systemd {
             }
         }
         self.what_became_of(&unit, timeout).await.map(Err)
+    }
+
+    /// Has systemd run a command once, as the unit `name`, which stays active after it ended well: several may run beside
+    /// each other. Whoever asks for its start then waits for its end, see `run`. What it prints is in the unit's journal.
+    ///
+    /// # Errors
+    /// Unreachable or timed out, or refused: a unit of this name may be there.
+    pub async fn start_transient(
+        &mut self,
+        name: &UnitName,
+        description: &str,
+        command: &[String],
+        deadline: Duration,
+    ) -> Result<(), Error> {
+        let program = command.first().cloned().unwrap_or_default();
+        let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+        let properties: Vec<(&str, Variant<'_>)> = vec![
+            ("Description", Variant::from(description)),
+            ("Type", Variant::from("oneshot")),
+            ("RemainAfterExit", Variant::from(true)),
+            ("CollectMode", Variant::from("inactive-or-failed")),
+            ("TimeoutStartUSec", Variant::from(micros)),
+            ("ExecStart", Variant::new(vec![(program, arguments(command), false)])),
+        ];
+        let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
+        let body = (name.as_str(), "fail", properties, others);
+        self.ask("start a command", "StartTransientUnit", &body, CALL).await.map(drop)
     }
 
     async fn what_became_of(&mut self, unit: &UnitName, timeout: Duration) -> Result<Ended, Error> {

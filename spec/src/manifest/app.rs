@@ -10,7 +10,7 @@ use super::expressions::{self, Expression};
 use super::files;
 use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
-use super::model::{App, FileKind, Host, Place, Watch, owned_by_root};
+use super::model::{App, FileKind, Host, Place, QuadletNames, Watch, owned_by_root};
 use super::needs;
 use super::page::Page;
 use super::place;
@@ -25,7 +25,7 @@ use crate::tree::Entry;
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 2] = ["rollout", "artifacts"];
+const LATER: [&str; 3] = ["rollout", "artifacts", "user"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -157,6 +157,7 @@ fn assemble(
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         drop_ins: BTreeSet::new(),
+        quadlets: Vec::new(),
         containers: BTreeMap::new(),
         needs: BTreeMap::new(),
         checks: Vec::new(),
@@ -187,11 +188,12 @@ fn assemble(
     if let Some((_, node)) = take("checks") {
         app.checks = checks::read(page, node);
     }
-    for (unit, brought) in &folder.units {
+    for brought in folder.units.values() {
         let content = brought.text.as_bytes().into();
         let digest = crate::digest::Digest::of(brought.text.as_bytes());
         let kind = FileKind::Regular { content, digest };
-        app.files.insert(unit.path(), owned_by_root(kind, Mode::from_bits(0o644), brought.location.clone()));
+        let file = owned_by_root(kind, Mode::from_bits(0o644), brought.location.clone());
+        app.files.insert(brought.path.clone(), file);
     }
     for drop_in in &folder.drop_ins {
         let content = drop_in.text.as_bytes().into();
@@ -202,9 +204,27 @@ fn assemble(
             app.policies.insert(ResourceId::File(drop_in.path.clone()), *policy);
         }
     }
+    for drop_in in &folder.quadlet_drop_ins {
+        let content = drop_in.text.as_bytes().into();
+        let digest = crate::digest::Digest::of(drop_in.text.as_bytes());
+        let kind = FileKind::Regular { content, digest };
+        app.files.insert(drop_in.path.clone(), owned_by_root(kind, Mode::from_bits(0o644), drop_in.location.clone()));
+    }
+    app.quadlets = quadlets(folder);
     app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
     if let Some(table) = table {
         table.finish(page, APP_YAML);
     }
     app
+}
+
+/// Collects what only all applications together can tell of the quadlets: names in Podman, and references.
+fn quadlets(folder: &Folder<'_>) -> Vec<QuadletNames> {
+    let names = folder.units.values().filter_map(|brought| {
+        let quadlet = brought.quadlet.as_ref()?;
+        let resource = quadlet.resource.as_ref().map(|name| (quadlet.kind, name.clone()));
+        let (file, references) = (brought.path.file_name().to_owned(), quadlet.references.clone());
+        Some(QuadletNames { file, resource, references, location: brought.location.clone() })
+    });
+    names.collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Watch;
-use super::model::{App, Application, FileKind, Port};
+use super::model::{App, Application, FileKind, Port, Unit};
 use super::words::{did_you_mean, nearest};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath};
@@ -41,6 +41,55 @@ pub(super) fn check(apps: &BTreeMap<AppName, Application>, diagnostics: &mut Vec
     checker.same_ports();
     checker.complain(diagnostics);
     files_as_folders(&pieces, diagnostics);
+    references(&pieces, diagnostics);
+}
+
+/// Says whether the file is the quadlet of a unit, whose name is one wish with it.
+fn is_text_of(path: &HostPath, unit: &Unit) -> bool {
+    path.quadlet().is_some() && unit.text.as_ref().is_some_and(|text| text.path == *path)
+}
+
+fn podman(kind: &str) -> &'static str {
+    match kind {
+        "container" => "Podman's container",
+        "volume" => "Podman's volume",
+        "network" => "Podman's network",
+        _ => "Podman's pod",
+    }
+}
+
+/// Looks for quadlets that others name: in the same application, in another on the same hosts, or on the host itself.
+fn references(pieces: &[Piece<'_>], diagnostics: &mut Vec<Diagnostic>) {
+    for piece in pieces {
+        let brings = |piece: &Piece<'_>, name: &str| piece.content.quadlets.iter().any(|it| it.file == name);
+        let own = || piece.content.quadlets.iter();
+        let names = own().flat_map(|it| &it.references).filter(|(name, _)| !brings(piece, name));
+        for (name, location) in names.take(MOST) {
+            let homes: Vec<&Piece<'_>> = pieces.iter().filter(|home| brings(home, name)).collect();
+            let lacks = |host: &&HostName| !homes.iter().any(|home| home.hosts.contains(host));
+            let lacking = piece.hosts.iter().copied().find(lacks);
+            let near = nearest(name, own().map(|it| it.file.as_str()));
+            let mut complaint = match (homes.first(), lacking) {
+                (Some(_), None) => continue,
+                (Some(home), Some(host)) => {
+                    let message = format!("`{name}` is brought by `{}`, which is not on host `{host}`", home.app);
+                    Diagnostic::warning("quadlet-reference", location.clone(), message)
+                }
+                (None, _) => {
+                    let message = format!("no application brings the quadlet `{name}`, so the host must have it");
+                    match near {
+                        Some(_) => Diagnostic::error("quadlet-reference", location.clone(), message),
+                        None => Diagnostic::warning("quadlet-reference", location.clone(), message),
+                    }
+                }
+            };
+            complaint.help(match near {
+                Some(near) => did_you_mean(near),
+                None => format!("put `{name}` into the application's folder"),
+            });
+            diagnostics.push(complaint);
+        }
+    }
 }
 
 /// More complaints than this of one kind are not made; the ones made name the applications to look at.
@@ -88,6 +137,7 @@ impl<'f> Checker<'f> {
             for (path, file) in &content.files {
                 // A unit's text is one wish with the unit.
                 let (kind, name) = match path.unit() {
+                    _ if content.units.values().any(|it| is_text_of(path, it)) => continue,
                     Some(unit) if content.units.contains_key(&unit) => continue,
                     Some(_) => ("unit", path.file_name()),
                     None => ("path", path.as_str()),
@@ -96,6 +146,12 @@ impl<'f> Checker<'f> {
             }
             for (unit, wanted) in &content.units {
                 claims.entry(("unit", unit.as_str())).or_default().push(Claim { piece, location: &wanted.location });
+            }
+            for quadlet in &content.quadlets {
+                if let Some((kind, name)) = &quadlet.resource {
+                    let claim = Claim { piece, location: &quadlet.location };
+                    claims.entry((podman(kind), name)).or_default().push(claim);
+                }
             }
             for (container, wanted) in &content.containers {
                 let claim = Claim { piece, location: &wanted.location };

@@ -6,11 +6,19 @@ use std::sync::LazyLock;
 /// The list: `[Section]` lines followed by names.
 const DIRECTIVES: &str = include_str!("directives.txt");
 
+/// The list for quadlets, in the same form.
+const QUADLET_KEYS: &str = include_str!("quadlet_keys.txt");
+
 /// The list, by section.
-static SECTIONS: LazyLock<BTreeMap<&str, BTreeSet<&str>>> = LazyLock::new(|| {
+static SECTIONS: LazyLock<Sections> = LazyLock::new(|| by_section(DIRECTIVES));
+static QUADLET_SECTIONS: LazyLock<Sections> = LazyLock::new(|| by_section(QUADLET_KEYS));
+
+type Sections = BTreeMap<&'static str, BTreeSet<&'static str>>;
+
+fn by_section(list: &'static str) -> Sections {
     let mut sections: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut section = "";
-    for word in DIRECTIVES.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace) {
+    for word in list.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace) {
         match word.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(name) => section = name,
             None => {
@@ -19,7 +27,7 @@ static SECTIONS: LazyLock<BTreeMap<&str, BTreeSet<&str>>> = LazyLock::new(|| {
         }
     }
     sections
-});
+}
 
 /// Returns the parts of the list that count for `section`.
 fn parts(section: &str) -> impl Iterator<Item = &'static BTreeSet<&'static str>> {
@@ -36,6 +44,16 @@ pub(super) fn of(section: &str) -> impl Iterator<Item = &'static str> {
 /// Says whether `directive` may stand in `section`.
 pub(super) fn is_known(section: &str, directive: &str) -> bool {
     parts(section).any(|part| part.contains(directive))
+}
+
+/// Iterates over the keys that Podman knows in a section of a quadlet.
+pub(super) fn quadlet_keys(section: &str) -> impl Iterator<Item = &'static str> {
+    QUADLET_SECTIONS.get(section).into_iter().flatten().copied()
+}
+
+/// Says whether Podman knows `key` in a section of a quadlet.
+pub(super) fn is_quadlet_key(section: &str, key: &str) -> bool {
+    QUADLET_SECTIONS.get(section).is_some_and(|keys| keys.contains(key))
 }
 
 /// Finds another section in which `directive` is known.

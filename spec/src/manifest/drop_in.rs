@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::page::Page;
-use super::unit;
+use super::{quadlet, unit};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{HostPath, UNIT_SUFFIXES, UnitName, shown};
+use crate::id::{HostPath, QUADLET_DIRECTORY, QUADLET_SUFFIXES, UNIT_SUFFIXES, UnitName, shown};
 
 /// A drop-in that the application brings.
 pub(super) struct DropIn {
@@ -22,11 +22,21 @@ pub(super) struct DropIn {
     pub(super) adds_command: Option<Location>,
 }
 
+/// A drop-in for a quadlet that the application brings.
+pub(super) struct QuadletDropIn {
+    /// The file name of the quadlet.
+    pub(super) quadlet: String,
+    /// Where it goes.
+    pub(super) path: HostPath,
+    pub(super) text: Arc<str>,
+    pub(super) location: Location,
+}
+
 /// Says whether a folder of this name, in an application's folder, is meant for drop-ins; returns the unit's name.
 pub(super) fn unit_of(folder: &str) -> Option<&str> {
     let name = folder.strip_suffix(".d")?;
     let suffix = name.rsplit_once('.').map_or(name, |(_, suffix)| suffix);
-    UNIT_SUFFIXES.contains(&suffix).then_some(name)
+    (UNIT_SUFFIXES.contains(&suffix) || QUADLET_SUFFIXES.contains(&suffix)).then_some(name)
 }
 
 /// Reads the file `below` of the drop-in folder for `unit`; `path` is its place in the repository.
@@ -50,6 +60,54 @@ pub(super) fn read(
             None
         }
     }
+}
+
+/// Reads the file `below` of the drop-in folder for the quadlet `name`.
+pub(super) fn read_for_quadlet(
+    path: &str,
+    (name, below): (&str, &str),
+    bytes: &[u8],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<QuadletDropIn> {
+    let placed = place_for_quadlet(name, below).and_then(|(kind, target)| Ok((kind, target, text(bytes)?)));
+    match placed {
+        Ok((kind, target, text)) => {
+            let mut page = Page::new(path, text);
+            quadlet::read_drop_in(&mut page, kind);
+            page.close(diagnostics);
+            let (quadlet, text) = (name.to_owned(), Arc::from(text));
+            Some(QuadletDropIn { quadlet, path: target, text, location: Location::whole(path) })
+        }
+        Err((message, help)) => {
+            let mut complaint = Diagnostic::error("drop-in", Location::whole(path), message);
+            complaint.help(help);
+            diagnostics.push(complaint);
+            None
+        }
+    }
+}
+
+fn place_for_quadlet(name: &str, below: &str) -> Result<(&'static str, HostPath), Complaint> {
+    let Some((kind, (stem, _))) = quadlet::kind_of(name).zip(name.rsplit_once('.')) else {
+        return Err((
+            format!("`{name}.d/` would add to every .{name} of the host"),
+            format!("name the quadlet, such as web.{name}.d/"),
+        ));
+    };
+    if stem.is_empty()
+        || stem.ends_with('-')
+        || below.contains('/')
+        || !below.ends_with(".conf")
+        || below.starts_with('.')
+    {
+        return Err((
+            format!("Podman adds `{}` to no quadlet in particular, or does not read it", shown(below)),
+            "call it NAME.container.d/SOMETHING.conf".to_owned(),
+        ));
+    }
+    let target = HostPath::parse(&format!("{QUADLET_DIRECTORY}/{name}.d/{below}"))
+        .map_err(|why| (format!("this path cannot be managed: {why}"), "rename the file".to_owned()))?;
+    Ok((kind, target))
 }
 
 /// What is wrong, and what to do.

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::critical;
-use super::drop_in::{self, DropIn};
+use super::drop_in::{self, DropIn, QuadletDropIn};
 use super::layers::Source;
 use super::page::Page;
+use super::quadlet::{self, Quadlet};
 use super::unit::{self, Traits};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::digest::Digest;
-use crate::id::{HostPath, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
+use crate::id::{HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
 use crate::tree::Entry;
 
 /// What an application's folder holds.
@@ -20,10 +21,12 @@ use crate::tree::Entry;
 pub(super) struct Folder<'t> {
     /// The path and text of app.yaml.
     pub(super) app_yaml: Option<(String, &'t str)>,
-    /// The units at the folder's root.
+    /// The units at the folder's root, and the services that Podman makes of its quadlets.
     pub(super) units: BTreeMap<UnitName, BroughtUnit>,
     /// The drop-ins, in the order of their paths.
     pub(super) drop_ins: Vec<DropIn>,
+    /// The drop-ins for quadlets.
+    pub(super) quadlet_drop_ins: Vec<QuadletDropIn>,
     /// The files below files/, by their path on the host.
     pub(super) files: BTreeMap<HostPath, BroughtFile>,
     /// Whether anything was complained about, so that "empty" is not said on top.
@@ -32,6 +35,10 @@ pub(super) struct Folder<'t> {
 
 /// A unit that the application brings.
 pub(super) struct BroughtUnit {
+    /// Where the text goes.
+    pub(super) path: HostPath,
+    /// What more there is to know when the text is a quadlet.
+    pub(super) quadlet: Option<Quadlet>,
     pub(super) text: Arc<str>,
     pub(super) traits: Traits,
     pub(super) location: Location,
@@ -45,8 +52,6 @@ pub(super) struct BroughtFile {
     pub(super) location: Location,
 }
 
-/// Extensions of Podman quadlet files.
-const QUADLETS: [&str; 7] = ["container", "volume", "network", "pod", "kube", "build", "image"];
 /// Unit types that systemd has and mainstay does not manage.
 const OTHER_UNITS: [&str; 4] = ["automount", "swap", "scope", "device"];
 
@@ -104,13 +109,15 @@ impl<'t> Sorter<'_, 't> {
             }
         } else if UNIT_SUFFIXES.contains(&suffix) {
             self.unit(path, name, bytes);
-        } else if QUADLETS.contains(&suffix) {
+        } else if quadlet::kind_of(name).is_some() {
+            self.quadlet(path, name, bytes);
+        } else if suffix == "artifact" {
             self.error(
                 "not-supported",
                 path,
-                format!("the quadlet `{shown_name}` is not supported by this version of mainstay"),
+                "an .artifact quadlet is not supported by this version of mainstay".to_owned(),
             )
-            .help("remove it, and use `containers:` in app.yaml until you run a version that acts on quadlets");
+            .help("remove it; podman artifact pull in a unit of its own does the same");
         } else if matches!(name, "compose.yaml" | "compose.yml" | "docker-compose.yaml" | "docker-compose.yml") {
             self.error(
                 "not-supported",
@@ -166,8 +173,46 @@ impl<'t> Sorter<'_, 't> {
         let before = self.diagnostics.len();
         page.close(self.diagnostics);
         self.folder.is_faulty |= self.diagnostics.len() > before;
-        let brought = BroughtUnit { text: Arc::from(text), traits, location: Location::whole(path) };
-        self.folder.units.insert(unit, brought);
+        let (text, location) = (Arc::from(text), Location::whole(path));
+        let brought = BroughtUnit { path: unit.path(), quadlet: None, text, traits, location };
+        self.bring(unit, brought);
+    }
+
+    fn quadlet(&mut self, path: &str, name: &str, bytes: &Arc<[u8]>) {
+        let target = match HostPath::parse(&format!("{QUADLET_DIRECTORY}/{name}")) {
+            Ok(target) => target,
+            Err(why) => {
+                self.error("quadlet-name", path, format!("this is not a quadlet's name: {why}"))
+                    .help("rename the file");
+                return;
+            }
+        };
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            self.error("not-utf8", path, format!("quadlet `{}` is not UTF-8", shown(name))).help("save it as UTF-8");
+            return;
+        };
+        let mut page = Page::new(path, text);
+        let read = quadlet::read(&mut page, name);
+        let before = self.diagnostics.len();
+        page.close(self.diagnostics);
+        self.folder.is_faulty |= self.diagnostics.len() > before;
+        if let Some(quadlet::Read { service, traits, quadlet }) = read {
+            let (text, location) = (Arc::from(text), Location::whole(path));
+            self.bring(service, BroughtUnit { path: target, quadlet: Some(quadlet), text, traits, location });
+        }
+    }
+
+    /// Takes a unit up; two of one name are possible only with quadlets.
+    fn bring(&mut self, unit: UnitName, brought: BroughtUnit) {
+        if let Some(earlier) = self.folder.units.get(&unit) {
+            let earlier = earlier.location.clone();
+            let message = format!("unit `{unit}` is brought twice: a quadlet becomes a service of that name");
+            self.error("conflict", &brought.location.file, message)
+                .help("rename one of the two, or give the quadlet a `ServiceName=`")
+                .related(earlier, "brought here as well");
+        } else {
+            self.folder.units.insert(unit, brought);
+        }
     }
 
     fn drop_in(&mut self, path: &str, (unit, below): (&str, &str), bytes: &[u8]) {
@@ -175,7 +220,12 @@ impl<'t> Sorter<'_, 't> {
             return;
         }
         let before = self.diagnostics.len();
-        self.folder.drop_ins.extend(drop_in::read(path, (unit, below), bytes, self.diagnostics));
+        if UNIT_SUFFIXES.contains(&unit.rsplit('.').next().unwrap_or_default()) {
+            self.folder.drop_ins.extend(drop_in::read(path, (unit, below), bytes, self.diagnostics));
+        } else {
+            let read = drop_in::read_for_quadlet(path, (unit, below), bytes, self.diagnostics);
+            self.folder.quadlet_drop_ins.extend(read);
+        }
         self.folder.is_faulty |= self.diagnostics.len() > before;
     }
 
@@ -194,6 +244,15 @@ impl<'t> Sorter<'_, 't> {
         }
         if target.starts_with(&format!("{UNIT_DIRECTORY}/")) {
             return self.unit_in_files(path, &target);
+        }
+        if target.starts_with(&format!("{QUADLET_DIRECTORY}/")) {
+            let help = format!(
+                "move it to {}/{}: quadlets are read from there",
+                shown(self.root),
+                shown(below.rsplit('/').next().unwrap_or_default())
+            );
+            self.error("unit-in-files", path, format!("`{QUADLET_DIRECTORY}` is not filled through files/")).help(help);
+            return;
         }
         let parsed = HostPath::parse(&target).and_then(|parsed| match below.contains('\\') {
             true => Err(format!("`{}` holds a backslash", shown(&target))),
@@ -245,15 +304,7 @@ impl<'t> Sorter<'_, 't> {
             return;
         }
         let name = shown(folder);
-        let drop_in = folder.strip_suffix(".d").and_then(|unit| unit.rsplit_once('.')).map(|(_, suffix)| suffix);
-        if drop_in.is_some_and(|suffix| QUADLETS.contains(&suffix)) {
-            self.error(
-                "not-supported",
-                &path,
-                format!("the drop-in folder `{name}` is not supported by this version of mainstay"),
-            )
-            .help("remove it; bring the whole unit, with your settings in it, instead");
-        } else if matches!(folder.to_lowercase().as_str(), "file" | "files" | "flies" | "filse" | "rootfs" | "root") {
+        if matches!(folder.to_lowercase().as_str(), "file" | "files" | "flies" | "filse" | "rootfs" | "root") {
             self.error("unknown-folder", &path, format!("`{name}/` is not a folder that mainstay reads"))
                 .help("did you mean `files/`?");
         } else {

@@ -24,6 +24,7 @@ mod scene;
 mod expressions;
 mod rendered;
 mod forms;
+mod quadlet;
 mod drop_in;
 mod folder;
 mod files;

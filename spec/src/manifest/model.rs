@@ -110,6 +110,8 @@ pub struct App {
     pub units: BTreeMap<UnitName, Unit>,
     /// The units, except templates, that it has drop-ins for; they need not be among its units.
     pub drop_ins: BTreeSet<UnitName>,
+    /// What its quadlets are called in Podman, and which others they refer to.
+    pub quadlets: Vec<QuadletNames>,
     /// Containers.
     pub containers: BTreeMap<ContainerName, Container>,
     /// The applications that must be healthy before it changes, and where that is written.
@@ -125,6 +127,19 @@ pub struct Policy {
     pub adopt: Option<bool>,
     /// What happens to drift; as the application says when `None`.
     pub drift: Option<Drift>,
+}
+
+/// The names in one quadlet, which other applications may clash with or provide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuadletNames {
+    /// Its file name.
+    pub file: String,
+    /// The kind and name of what Podman makes, where it is known.
+    pub resource: Option<(&'static str, String)>,
+    /// The quadlets it refers to by their file names.
+    pub references: Vec<(String, Location)>,
+    /// Where it was written.
+    pub location: Location,
 }
 
 /// Which hosts have an application.

@@ -40,7 +40,7 @@ pub(super) fn read(page: &mut Page<'_>, unit: &UnitName) -> Traits {
         .help("write its text, or remove the file; `state: stopped` and `enabled: false` keep a unit from running");
         return Traits::default();
     }
-    let assignments = assignments(page, unit);
+    let assignments = assignments_of(page, unit);
     for assignment in &assignments {
         check_directive(page, unit, assignment);
         unit_rules::check_value(page, assignment);
@@ -78,7 +78,7 @@ pub(super) fn read_drop_in(page: &mut Page<'_>, unit: &UnitName) -> Option<Exten
     if !is_plain(page) {
         return None;
     }
-    let assignments = assignments(page, unit);
+    let assignments = assignments_of(page, unit);
     if let Some(install) = assignments.iter().find(|it| it.section == "Install") {
         page.error("drop-in-install", install.key_extent, "systemd does not read [Install] in a drop-in").help(
             "put it into the unit itself; a unit of the host is enabled with units: { NAME: { enabled: true } } in app.yaml",
@@ -96,7 +96,7 @@ pub(super) fn read_drop_in(page: &mut Page<'_>, unit: &UnitName) -> Option<Exten
 }
 
 /// Says whether the page is text that systemd would read at all; complains otherwise.
-fn is_plain(page: &mut Page<'_>) -> bool {
+pub(super) fn is_plain(page: &mut Page<'_>) -> bool {
     if page.text.len() > MOST_BYTES {
         page.error("unit-too-large", Extent::new(0, 0), "the unit is larger than 1 MiB")
             .help("systemd would not read it");
@@ -110,8 +110,16 @@ fn is_plain(page: &mut Page<'_>) -> bool {
     true
 }
 
-/// Splits the text into assignments, complaining about lines that are none.
-fn assignments<'a>(page: &mut Page<'a>, unit: &UnitName) -> Vec<Assignment<'a>> {
+fn assignments_of<'a>(page: &mut Page<'a>, unit: &UnitName) -> Vec<Assignment<'a>> {
+    let usual = type_section(unit).unwrap_or("Unit");
+    assignments(page, usual, &|page, name, extent| check_section(page, unit, name, extent))
+}
+
+/// Says whether a section may be there; complains otherwise.
+pub(super) type IsSection<'s> = dyn Fn(&mut Page<'_>, &str, Extent) -> bool + 's;
+
+/// Splits the text into assignments, complaining about lines that are none; `usual` is the section that was likely meant.
+pub(super) fn assignments<'a>(page: &mut Page<'a>, usual: &str, is_section: &IsSection<'_>) -> Vec<Assignment<'a>> {
     let mut found: Vec<Assignment<'a>> = Vec::new();
     let mut section: Option<&str> = None;
     // Whether the section may hold anything, because it is ours to ignore (`X-…`) or was complained about.
@@ -144,7 +152,7 @@ fn assignments<'a>(page: &mut Page<'a>, unit: &UnitName) -> Vec<Assignment<'a>> 
         if let Some(rest) = line.strip_prefix('[') {
             match rest.strip_suffix(']') {
                 Some(name) => {
-                    skipping = name.starts_with("X-") || !check_section(page, unit, name, extent);
+                    skipping = name.starts_with("X-") || !is_section(page, name, extent);
                     section = Some(name);
                 }
                 None => {
@@ -170,7 +178,7 @@ fn assignments<'a>(page: &mut Page<'a>, unit: &UnitName) -> Vec<Assignment<'a>> 
         };
         let Some(section) = section else {
             page.error("unit-syntax", extent, "this line stands before the first section")
-                .help(format!("put it below a header such as [{}]", type_section(unit).unwrap_or("Unit")));
+                .help(format!("put it below a header such as [{usual}]"));
             continues = more.then_some(Continued::Nothing);
             continue;
         };
@@ -242,8 +250,7 @@ fn check_section(page: &mut Page<'_>, unit: &UnitName, name: &str, extent: Exten
     }
     let message = format!("a .{} unit has no section [{}]", unit.suffix(), shown(&clipped(name)));
     let help = if QUADLET.contains(&name) {
-        "that is a Podman quadlet, which this version of mainstay does not act on; use `containers:` in app.yaml"
-            .to_owned()
+        format!("that is a Podman quadlet: rename the file to {}.{}", unit.stem(), name.to_lowercase())
     } else if SECTIONS.contains(&name) {
         format!("move it into a unit whose name ends with .{}", name.to_lowercase())
     } else if let Some(near) = page.near(name, allowed.iter().copied()) {

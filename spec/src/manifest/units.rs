@@ -7,7 +7,6 @@ use super::folder::{BroughtUnit, Folder};
 use super::model::{Policy, State, Unit, UnitText, Watch};
 use super::page::{Extent, Page};
 use super::policy;
-use super::unit::Traits;
 use super::words::did_you_mean;
 use super::yaml::{Key, Node};
 use crate::diagnostic::{Diagnostic, Location};
@@ -50,6 +49,7 @@ pub(super) fn read(
     let triggered = triggered(page, folder);
     let mut units = BTreeMap::new();
     let mut allowed = BTreeSet::new();
+    let mut written = BTreeSet::new();
     let entries = node.and_then(|node| page.entries(node, "`units`")).unwrap_or_default();
     for (key, node) in entries {
         let wish = wish(page, key, node, watches);
@@ -57,8 +57,11 @@ pub(super) fn read(
             Ok(name) => name,
             Err(why) => {
                 let reserved = critical::unit(&key.text) != Guard::Open;
+                let quadlet = folder.units.iter().find(|(_, it)| it.path.file_name() == key.text);
                 let help = if reserved {
                     "remove it: the host depends on it"
+                } else if let Some((service, _)) = quadlet {
+                    &format!("name the service that Podman makes of it, {service}")
                 } else {
                     "write the whole name, such as web.service"
                 };
@@ -78,6 +81,9 @@ pub(super) fn read(
         if wish.allow_critical {
             allowed.insert(name.clone());
         }
+        if wish.state.is_some() {
+            written.insert(name.clone());
+        }
         guard(page, &name, wish.allow_critical, page.at(key.extent));
         if let Some(unit) = wanted(page, key, &name, wish, folder, &triggered) {
             units.insert(name, unit);
@@ -86,9 +92,9 @@ pub(super) fn read(
     for (name, brought) in &folder.units {
         guard_brought(page, name, brought, &allowed);
         if !name.is_template() && !units.contains_key(name) {
-            let (state, enabled) = defaults(&brought.traits, triggered.contains(name));
+            let (state, enabled) = defaults(brought, triggered.contains(name));
             let unit = Unit {
-                text: Some(text(name, brought)),
+                text: Some(text(brought)),
                 state,
                 enabled,
                 restart_on: BTreeSet::new(),
@@ -100,7 +106,20 @@ pub(super) fn read(
         }
     }
     check_drop_ins(page, folder, &units, &allowed);
+    follow_pods(folder, &mut units, &written);
     units
+}
+
+/// Gives containers in a pod the pod's state, unless app.yaml says otherwise: starting one would start its pod.
+fn follow_pods(folder: &Folder<'_>, units: &mut BTreeMap<UnitName, Unit>, written: &BTreeSet<UnitName>) {
+    for (name, brought) in folder.units.iter().filter(|(name, _)| !written.contains(*name)) {
+        let Some(pod) = brought.quadlet.as_ref().and_then(|quadlet| quadlet.pod.as_ref()) else { continue };
+        let found = folder.units.iter().find(|(_, it)| it.path.file_name() == pod);
+        let state = found.and_then(|(pod, _)| units.get(pod)).map(|pod| pod.state);
+        if let (Some(state), Some(unit)) = (state.filter(|it| *it != Some(State::Running)), units.get_mut(name)) {
+            unit.state = state;
+        }
+    }
 }
 
 /// Checks what drop-ins add to: the rest of the unit may be in this folder, in another, or on the host.
@@ -139,15 +158,31 @@ fn check_drop_ins(
         complaint.help(help);
         page.add(complaint);
     }
+    for drop_in in &folder.quadlet_drop_ins {
+        if !folder.units.values().any(|it| it.path.file_name() == drop_in.quadlet) {
+            let message = format!(
+                "no quadlet `{}` is in this folder, so that nothing is restarted for this",
+                shown(&drop_in.quadlet)
+            );
+            let mut complaint = Diagnostic::warning("drop-in-unit", drop_in.location.clone(), message);
+            complaint.help("move it to the application that brings the quadlet");
+            page.add(complaint);
+        }
+    }
 }
 
-fn text(name: &UnitName, brought: &BroughtUnit) -> UnitText {
-    UnitText { path: name.path(), text: brought.text.clone() }
+fn text(brought: &BroughtUnit) -> UnitText {
+    UnitText { path: brought.path.clone(), text: brought.text.clone() }
 }
 
 /// What systemd's own convention says: a unit that can be enabled is, unless something else starts it.
-fn defaults(traits: &Traits, is_triggered: bool) -> (Option<State>, Option<bool>) {
-    if traits.installs && !is_triggered { (Some(State::Running), Some(true)) } else { (None, None) }
+///
+/// Podman makes the links for a quadlet's [Install]. What its containers need is started by them.
+fn defaults(brought: &BroughtUnit, is_triggered: bool) -> (Option<State>, Option<bool>) {
+    if let Some(quadlet) = &brought.quadlet {
+        return ((quadlet.runs() && !is_triggered).then_some(State::Running), None);
+    }
+    if brought.traits.installs && !is_triggered { (Some(State::Running), Some(true)) } else { (None, None) }
 }
 
 /// Finds the units that a timer, socket or path of this folder starts.
@@ -273,14 +308,14 @@ fn wanted(
     let source = name.template().filter(|template| folder.units.contains_key(template)).unwrap_or(name.clone());
     let brought = folder.units.get(&source);
     let (state, enabled) = match brought {
-        Some(brought) => settle(page, name, &wish, &brought.traits, triggered.contains(name)),
+        Some(brought) => settle(page, name, &wish, brought, triggered.contains(name)),
         None => {
             check_host_unit(page, key, name, &wish, folder);
             (wish.state.map(|(state, _)| state), wish.enabled.map(|(enabled, _)| enabled))
         }
     };
     let location = page.at(key.extent);
-    let text = brought.map(|brought| text(&source, brought));
+    let text = brought.map(text);
     let Wish { restart_on, reload_on, ignore, .. } = wish;
     Some(Unit { text, state, enabled, restart_on, reload_on, ignore, location })
 }
@@ -291,11 +326,19 @@ fn settle(
     page: &mut Page<'_>,
     name: &UnitName,
     wish: &Wish,
-    traits: &Traits,
+    brought: &BroughtUnit,
     is_triggered: bool,
 ) -> (Option<State>, Option<bool>) {
+    if let (Some((false, extent)), Some(_)) = (wish.enabled, &brought.quadlet) {
+        page.error(
+            "quadlet-enabled",
+            extent,
+            format!("Podman enables `{name}` as its quadlet says, and nothing else can"),
+        )
+        .help("remove [Install] from the quadlet, and this entry");
+    }
     if let Some((true, extent)) = wish.enabled
-        && !traits.installs
+        && !brought.traits.installs
     {
         page.error(
             "unit-not-installable",
@@ -304,7 +347,10 @@ fn settle(
         )
         .help("add [Install] with WantedBy=multi-user.target to the unit, or write only `state: running`");
     }
-    let (default_state, default_enabled) = defaults(traits, is_triggered);
+    let (default_state, default_enabled) = defaults(brought, is_triggered);
+    if brought.quadlet.is_some() {
+        return (wish.state.map_or(default_state, |(state, _)| Some(state)), None);
+    }
     let state = match (wish.state, wish.enabled) {
         (Some((state, _)), _) => Some(state),
         (None, Some((false, _))) => None,

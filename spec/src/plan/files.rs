@@ -15,6 +15,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             draft.unknown(app, ResourceId::File(path.clone()), why);
             continue;
         }
+        if path.quadlet().is_some() && !draft.observed.has_podman {
+            draft.blocked.insert(path.clone());
+            let why = "this host has no Podman to make a service of it: install it (apt install podman)";
+            draft.conflict(app, ResourceId::File(path.clone()), why.to_owned());
+            continue;
+        }
         match access(draft, file) {
             Err(why) => {
                 draft.blocked.insert(path.clone());

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::desired::{Desired, DriftPolicy, HeldBack, Hold, Policy, UnitGoal};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
-use crate::inputs::{self, Managed, UnitInputs};
+use crate::inputs::{self, Managed, Pull, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
 use crate::observed::{FileState, InvocationId, Observed};
 
@@ -81,6 +81,8 @@ pub struct Step {
 pub enum Action {
     /// Fetches an image; disturbs nothing.
     PullImage(String),
+    /// Has Podman fetch the image of a service that is about to be started; disturbs nothing.
+    PullForUnit(UnitName, Pull),
     /// Stops a unit that is no longer wanted at all.
     RetireUnit(UnitName),
     /// Removes the links of a unit that is no longer wanted, or should not be enabled.
@@ -154,7 +156,7 @@ impl Action {
     /// Returns the phase this belongs to.
     pub fn phase(&self) -> Phase {
         match self {
-            Action::PullImage(_) => Phase::Fetch,
+            Action::PullImage(_) | Action::PullForUnit(..) => Phase::Fetch,
             Action::RetireUnit(_)
             | Action::RemoveContainer(..)
             | Action::RemoveFile(..)
@@ -172,7 +174,7 @@ impl Action {
     /// Returns what is changed; `None` for images and systemd itself.
     pub fn resource(&self) -> Option<ResourceId> {
         match self {
-            Action::PullImage(_) | Action::ReloadSystemd => None,
+            Action::PullImage(_) | Action::PullForUnit(..) | Action::ReloadSystemd => None,
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)
             | Action::EnableUnit(unit)
@@ -326,6 +328,8 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     units::plan(&mut draft);
     containers::plan(&mut draft);
     prune::plan(&mut draft);
+    units::leave_what_another_text_hides(&mut draft);
+    units::restart_emptied_pods(&mut draft);
     draft.reload_if_needed();
     let mut plan = draft.plan;
     plan.ranks = prune::ranks(desired, memory);

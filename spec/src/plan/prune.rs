@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::Desired;
+use crate::desired::{Desired, DesiredUnit, UnitOrigin};
 use crate::digest::Fields;
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::memory::{self, Inputs, Memory, Run};
@@ -28,6 +28,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Unit(_) => {}
         }
     }
+    services(draft, &mut removals);
     remembered(draft, &mut removals);
     guard(draft, removals);
 }
@@ -106,9 +107,11 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
 
 /// Stops and disables a unit whose text goes, and every instance of a template whose text goes.
 fn retire(draft: &Draft<'_>, removals: &mut Removals, app: &AppName, text: &UnitName) {
+    let becomes = |unit: &UnitName| draft.desired.units().any(|(_, name, wanted)| name == unit && is_brought(wanted));
     let Some(units) = draft.observed.units.seen() else { return };
     for (unit, state) in units.iter().filter(|(unit, _)| *unit == text || unit.template().as_ref() == Some(text)) {
-        if !removals.units.insert(unit.clone()) {
+        // A text may go where another one takes its place: a unit file that becomes a quadlet.
+        if becomes(unit) || !removals.units.insert(unit.clone()) {
             continue;
         }
         // One that failed would stay in systemd's memory as failed, without a text.
@@ -117,6 +120,35 @@ fn retire(draft: &Draft<'_>, removals: &mut Removals, app: &AppName, text: &Unit
         }
         if state.enabled == Some(true) {
             removals.step(app, Action::DisableUnit(unit.clone()));
+        }
+    }
+}
+
+fn is_brought(unit: &DesiredUnit) -> bool {
+    matches!(unit.origin, UnitOrigin::Application { .. })
+}
+
+/// Returns where the text of a unit is when it is ours: the quadlet that it is made of, or its own.
+fn text_of(draft: &Draft<'_>, unit: &UnitName) -> HostPath {
+    let template = unit.template();
+    let source = draft.memory.quadlets.get(unit).or_else(|| draft.memory.quadlets.get(template.as_ref()?));
+    source.cloned().unwrap_or_else(|| template.unwrap_or_else(|| unit.clone()).path())
+}
+
+/// Retires the services of quadlets that go, or that make a service of another name now.
+fn services(draft: &mut Draft<'_>, removals: &mut Removals) {
+    for (unit, path) in &draft.memory.quadlets {
+        let of_text = draft.memory.owned.get(&ResourceId::File(path.clone())).map(|owned| owned.app.clone());
+        let owner = of_text.or_else(|| draft.memory.units.get(unit).map(|known| known.app.clone()));
+        let is_made = |wanted: &UnitName| wanted == unit || wanted.template().as_ref() == Some(unit);
+        let (stays, wanted) = (draft.managed.contains_key(path), draft.desired.units().any(|(_, it, _)| is_made(it)));
+        // An instance that is no longer named goes with the others of `units:`.
+        let is_elsewhere = wanted || (stays && unit.template().is_some());
+        let Some(app) = owner.filter(|_| !is_elsewhere) else { continue };
+        let before = removals.steps.len();
+        retire(draft, removals, &app, unit);
+        if stays && removals.steps.len() == before {
+            draft.plan.lessons.push(Lesson::Released(unit.clone()));
         }
     }
 }
@@ -151,7 +183,7 @@ fn remembered(draft: &mut Draft<'_>, removals: &mut Removals) {
         if wanted {
             continue;
         }
-        let text = name.template().unwrap_or_else(|| name.clone()).path();
+        let text = text_of(draft, name);
         if !known.ours && adds_to(draft, removals, name, &known.app, &known.run) {
             continue;
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::desired::{HeldBack, Hold};
 use crate::id::{AppName, shown};
 use crate::plan::fights::REPAIRS;
+use crate::inputs::Pull;
 use crate::plan::{Action, Keep, Plan, Step, Verb, Why};
 
 impl Verb {
@@ -24,7 +25,7 @@ impl Action {
     /// Returns the verb people read.
     pub fn verb(&self) -> &'static str {
         match self {
-            Action::PullImage(_) => "pull",
+            Action::PullImage(_) | Action::PullForUnit(..) => "pull",
             Action::RetireUnit(_) => "stop",
             Action::DisableUnit(_) => "disable",
             Action::RemoveContainer(..) | Action::RemoveFile(..) | Action::RemoveDirectory(_) => "remove",
@@ -43,7 +44,7 @@ impl Action {
     /// Returns what it is done to.
     pub fn object(&self) -> String {
         match self {
-            Action::PullImage(image) => format!("image {}", shown(image)),
+            Action::PullImage(image) | Action::PullForUnit(_, Pull { image, .. }) => format!("image {}", shown(image)),
             Action::ReloadSystemd => "systemd".to_owned(),
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)

@@ -134,6 +134,62 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
     }
 }
 
+/// Leaves alone the services of quadlets whose name a unit file of ours still has: systemd reads that one and not what Podman
+/// makes, so a start would start what is no longer wanted, again at every pass.
+pub(super) fn leave_what_another_text_hides(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    for (app, name, unit) in desired.units() {
+        let UnitOrigin::Application { path, .. } = &unit.origin else { continue };
+        let hiding = name.template().unwrap_or_else(|| name.clone()).path();
+        let is_there = draft.observed.files.get(&hiding).is_some_and(|state| *state != FileState::Absent);
+        let goes = |step: &Step| matches!(&step.action, Action::RemoveFile(path, _) if *path == hiding);
+        if path.quadlet().is_none() || !is_there || draft.plan.steps.iter().any(goes) {
+            continue;
+        }
+        let id = ResourceId::Unit(name.clone());
+        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
+        draft.plan.steps.retain(|step| !runs(step));
+        draft.plan.drift.retain(|step| !runs(step));
+        draft.plan.lessons.retain(|lesson| !matches!(lesson, Lesson::Runs(unit, ..) if unit == name));
+        if !draft.is_aside(app) {
+            let why = format!("waits for {hiding} to go, which systemd reads in place of what Podman makes of {path}");
+            draft.conflict(app, id, why);
+        }
+    }
+}
+
+/// Plans the restart of pods all of whose containers are restarted: a pod ends with the last of them, and none can be
+/// started in one that is ending.
+pub(super) fn restart_emptied_pods(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    let Reach::Seen(units) = &draft.observed.units else { return };
+    let verb_of = |draft: &Draft<'_>, name: &UnitName| {
+        draft.plan.steps.iter().find_map(|step| match &step.action {
+            Action::RunUnit { unit, verb, .. } if unit == name => Some(*verb),
+            _ => None,
+        })
+    };
+    let is_up = |name: &UnitName| units.get(name).is_some_and(UnitState::is_up);
+    let restarts = |draft: &Draft<'_>, name: &UnitName| verb_of(draft, name) == Some(Verb::Restart);
+    let members: Vec<(HostPath, &UnitName)> =
+        desired.units().filter_map(|(_, name, unit)| Some((inputs::pod_of(unit)?, name))).collect();
+    if members.is_empty() {
+        return;
+    }
+    for (app, name, unit) in desired.units() {
+        let UnitOrigin::Application { path, .. } = &unit.origin else { continue };
+        let within = || members.iter().filter(|(pod, name)| pod == path && is_up(name));
+        let empties = within().next().is_some() && within().all(|(_, member)| restarts(draft, member));
+        let Some(state) = units.get(name).filter(|state| empties && state.is_up() && verb_of(draft, name).is_none())
+        else {
+            continue;
+        };
+        let inputs = draft.inputs(name, unit, state.text.as_deref());
+        let subject = Subject::new(draft, (app, name, unit), state, inputs);
+        subject.run(draft, Verb::Restart, Why::Changed("all its containers are restarted, which ends it".to_owned()));
+    }
+}
+
 /// One unit under consideration.
 struct Subject<'a> {
     app: &'a AppName,
@@ -327,6 +383,13 @@ impl<'a> Subject<'a> {
             was: self.state.invocation.clone(),
             once: self.once,
         };
+        // What somebody stopped has its image; a restart must not begin before the new one is here.
+        if matches!(verb, Verb::Start | Verb::Restart)
+            && !matches!(why, Why::Drifted(_))
+            && let Some(pull) = inputs::pull(self.name, self.unit, &draft.managed)
+        {
+            draft.step(self.app, Action::PullForUnit(self.name.clone(), pull), why.clone());
+        }
         let reads = self.inputs.restart.union(&self.inputs.reload).cloned().collect();
         draft.step_reading(self.app, action, why, reads);
     }

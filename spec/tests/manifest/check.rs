@@ -10,6 +10,7 @@ mod fleet;
 mod overlays;
 mod place;
 mod policies;
+mod quadlets;
 mod templates;
 mod tree;
 mod unit_text;

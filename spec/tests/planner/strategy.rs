@@ -46,6 +46,8 @@ struct UnitShape {
     state: Option<bool>,
     enabled: Option<bool>,
     once: bool,
+    /// Its text is a quadlet, from which Podman makes the service.
+    quadlet: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -136,15 +138,17 @@ fn unit() -> impl Strategy<Value = UnitShape> {
         prop_oneof![6 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)],
         prop_oneof![3 => Just(Some(true)), 1 => Just(Some(false)), 2 => Just(None)],
         prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
     )
-        .prop_map(|(app, version, names, reload_on, state, enabled, once)| UnitShape {
+        .prop_map(|(app, version, names, reload_on, state, enabled, once, quadlet)| UnitShape {
             app,
             version,
             names,
             reload_on,
             state,
-            enabled,
+            enabled: enabled.filter(|_| !quadlet),
             once,
+            quadlet,
         })
 }
 
@@ -167,6 +171,10 @@ pub(crate) fn file_path(index: usize) -> HostPath {
 
 pub(crate) fn unit_name(index: usize) -> UnitName {
     UnitName::parse(&format!("u{index}.service")).expect("a unit")
+}
+
+pub(crate) fn quadlet_path(index: usize) -> HostPath {
+    HostPath::parse(&format!("/etc/containers/systemd/u{index}.container")).expect("a path")
 }
 
 pub(crate) fn host_unit_name() -> UnitName {
@@ -214,7 +222,7 @@ impl Shape {
             }
             if let Some(Some(unit)) = self.units.get(index) {
                 let text = unit.text();
-                let path = unit_name(index).path();
+                let path = if unit.quadlet { quadlet_path(index) } else { unit_name(index).path() };
                 let content =
                     FileKind::Regular { content: text.as_bytes().into(), digest: Digest::of(text.as_bytes()) };
                 let wanted = app(&mut apps, unit.app);

@@ -164,7 +164,7 @@ impl World {
         if *unit == strategy::host_unit_name() {
             return Some(strategy::HOST_TEXT.to_owned());
         }
-        match &self.files.get(&unit.path())?.kind {
+        match &self.files.get(&self.text_path(unit))?.kind {
             FileKind::Regular { content, .. } => Some(String::from_utf8_lossy(content).into_owned()),
             _ => None,
         }
@@ -181,10 +181,16 @@ impl World {
             seen.retain(|path, _| path.drop_in().as_ref() != Some(unit));
             seen.extend(known.loaded_drop_ins.clone());
             if let Some(text) = &known.loaded {
-                seen.insert(unit.path(), Digest::of(text.as_bytes()));
+                seen.insert(self.text_path(unit), Digest::of(text.as_bytes()));
             }
         }
         seen
+    }
+
+    /// Where systemd has a unit's text from: a unit file comes before what Podman makes.
+    fn text_path(&self, unit: &UnitName) -> HostPath {
+        let quadlet = HostPath::parse(&format!("/etc/containers/systemd/{}.container", unit.stem())).expect("a path");
+        if self.files.contains_key(&unit.path()) { unit.path() } else { quadlet }
     }
 
     fn drop_ins_on_disk(&self, unit: &UnitName) -> Snapshot {
@@ -216,7 +222,7 @@ impl World {
         let stamp = self.next();
         match tamper {
             Tamper::EditFile(index) => self.edit(&strategy::file_path(*index), stamp),
-            Tamper::EditUnitText(index) => self.edit(&strategy::unit_name(*index).path(), stamp),
+            Tamper::EditUnitText(index) => self.edit(&self.text_path(&strategy::unit_name(*index)), stamp),
             Tamper::EditDropIn(index) => self.edit(&strategy::drop_in_path(*index), stamp),
             Tamper::DeleteFile(index) => {
                 let path = strategy::file_path(*index);
@@ -243,7 +249,7 @@ impl World {
             }
             Tamper::Activate(index) => {
                 let name = strategy::unit_name(*index);
-                if self.files.contains_key(&name.path()) && !self.units.get(&name).is_some_and(|unit| unit.active) {
+                if self.text_on_disk(&name).is_some() && !self.units.get(&name).is_some_and(|unit| unit.active) {
                     self.start(&name);
                 }
             }
@@ -314,6 +320,7 @@ impl World {
             observed.users.insert(name.to_owned(), Some(0));
             observed.groups.insert(name.to_owned(), Some(0));
         }
+        observed.has_podman = true;
         let away = || "away".to_owned();
         let units = self.units.keys().chain(desired.units().map(|(_, name, _)| name));
         let states = units.map(|name| (name.clone(), self.unit_state(name))).collect();
@@ -444,7 +451,7 @@ impl World {
 
     fn change(&mut self, desired: &Desired, memory: &mut Memory, app: Option<&AppName>, action: &Action) {
         match (action, app) {
-            (Action::PullImage(_), _) => {}
+            (Action::PullImage(_) | Action::PullForUnit(..), _) => {}
             (Action::ReloadSystemd, _) => {
                 self.reload_systemd();
                 journal::reloaded(memory);

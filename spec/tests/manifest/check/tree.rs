@@ -205,8 +205,8 @@ x
               = rename the file
             error[not-supported] apps/a/compose.yaml: a compose project is not supported by this version of mainstay
               = remove it, and use `containers:` in app.yaml until you run a version that acts on compose projects
-            error[not-supported] apps/a/db.container: the quadlet `db.container` is not supported by this version of mainstay
-              = remove it, and use `containers:` in app.yaml until you run a version that acts on quadlets
+            error[quadlet-incomplete] apps/a/db.container:1:1: this .container has no `Image=`
+              = add `Image=` with the image to run to [Container]
             error[unknown-folder] apps/a/file: `file/` is not a folder that mainstay reads
               = did you mean `files/`?
             error[path-alias] apps/a/files/bin/tool: `/bin/tool` leads through a symbolic link on today's distributions

@@ -28,7 +28,7 @@ free text
             error[unit-section] apps/a/a.service:4:1: a .service unit has no section [Servce]
               = did you mean [Service]?
             error[unit-section] apps/a/a.service:6:1: a .service unit has no section [Container]
-              = that is a Podman quadlet, which this version of mainstay does not act on; use `containers:` in app.yaml
+              = that is a Podman quadlet: rename the file to a.container
             error[unit-section] apps/a/a.service:8:1: a .service unit has no section [Timer]
               = move it into a unit whose name ends with .timer
             error[unit-section] apps/a/a.service:12:1: a .service unit has no section [Other]

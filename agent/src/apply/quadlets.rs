@@ -1,0 +1,212 @@
+//! What is done for quadlets before anything changes: Podman's generator is asked about them, and images are fetched.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use spec::desired::FileKind;
+use spec::id::{AppName, HostPath, QUADLET_DIRECTORY, ResourceId, UnitName};
+use spec::inputs::Pull;
+use spec::plan::{Action, Phase, Step};
+
+use super::Work;
+use crate::{podman, systemd};
+
+/// How much of somebody else's quadlets is read to see them together with ours.
+const LARGEST: u64 = 1 << 20;
+/// How many of the last lines of a failed pull are told.
+const LINES: usize = 10;
+
+/// Asks Podman's generator about the quadlets as they will be. What it complains about fails its application, of which
+/// nothing is changed then.
+pub(super) async fn prove(work: &mut Work<'_>) {
+    let is_ours = |path: &HostPath| path.quadlet().is_some() || path.quadlet_drop_in().is_some();
+    let concerns = |step: &&Step| matches!(&step.action, Action::WriteFile(path, _) | Action::RemoveFile(path, _) if is_ours(path));
+    if !work.plan.steps.iter().any(|step| concerns(&step)) || podman::generator().is_none() {
+        return;
+    }
+    let complaints = match stage(work) {
+        Ok(stage) => podman::complaints(stage.path()).await,
+        Err(error) => Err(format!("the quadlets cannot be put together for Podman's generator: {error}")),
+    };
+    let plan = work.plan;
+    match complaints {
+        Ok(complaints) => {
+            for complaint in complaints {
+                blame(work, &complaint);
+            }
+        }
+        Err(why) => plan.steps.iter().filter(concerns).for_each(|step| work.failed_with(step, &why, "")),
+    }
+}
+
+/// Puts all quadlets together as they will be: those that are wanted, and those of others.
+fn stage(work: &Work<'_>) -> io::Result<tempfile::TempDir> {
+    let stage = tempfile::Builder::new().prefix("mainstay-quadlets-").tempdir()?;
+    theirs(work, Path::new(QUADLET_DIRECTORY), stage.path())?;
+    for (_, path, file) in work.desired.files() {
+        if let (FileKind::Regular { content, .. }, Ok(within)) =
+            (&file.kind, Path::new(path.as_str()).strip_prefix(QUADLET_DIRECTORY))
+        {
+            let target = stage.path().join(within);
+            target.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(target, content)?;
+        }
+    }
+    Ok(stage)
+}
+
+/// Copies what is in `folder` and not ours; Podman looks one folder deep and more, of which nobody makes use.
+fn theirs(work: &Work<'_>, folder: &Path, target: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let is_ours = path.to_str().and_then(|path| HostPath::parse(path).ok()).is_some_and(|path| {
+            work.ledger.memory.owned.contains_key(&ResourceId::File(path.clone())) || work.desired.file(&path).is_some()
+        });
+        let Some(name) = path.file_name() else { continue };
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // A link that leads nowhere is nothing to Podman either.
+                tracing::debug!(path = %path.display(), %error, "somebody's quadlet cannot be looked at");
+                continue;
+            }
+        };
+        if metadata.is_dir() && folder == Path::new(QUADLET_DIRECTORY) {
+            fs::create_dir_all(target.join(name))?;
+            theirs(work, &path, &target.join(name))?;
+        } else if metadata.is_file() && metadata.len() <= LARGEST && !is_ours {
+            fs::copy(&path, target.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails the application whose quadlet a complaint is about; one about somebody else's quadlet is theirs to mend.
+fn blame(work: &mut Work<'_>, complaint: &str) {
+    let desired = work.desired;
+    let named = |path: &HostPath| path.quadlet().is_some_and(|name| mentions(complaint, name));
+    let Some((app, path, file)) = desired.files().find(|(_, path, _)| named(path)) else {
+        tracing::debug!(complaint, "Podman's generator complains about a quadlet that is not ours");
+        return;
+    };
+    let text = match &file.kind {
+        FileKind::Regular { content, .. } => String::from_utf8_lossy(content),
+        FileKind::Symlink { .. } | FileKind::Directory => "".into(),
+    };
+    let line = line_of(&text, path.file_name(), complaint).map_or(String::new(), |line| format!(":{line}"));
+    let why = format!("apps/{app}/{}{line}: Podman makes no service of {path}: {complaint}", path.file_name());
+    let plan = work.plan;
+    let of_app = |step: &&Step| step.app.as_ref() == Some(app);
+    let writes = |step: &&Step| matches!(&step.action, Action::WriteFile(written, _) if written == path);
+    if let Some(step) = plan.steps.iter().find(writes).or_else(|| plan.steps.iter().find(of_app)) {
+        work.failed_with(step, &why, "");
+    }
+}
+
+/// Says whether a complaint names a file, and not only one whose name ends like it.
+fn mentions(complaint: &str, name: &str) -> bool {
+    complaint.match_indices(name).any(|(at, _)| {
+        let before = complaint[..at].chars().next_back();
+        let behind = complaint[at + name.len()..].chars().next();
+        let is_part = |c: char| c.is_alphanumeric() || "-_.@".contains(c);
+        !before.is_some_and(is_part) && !behind.is_some_and(|c| c.is_alphanumeric() || "-_@".contains(c))
+    })
+}
+
+/// Finds the line of a quadlet that a complaint is about: the first that holds a word which the complaint quotes or names.
+fn line_of(text: &str, name: &str, complaint: &str) -> Option<usize> {
+    let words = complaint.split(|c: char| c.is_whitespace() || "'\"`".contains(c));
+    let telling = words.map(|word| word.trim_matches([':', ',', '.'])).filter(|word| word.len() > 2 && *word != name);
+    let mut lines = telling.filter(|word| !word.starts_with('/')).filter_map(|word| {
+        let starts =
+            |line: &str| line.trim_start().strip_prefix(word).is_some_and(|rest| rest.trim_start().starts_with('='));
+        let is_file = word.contains('.');
+        text.lines().position(|line| starts(line) || (is_file && line.contains(word)))
+    });
+    lines.next().map(|index| index + 1)
+}
+
+/// Has Podman fetch what services of quadlets are about to be started with. A failure leaves the application as it is.
+pub(super) async fn pull(work: &mut Work<'_>) {
+    let mut of: BTreeMap<UnitName, (&Pull, Vec<&Step>)> = BTreeMap::new();
+    for step in work.steps(Phase::Fetch) {
+        if let Action::PullForUnit(_, pull) = &step.action {
+            of.entry(podman::pull_unit(pull)).or_insert((pull, Vec::new())).1.push(step);
+        }
+    }
+    if of.is_empty() {
+        return;
+    }
+    let (deadline, progress) = (work.patience.pull, work.progress);
+    let names: Vec<UnitName> = of.keys().cloned().collect();
+    let systemd = &mut work.providers.systemd;
+    // What an earlier pass left behind, which was killed in between.
+    let stops = names.iter().map(|name| (name.clone(), systemd::Verb::Stop)).collect();
+    systemd.run(stops, deadline, &mut |_, _| progress.mark()).await;
+    let mut jobs = Vec::new();
+    for (name, (pull, steps)) in &of {
+        let description = format!("Fetch {} for mainstay", pull.image);
+        let command = podman::pull_command(pull);
+        let started = work.providers.systemd.start_transient(name, &description, &command, deadline).await;
+        match started {
+            Ok(()) => jobs.push((name.clone(), systemd::Verb::Start)),
+            Err(error) => steps.iter().for_each(|step| work.failed(step, &error, "")),
+        }
+    }
+    let mut mark = |_: &UnitName, _: &_| progress.mark();
+    let ran = tokio::select! {
+        ran = work.providers.systemd.run(jobs, deadline, &mut mark) => ran,
+        () = progress.overdue() => {
+            work.outcome.interrupted = true;
+            return;
+        }
+    };
+    for (name, result) in ran {
+        let Some((pull, steps)) = of.get(&name) else { continue };
+        let said = systemd::journal_tail(&name, None, LINES).await;
+        match result {
+            Ok(_) => note(work, pull, steps, &said),
+            Err(error) => steps.iter().for_each(|step| work.failed(step, &error, &said)),
+        }
+    }
+    let stops = names.into_iter().map(|name| (name, systemd::Verb::Stop)).collect();
+    work.providers.systemd.run(stops, deadline, &mut |_, _| progress.mark()).await;
+}
+
+fn note(work: &mut Work<'_>, pull: &Pull, steps: &[&Step], printed: &str) {
+    for step in steps {
+        if let (Action::PullForUnit(unit, _), Some(app), Some(digest)) =
+            (&step.action, &step.app, podman::pulled_digest(pull, printed))
+        {
+            let images: &mut BTreeMap<(AppName, UnitName), String> = &mut work.outcome.unit_images;
+            images.insert((app.clone(), unit.clone()), digest);
+        }
+        work.done(step);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_find_their_line() {
+        let text = "[Container]\nImage=x\nColour=red\nVolume=gone.volume:/x\n";
+        let of = |complaint| line_of(text, "web.container", complaint);
+        assert_eq!(
+            of("converting \"web.container\": unsupported key 'Colour' in group 'Container' in /tmp/web.container"),
+            Some(3)
+        );
+        assert_eq!(of("converting \"web.container\": requested Quadlet source gone.volume was not found"), Some(4));
+        assert_eq!(of("converting \"web.container\": something else"), None);
+        assert!(mentions("converting \"web.container\": x", "web.container"));
+        assert!(!mentions("converting \"my-web.container\": x", "web.container"));
+    }
+}
