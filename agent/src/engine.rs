@@ -5,9 +5,11 @@
 //! enums, so that one container in a state of a newer (or Podman's) engine makes the whole list unreadable. What is
 //! read at every pass is therefore asked for and parsed here, tolerantly.
 
+mod body;
 mod containers;
 mod credentials;
 mod images;
+mod networks;
 mod settle;
 
 use std::borrow::Cow;
@@ -28,7 +30,7 @@ use serde::de::DeserializeOwned;
 use spec::id::{HostName, shown};
 
 pub use containers::{ContainerRunState, Health};
-pub use settle::{Unrest, Unsettled};
+pub use settle::{Unrest, Unsettled, Watched};
 
 /// How long the engine may take to answer a question. An engine that hangs must not hold up files and units.
 const ASK: Duration = Duration::from_secs(5);

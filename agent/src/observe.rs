@@ -69,7 +69,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
         if asks { systemd.units(&names).await.map(Some) } else { Ok(None) }
     };
     let containing = async {
-        let owned = memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_)));
+        let owned = memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_) | ResourceId::Network(_)));
         if owned || desired.containers().next().is_some() { engine.containers().await.map(Some) } else { Ok(None) }
     };
     let looking = async {
@@ -89,7 +89,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
     if let Err(error) = doubts(providers, desired, memory, &mut observed).await {
         observed.units = Reach::Unreachable(crate::chain(&error));
     }
-    if let Err(error) = containers(&providers.engine, desired, contained, &mut observed).await {
+    if let Err(error) = containers(&providers.engine, desired, memory, contained, &mut observed).await {
         observed.containers = Reach::Unreachable(crate::chain(&error));
     }
     observed
@@ -98,7 +98,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
 fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
     let owned = memory.owned.keys().filter_map(|id| match id {
         ResourceId::File(path) => Some(path),
-        ResourceId::Unit(_) | ResourceId::Container(_) => None,
+        _ => None,
     });
     let paths: BTreeSet<&HostPath> = desired.files().map(|(_, path, _)| path).chain(owned).collect();
     disk.keep_only(&paths);
@@ -134,7 +134,7 @@ fn names(desired: &Desired, memory: &Memory) -> Vec<UnitName> {
     let remembered = memory.units.keys().cloned();
     let owned = memory.owned.keys().filter_map(|id| match id {
         ResourceId::File(path) => path.unit().or_else(|| path.drop_in()),
-        ResourceId::Unit(_) | ResourceId::Container(_) => None,
+        _ => None,
     });
     let made = memory.quadlets.keys().cloned();
     let all: BTreeSet<UnitName> =
@@ -328,6 +328,7 @@ async fn doubts(
 async fn containers(
     engine: &Engine,
     desired: &Desired,
+    memory: &Memory,
     listed: Result<Option<BTreeMap<ContainerName, ContainerState>>, engine::Error>,
     observed: &mut Observed,
 ) -> Result<(), engine::Error> {
@@ -338,7 +339,7 @@ async fn containers(
             let mark = seen.get(*name).and_then(|state| state.mark.as_ref());
             mark.is_none_or(|mark| mark.digest != wanted.digest)
         })
-        .map(|(_, _, wanted)| wanted.image.as_str())
+        .map(|(_, _, wanted)| wanted.settings.image.as_str())
         .collect();
     for image in images {
         if engine.has_image(image).await? {
@@ -351,5 +352,38 @@ async fn containers(
         }
     }
     observed.containers = Reach::Seen(seen);
+    for name in plan::jobs_in_doubt(desired, observed) {
+        if let Reach::Seen(seen) = &mut observed.containers
+            && let Some(state) = seen.get_mut(&name)
+        {
+            state.exit_code = Some(engine.inspect_run(&state.id).await?.exit_code);
+        }
+    }
+    ground(engine, desired, memory, observed).await
+}
+
+/// Looks at the networks and volumes that containers need, where there is a reason to.
+async fn ground(
+    engine: &Engine,
+    desired: &Desired,
+    memory: &Memory,
+    observed: &mut Observed,
+) -> Result<(), engine::Error> {
+    if plan::networks_in_doubt(desired, observed, memory) {
+        let mut networks = engine.networks().await?;
+        for (name, state) in networks.iter_mut().filter(|(_, state)| state.mark.is_some()) {
+            let stays = desired.networks().any(|(_, wanted, it)| {
+                wanted == name && state.mark.as_ref().is_some_and(|mark| mark.digest == it.digest)
+            });
+            if !stays {
+                state.containers = engine.attached(&state.id).await?;
+            }
+        }
+        observed.networks = Reach::Seen(networks);
+    }
+    for name in plan::volumes_in_doubt(desired, observed) {
+        let state = engine.volume(&name).await?;
+        observed.volumes.insert(name, state);
+    }
     Ok(())
 }

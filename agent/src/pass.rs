@@ -123,7 +123,8 @@ impl Host {
                 error!("the ledger was damaged and is started anew; nothing is removed that it does not remember");
             }
         }
-        let holds_containers = ledger.memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_)));
+        let holds_containers =
+            ledger.memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_) | ResourceId::Network(_)));
         let sockets = match (&settings.engine, &ledger.memory.engine) {
             (Some(socket), _) => vec![socket.clone()],
             // What is on one engine would be made a second time on another one.
@@ -393,7 +394,7 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
         let mut app = wanted.clone();
         for (container, image) in &known.images {
             if let Some(container) = app.containers.get_mut(container) {
-                container.image.clone_from(image);
+                container.settings.image.clone_from(image);
             }
         }
         let reads = course::reads(&app, &aim.desired);

@@ -60,6 +60,19 @@ impl Progress {
         tokio::time::sleep(GRACE).await;
     }
 
+    /// Waits for something that may take long and ends by itself, telling the watchdog that this is no hang. `None` when the
+    /// agent was asked to stop and this went on.
+    pub async fn within_reason<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let (mut waiting, mut overdue) = (std::pin::pin!(waiting), std::pin::pin!(self.overdue()));
+        loop {
+            tokio::select! {
+                result = &mut waiting => return Some(result),
+                () = &mut overdue => return None,
+                () = tokio::time::sleep(Duration::from_secs(1)) => self.mark(),
+            }
+        }
+    }
+
     /// Says whether the agent was asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)

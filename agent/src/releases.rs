@@ -221,6 +221,8 @@ mod tests {
             files: paths.into_iter().map(|path| (path, file.clone())).collect(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             needs: BTreeSet::new(),
             checks: Vec::new(),
         };

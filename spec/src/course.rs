@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, DesiredApp, FileKind, HeldBack, Hold};
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, CommitId, HostPath};
+use crate::id::{AppName, CommitId, HostPath, ResourceId};
 use crate::inputs::fingerprint;
 use crate::memory::{AppMemory, AppState, Memory};
 use crate::plan::Plan;
@@ -170,9 +170,17 @@ fn meet(one: &DesiredApp, other: &DesiredApp) -> Option<String> {
         return Some(path.to_string());
     }
     let unit = one.units.keys().find(|unit| other.units.contains_key(*unit)).map(ToString::to_string);
-    unit.or_else(|| {
-        one.containers.keys().find(|it| other.containers.contains_key(*it)).map(|it| format!("container {it}"))
-    })
+    let container = || one.containers.keys().find(|it| other.containers.contains_key(*it));
+    let ground = || made(one).find(|id| made(other).any(|it| it == *id));
+    unit.or_else(|| container().map(|it| format!("container {it}"))).or_else(|| ground().map(|id| id.to_string()))
+}
+
+/// Names the networks and volumes that an application has made; one that something else makes is for everybody.
+fn made(app: &DesiredApp) -> impl Iterator<Item = ResourceId> {
+    let networks = app.networks.iter().filter(|(_, it)| it.settings.is_some());
+    let volumes = app.volumes.iter().filter(|(_, it)| it.settings.is_some());
+    let networks = networks.map(|(name, _)| ResourceId::Network(name.clone()));
+    networks.chain(volumes.map(|(name, _)| ResourceId::Volume(name.clone())))
 }
 
 fn lies_below_a_file(path: &HostPath, app: &DesiredApp) -> bool {

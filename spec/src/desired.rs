@@ -6,8 +6,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
+use crate::container::{Dependency, MountSource, NetworkSettings, Networking, Settings, VolumeSettings};
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
+use crate::id::{
+    AppName, CommitId, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName,
+};
 
 /// Everything one host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,12 @@ pub struct DesiredApp {
     /// What must hold after a change, and from then on.
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// Networks that its containers are attached to.
+    #[serde(default)]
+    pub networks: BTreeMap<NetworkName, DesiredNetwork>,
+    /// Named volumes that its containers mount and that are made with settings of their own.
+    #[serde(default)]
+    pub volumes: BTreeMap<VolumeName, DesiredVolume>,
 }
 
 /// What is said of one resource, beyond what it should be.
@@ -185,74 +194,58 @@ pub enum UnitGoal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredContainer {
-    /// The image reference, as written.
-    pub image: String,
-    /// Overrides the image's entry point when not empty.
-    pub entrypoint: Vec<String>,
-    /// Overrides the image's command when not empty.
-    pub command: Vec<String>,
-    /// Environment variables.
-    pub env: BTreeMap<String, String>,
-    /// Published ports.
-    pub ports: Vec<Port>,
-    /// Bind mounts (an absolute source) and named volumes.
-    pub volumes: Vec<Volume>,
-    /// The user inside, as `docker run --user` takes it.
-    pub user: Option<String>,
-    /// The network mode or network name; the engine's default when `None`.
-    pub network: Option<String>,
-    /// Labels the author asks for, beside mainstay's own.
-    pub labels: BTreeMap<String, String>,
-    /// Digest of all of the above and of the content of every managed file that is mounted: the container's label.
+    /// What it is created from.
+    pub settings: Settings,
+    /// Whether it is a job: exit code 0 is its aim, and then it is not started again.
+    pub job: bool,
+    /// The containers of its application that it is started after.
+    pub after: BTreeMap<ContainerName, Dependency>,
+    /// The containers of its application whose namespaces it joins: it does not survive them.
+    pub joins: BTreeSet<ContainerName>,
+    /// Digest of the settings, of the networks and volumes that it uses, and of the content of every managed file that is
+    /// mounted: the container's label.
     pub digest: Digest,
     /// The managed files it mounts; a change of one replaces the container.
     pub inputs: BTreeSet<HostPath>,
 }
 
-/// A published port.
+/// A network that should be there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Port {
-    /// The address to listen on; every one when `None`.
-    pub address: Option<String>,
-    /// The port on the host.
-    pub host: u16,
-    /// The port in the container.
-    pub container: u16,
-    /// `tcp` or `udp`.
-    pub protocol: Protocol,
+pub struct DesiredNetwork {
+    /// What it is made from; `None` for one that something else makes.
+    pub settings: Option<NetworkSettings>,
+    /// Digest of the settings: the network's label.
+    pub digest: Digest,
 }
 
-/// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
+/// A named volume that should be there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredVolume {
+    /// What it is made from; `None` for one that something else makes.
+    pub settings: Option<VolumeSettings>,
+    /// Digest of the settings: the volume's label.
+    pub digest: Digest,
 }
 
-impl Protocol {
-    /// Returns the name the engine's API uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        }
+impl DesiredContainer {
+    /// Iterates over the networks it is attached to, of those that an application knows.
+    pub fn networks(&self) -> impl Iterator<Item = &NetworkName> {
+        let networks = match &self.settings.networking {
+            Networking::Networks(networks) => Some(networks),
+            Networking::Default | Networking::Mode(_) | Networking::Container(_) => None,
+        };
+        networks.into_iter().flatten().map(|(name, _)| name)
     }
-}
 
-/// A mount into a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Volume {
-    /// An absolute path on the host, or a volume's name.
-    pub source: String,
-    /// The path inside.
-    pub target: String,
-    /// Whether the container may only read it.
-    pub read_only: bool,
+    /// Iterates over the named volumes it mounts.
+    pub fn volumes(&self) -> impl Iterator<Item = &VolumeName> {
+        self.settings.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => Some(name),
+            MountSource::Bind { .. } | MountSource::Tmpfs { .. } => None,
+        })
+    }
 }
 
 impl DesiredApp {
@@ -267,6 +260,8 @@ impl DesiredApp {
             ResourceId::File(path) => self.files.get(path).map(DesiredFile::digest),
             ResourceId::Unit(name) => self.units.get(name).map(DesiredUnit::digest),
             ResourceId::Container(name) => self.containers.get(name).map(|container| container.digest),
+            ResourceId::Network(name) => self.networks.get(name).map(|network| network.digest),
+            ResourceId::Volume(name) => self.volumes.get(name).map(|volume| volume.digest),
         }
     }
 
@@ -274,7 +269,10 @@ impl DesiredApp {
     pub fn resources(&self) -> impl Iterator<Item = ResourceId> {
         let files = self.files.keys().cloned().map(ResourceId::File);
         let units = self.units.keys().cloned().map(ResourceId::Unit);
-        files.chain(units).chain(self.containers.keys().cloned().map(ResourceId::Container))
+        let networks = self.networks.keys().cloned().map(ResourceId::Network);
+        let volumes = self.volumes.keys().cloned().map(ResourceId::Volume);
+        let containers = self.containers.keys().cloned().map(ResourceId::Container);
+        files.chain(units).chain(networks).chain(volumes).chain(containers)
     }
 }
 
@@ -315,6 +313,16 @@ impl Desired {
     /// Iterates over every wanted container with the application that wants it.
     pub fn containers(&self) -> impl Iterator<Item = (&AppName, &ContainerName, &DesiredContainer)> {
         self.apps.iter().flat_map(|(app, wanted)| wanted.containers.iter().map(move |(name, it)| (app, name, it)))
+    }
+
+    /// Iterates over every wanted network with the application that wants it.
+    pub fn networks(&self) -> impl Iterator<Item = (&AppName, &NetworkName, &DesiredNetwork)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.networks.iter().map(move |(name, it)| (app, name, it)))
+    }
+
+    /// Iterates over every wanted volume with the application that wants it.
+    pub fn volumes(&self) -> impl Iterator<Item = (&AppName, &VolumeName, &DesiredVolume)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.volumes.iter().map(move |(name, it)| (app, name, it)))
     }
 
     /// Returns the wanted file at `path`, whichever application wants it.

@@ -70,6 +70,14 @@ name! {
     ContainerName, check_container
 }
 name! {
+    /// A network on the engine, by the same grammar as a container's name.
+    NetworkName, check_network
+}
+name! {
+    /// A named volume on the engine, by the same grammar as a container's name.
+    VolumeName, check_volume
+}
+name! {
     /// A git commit: 40 lower-case hex digits (SHA-1).
     CommitId, check_commit
 }
@@ -266,10 +274,23 @@ fn check_path(text: &str) -> Result<(), String> {
 }
 
 fn check_container(text: &str) -> Result<(), String> {
+    check_engine(text, "a container name")
+}
+
+fn check_network(text: &str) -> Result<(), String> {
+    check_engine(text, "the name of a network")
+}
+
+fn check_volume(text: &str) -> Result<(), String> {
+    check_engine(text, "the name of a volume")
+}
+
+/// Checks a name as the engines restrict it.
+fn check_engine(text: &str, what: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if text.len() > 128 || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(plain) {
         return Err(format!(
-            "`{}` is not a container name: letters, digits, `_`, `.` and `-`, beginning with a letter or digit",
+            "`{}` is not {what}: letters, digits, `_`, `.` and `-`, beginning with a letter or digit",
             shown(text)
         ));
     }
@@ -337,6 +358,10 @@ pub enum ResourceId {
     Unit(UnitName),
     /// A container on the engine.
     Container(ContainerName),
+    /// A network on the engine.
+    Network(NetworkName),
+    /// A named volume on the engine; made when it is missing, and never removed.
+    Volume(VolumeName),
 }
 
 impl fmt::Display for ResourceId {
@@ -345,6 +370,8 @@ impl fmt::Display for ResourceId {
             ResourceId::File(path) => write!(f, "file {path}"),
             ResourceId::Unit(unit) => write!(f, "unit {unit}"),
             ResourceId::Container(name) => write!(f, "container {name}"),
+            ResourceId::Network(name) => write!(f, "network {name}"),
+            ResourceId::Volume(name) => write!(f, "volume {name}"),
         }
     }
 }
@@ -362,6 +389,8 @@ impl TryFrom<String> for ResourceId {
             Some(("file", path)) => HostPath::parse(path).map(ResourceId::File),
             Some(("unit", unit)) => UnitName::parse(unit).map(ResourceId::Unit),
             Some(("container", name)) => ContainerName::parse(name).map(ResourceId::Container),
+            Some(("network", name)) => NetworkName::parse(name).map(ResourceId::Network),
+            Some(("volume", name)) => VolumeName::parse(name).map(ResourceId::Volume),
             _ => Err(format!("`{}` names no resource", shown(&text))),
         }
     }
@@ -428,7 +457,9 @@ mod tests {
 
     #[test]
     fn resource_ids_round_trip_through_text() {
-        for text in ["file /etc/motd", "unit web.service", "container shop_db"] {
+        for text in
+            ["file /etc/motd", "unit web.service", "container shop_db", "network shop_default", "volume shop_data"]
+        {
             let id = ResourceId::try_from(text.to_owned()).expect("a resource");
             assert_eq!(String::from(id), text);
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::desired::{Desired, FileKind, UnitOrigin};
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
+use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
 use crate::inputs;
 use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
@@ -37,6 +37,10 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
             Action::CreateContainer(name) => {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned::claimed(app, memory::coming()));
+            }
+            Action::CreateNetwork(name) => {
+                let id = ResourceId::Network(name.clone());
+                memory.owned.insert(id, Owned { claim: Some(memory::coming()), ..Owned::by(app) });
             }
             // The engine goes on stopping it when we are killed, whatever is wanted by then.
             Action::RemoveContainer(name, old) | Action::ReplaceContainer(name, old) => {
@@ -172,6 +176,17 @@ pub fn not_written(memory: &mut Memory, path: &HostPath) {
 /// Notes that a container was created or replaced and runs.
 pub fn created(memory: &mut Memory, app: &AppName, name: &ContainerName) {
     memory.owned.insert(ResourceId::Container(name.clone()), Owned::by(app));
+}
+
+/// Notes that a container is gone whose place another one of the same plan takes: that one may come at any time from here.
+pub fn vacated(memory: &mut Memory, app: &AppName, name: &ContainerName) {
+    memory.containers.remove(name);
+    memory.owned.insert(ResourceId::Container(name.clone()), Owned { claim: Some(memory::coming()), ..Owned::by(app) });
+}
+
+/// Notes that a network was created.
+pub fn provided(memory: &mut Memory, app: &AppName, name: &NetworkName) {
+    memory.owned.insert(ResourceId::Network(name.clone()), Owned::by(app));
 }
 
 /// Notes when the run of a container began that was just started; `None` when the engine did not say.

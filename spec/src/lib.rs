@@ -10,6 +10,7 @@ pub mod id;
 pub mod tree;
 pub mod diagnostic;
 pub mod check;
+pub mod container;
 pub mod manifest;
 pub mod desired;
 pub mod observed;

@@ -1,11 +1,11 @@
 //! What a host really looks like. "Unknown" is a value of its own: it is never taken for "absent".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, Mode, UnitName};
+use crate::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, VolumeName};
 
 /// One look at the host: everything that is wanted, and everything that is owned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +16,12 @@ pub struct Observed {
     pub units: Reach<BTreeMap<UnitName, UnitState>>,
     /// Every container on the engine, ours or not.
     pub containers: Reach<BTreeMap<ContainerName, ContainerState>>,
+    /// Every network on the engine, ours or not; asked only where the planner needs it.
+    pub networks: Reach<BTreeMap<NetworkName, NetworkState>>,
+    /// The wanted volumes that the planner needs to know of; `None` for one that is not there.
+    pub volumes: BTreeMap<VolumeName, Option<VolumeState>>,
     /// Images named by wanted containers that are on the engine already.
-    pub images: std::collections::BTreeSet<String>,
+    pub images: BTreeSet<String>,
     /// Whether Podman is on this host to make services of quadlets; asked only where some are wanted.
     pub has_podman: bool,
     /// Texts of distribution packages that texts of ours take the place of.
@@ -27,7 +31,7 @@ pub struct Observed {
     /// Group names that files want, with their ids.
     pub groups: BTreeMap<String, Option<u32>>,
     /// What should be published for units to read, and could not be written.
-    pub unpublished: std::collections::BTreeSet<HostPath>,
+    pub unpublished: BTreeSet<HostPath>,
 }
 
 /// The answer of something that can be away: the bus or the container engine.
@@ -164,6 +168,32 @@ pub struct ContainerState {
     pub mark: Option<ContainerMark>,
     /// When its current run began, as the engine writes it; asked only where the planner needs it.
     pub started: Option<String>,
+    /// What its process ended with, when the engine's list says so.
+    pub exit_code: Option<i64>,
+    /// The containers that it was started after, by its label.
+    pub after: BTreeSet<ContainerName>,
+}
+
+/// What the engine says of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkState {
+    /// The engine's id.
+    pub id: String,
+    /// The mark, when it carries this fleet's and host's.
+    pub mark: Option<ContainerMark>,
+    /// The ids of the containers attached to it; asked only where the network may have to go.
+    pub containers: BTreeSet<String>,
+}
+
+/// What the engine says of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeState {
+    /// The mark, when it carries this fleet's and host's.
+    pub mark: Option<ContainerMark>,
+    /// Its driver.
+    pub driver: String,
+    /// What the driver was told.
+    pub options: BTreeMap<String, String>,
 }
 
 /// The states of a container that make a difference.
@@ -179,7 +209,7 @@ pub enum ContainerRun {
     Stopped,
 }
 
-/// Our labels on a container.
+/// Our labels on a container, a network or a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerMark {
     /// The application it belongs to.

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::container::{self, Mount, Port, Settings};
 use crate::desired::{
-    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, Policy, Port, Protocol,
-    UnitGoal, UnitOrigin, Volume,
+    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredUnit, DesiredVolume, DriftPolicy,
+    FileKind, Policy, UnitGoal, UnitOrigin,
 };
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath, Mode, ResourceId, UnitName};
+use crate::id::{
+    AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName,
+};
 use crate::manifest::{self, Address, App, Drift, Fleet, State};
 
 /// The host is not in the repository, so nothing can be said about what it should look like.
@@ -168,22 +171,37 @@ fn resolve_app(
     let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(file))).collect();
     let mut units = added;
     units.extend(app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))));
-    let containers = app.containers.iter().map(|(name, it)| (name.clone(), resolve_container(it, host_files)));
-    let containers = containers.collect();
+    let networks = app.networks.iter().map(|(name, it)| (name.clone(), resolve_network(it))).collect();
+    let volumes = app.volumes.iter().map(|(name, it)| (name.clone(), resolve_volume(it))).collect();
+    let containers = resolve_containers(app, host_files, &networks, &volumes);
     let drift = drift_policy(app.drift.unwrap_or(fleet.drift));
-    let policies = app.policies.iter().filter(|(_, said)| said.adopt.is_some() || said.drift.is_some());
-    let policies = policies.map(|(id, said)| {
+    // One that is placed elsewhere is no obstacle here.
+    let needs = app.needs.keys().filter(|needed| placed.contains(needed)).cloned().collect();
+    let mut wanted = DesiredApp {
+        digest: Digest::from_bytes([0; 32]),
+        drift,
+        adopt: app.adopt,
+        policies: policies(app, drift),
+        files,
+        units,
+        containers,
+        networks,
+        volumes,
+        needs,
+        checks: app.checks.clone(),
+    };
+    wanted.digest = digest_app(&wanted);
+    wanted
+}
+
+/// Collects what single entries say where it differs from the application, whose drift policy is `drift`.
+fn policies(app: &App, drift: DriftPolicy) -> BTreeMap<ResourceId, Policy> {
+    let said = app.policies.iter().filter(|(_, said)| said.adopt.is_some() || said.drift.is_some());
+    let policies = said.map(|(id, said)| {
         let policy = Policy { adopt: said.adopt.unwrap_or(app.adopt), drift: said.drift.map_or(drift, drift_policy) };
         (id.clone(), policy)
     });
-    let policies: BTreeMap<ResourceId, Policy> = policies.collect();
-    // One that is placed elsewhere is no obstacle here.
-    let needs = app.needs.keys().filter(|needed| placed.contains(needed)).cloned().collect();
-    let digest = Digest::from_bytes([0; 32]);
-    let (adopt, checks) = (app.adopt, app.checks.clone());
-    let mut wanted = DesiredApp { digest, drift, adopt, policies, files, units, containers, needs, checks };
-    wanted.digest = digest_app(&wanted);
-    wanted
+    policies.collect()
 }
 
 fn drift_policy(drift: Drift) -> DriftPolicy {
@@ -223,6 +241,60 @@ fn resolve_unit(unit: &manifest::Unit) -> DesiredUnit {
     }
 }
 
+fn resolve_network(network: &manifest::Network) -> DesiredNetwork {
+    let digest = container::digest_of("mainstay network 1", &network.settings);
+    DesiredNetwork { settings: network.settings.clone(), digest }
+}
+
+fn resolve_volume(volume: &manifest::Volume) -> DesiredVolume {
+    let digest = container::digest_of("mainstay volume 1", &volume.settings);
+    DesiredVolume { settings: volume.settings.clone(), digest }
+}
+
+fn resolve_containers(
+    app: &App,
+    host_files: &BTreeMap<&HostPath, &manifest::File>,
+    networks: &BTreeMap<NetworkName, DesiredNetwork>,
+    volumes: &BTreeMap<VolumeName, DesiredVolume>,
+) -> BTreeMap<ContainerName, DesiredContainer> {
+    let mut wanted: BTreeMap<ContainerName, DesiredContainer> = BTreeMap::new();
+    for (name, container) in &app.containers {
+        let mut it = resolve_container(container, host_files);
+        let mut fields = Fields::default();
+        fields.add("settings", container::digest_of("mainstay container 2", &it.settings).to_string().as_bytes());
+        for network in it.networks().filter_map(|name| networks.get(name)) {
+            fields.add("network", network.digest.to_string().as_bytes());
+        }
+        for volume in it.volumes().filter_map(|name| volumes.get(name)) {
+            fields.add("volume", volume.digest.to_string().as_bytes());
+        }
+        for path in &it.inputs {
+            fields.add("input", path.as_str().as_bytes());
+            if let Some(file) = host_files.get(path) {
+                add_file(&mut fields, &resolve_file(file));
+            }
+        }
+        it.digest = fields.finish();
+        wanted.insert(name.clone(), it);
+    }
+    join(&mut wanted);
+    wanted
+}
+
+/// Lets the digest of a container that joins another one's namespaces follow the other's: it has to be made anew with it.
+/// Along a chain of these the planner passes it on.
+fn join(wanted: &mut BTreeMap<ContainerName, DesiredContainer>) {
+    let alone: BTreeMap<ContainerName, Digest> = wanted.iter().map(|(name, it)| (name.clone(), it.digest)).collect();
+    for it in wanted.values_mut().filter(|it| !it.joins.is_empty()) {
+        let mut fields = Fields::default();
+        fields.add("settings", it.digest.to_string().as_bytes());
+        for digest in it.joins.iter().filter_map(|name| alone.get(name)) {
+            fields.add("joins", digest.to_string().as_bytes());
+        }
+        it.digest = fields.finish();
+    }
+}
+
 fn resolve_container(
     container: &manifest::Container,
     host_files: &BTreeMap<&HostPath, &manifest::File>,
@@ -231,34 +303,22 @@ fn resolve_container(
         address: port.address.map(|address| address.to_string()),
         host: port.host,
         container: port.container,
-        protocol: if port.udp { Protocol::Udp } else { Protocol::Tcp },
+        protocol: port.protocol,
     });
-    let volumes = container.volumes.iter().map(|volume| Volume {
-        source: volume.source.clone(),
-        target: volume.target.clone(),
-        read_only: volume.read_only,
-    });
-    let mut wanted = DesiredContainer {
-        image: container.image.clone(),
-        entrypoint: container.entrypoint.clone(),
-        command: container.command.clone(),
-        env: container.env.clone(),
-        ports: ports.collect(),
-        volumes: volumes.collect(),
-        user: container.user.clone(),
-        network: container.network.clone(),
-        labels: container.labels.clone(),
+    DesiredContainer {
+        settings: Settings { ports: ports.collect(), ..container.settings.clone() },
+        job: container.job,
+        after: container.after.clone(),
+        joins: container.joins.clone(),
         digest: Digest::from_bytes([0; 32]),
-        inputs: inputs(&container.volumes, host_files),
-    };
-    wanted.digest = digest_container(&wanted, host_files);
-    wanted
+        inputs: inputs(&container.settings.mounts, host_files),
+    }
 }
 
 /// Finds the managed files at or below the sources of mounts. Directories are no input: a container that is given a folder
 /// to write into need not be replaced because the folder's mode changed.
-fn inputs(volumes: &[manifest::Volume], host_files: &BTreeMap<&HostPath, &manifest::File>) -> BTreeSet<HostPath> {
-    let sources: Vec<&str> = volumes.iter().map(|it| it.source.as_str()).filter(|it| it.starts_with('/')).collect();
+fn inputs(mounts: &[Mount], host_files: &BTreeMap<&HostPath, &manifest::File>) -> BTreeSet<HostPath> {
+    let sources: Vec<&str> = mounts.iter().filter_map(Mount::host_path).collect();
     let mounted = |path: &HostPath| sources.iter().any(|source| path.as_str() == *source || path.is_below(source));
     let files = host_files.iter().filter(|(_, file)| file.kind != manifest::FileKind::Directory);
     files.filter(|(path, _)| mounted(path)).map(|(path, _)| (*path).clone()).collect()
@@ -298,6 +358,14 @@ fn digest_app(app: &DesiredApp) -> Digest {
     for (name, container) in &app.containers {
         fields.add("container", name.as_str().as_bytes());
         fields.add("digest", container.digest.to_string().as_bytes());
+        let waits = container::digest_of("mainstay order 1", &(&container.after, container.job));
+        fields.add("order", waits.to_string().as_bytes());
+    }
+    for (name, network) in &app.networks {
+        fields.add("network", name.as_str().as_bytes()).add("digest", network.digest.to_string().as_bytes());
+    }
+    for (name, volume) in &app.volumes {
+        fields.add("volume", name.as_str().as_bytes()).add("digest", volume.digest.to_string().as_bytes());
     }
     for needed in &app.needs {
         fields.add("needs", needed.as_str().as_bytes());
@@ -317,43 +385,4 @@ fn add_file(fields: &mut Fields, file: &DesiredFile) {
     fields.add("mode", &file.mode.bits().to_le_bytes());
     fields.add("owner", file.owner.as_bytes());
     fields.add("group", file.group.as_bytes());
-}
-
-fn digest_container(container: &DesiredContainer, host_files: &BTreeMap<&HostPath, &manifest::File>) -> Digest {
-    let mut fields = Fields::default();
-    fields.add("format", b"mainstay container 1");
-    fields.add("image", container.image.as_bytes());
-    for (label, words) in [("entrypoint", &container.entrypoint), ("command", &container.command)] {
-        for word in words {
-            fields.add(label, word.as_bytes());
-        }
-    }
-    for (label, map) in [("env", &container.env), ("label", &container.labels)] {
-        for (key, value) in map {
-            fields.add(label, key.as_bytes()).add("value", value.as_bytes());
-        }
-    }
-    for port in &container.ports {
-        fields.add("port", &port.host.to_le_bytes()).add("to", &port.container.to_le_bytes());
-        fields.add("protocol", port.protocol.as_str().as_bytes());
-        if let Some(address) = &port.address {
-            fields.add("address", address.as_bytes());
-        }
-    }
-    for volume in &container.volumes {
-        fields.add("volume", volume.source.as_bytes()).add("at", volume.target.as_bytes());
-        fields.add("read-only", &[u8::from(volume.read_only)]);
-    }
-    for (label, value) in [("user", &container.user), ("network", &container.network)] {
-        if let Some(value) = value {
-            fields.add(label, value.as_bytes());
-        }
-    }
-    for path in &container.inputs {
-        fields.add("input", path.as_str().as_bytes());
-        if let Some(file) = host_files.get(path) {
-            add_file(&mut fields, &resolve_file(file));
-        }
-    }
-    fields.finish()
 }

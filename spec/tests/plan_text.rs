@@ -46,6 +46,8 @@ fn bare() -> Observed {
         images: BTreeSet::new(),
         has_podman: false,
         shadowed: BTreeMap::new(),
+        networks: Reach::NotAsked,
+        volumes: BTreeMap::new(),
         users: BTreeMap::from([("root".to_owned(), Some(0))]),
         groups: BTreeMap::from([("root".to_owned(), Some(0))]),
         unpublished: BTreeSet::new(),
@@ -106,7 +108,14 @@ fn a_stop_under_way_is_left_to_end_and_then_repaired() {
 fn what_is_somebody_elses_is_named_and_what_needs_it_waits() {
     let mut observed = bare();
     observed.files.insert(HostPath::parse("/etc/web.conf").unwrap(), regular(b"somebody's\n"));
-    let page = ContainerState { id: "1".to_owned(), run: ContainerRun::Running, mark: None, started: None };
+    let page = ContainerState {
+        id: "1".to_owned(),
+        run: ContainerRun::Running,
+        mark: None,
+        started: None,
+        exit_code: None,
+        after: BTreeSet::new(),
+    };
     observed.containers = Reach::Seen(BTreeMap::from([("page".to_owned().try_into().unwrap(), page)]));
     check(
         &observed,
@@ -219,6 +228,8 @@ fn a_container_whose_removal_was_interrupted_is_replaced_when_it_is_wanted_again
         run: ContainerRun::Running,
         mark: Some(ContainerMark { app: app.clone(), digest: container.digest }),
         started: None,
+        exit_code: None,
+        after: BTreeSet::new(),
     };
     let mut observed = bare();
     observed.containers = Reach::Seen(BTreeMap::from([(name.clone(), state)]));

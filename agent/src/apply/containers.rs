@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use spec::container::Condition;
 use spec::desired::{Desired, DesiredContainer};
 use spec::id::{AppName, ContainerName, ResourceId};
 use spec::journal;
 use spec::plan::{Action, Phase, Step};
 
 use super::Work;
-use crate::engine::{self, Engine, Unsettled};
+use crate::engine::{self, ContainerRunState, Engine, Health, Unsettled, Watched};
 use crate::progress::Progress;
 
 /// What became of containers, by id.
@@ -19,11 +20,11 @@ type Settled = Result<BTreeMap<String, Result<(), Unsettled>>, engine::Error>;
 
 /// How many images are fetched at once.
 const PULLS: usize = 3;
-/// How long a container may take to stop before it is killed.
-const GRACE: Duration = Duration::from_secs(10);
 /// How long the engine may take to end a request that an earlier pass left behind.
 const UNFINISHED: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a container waits for a job to end, or for a health check that says nothing of itself.
+const WAIT: Duration = Duration::from_secs(600);
 
 /// Fetches images, a few at a time; nothing is disturbed by it, and a failure leaves the application as it is.
 pub(super) async fn pull(work: &mut Work<'_>) {
@@ -57,17 +58,86 @@ pub(super) async fn remove(work: &mut Work<'_>, rank: usize) {
     for step in work.steps(Phase::Clear).into_iter().filter(|step| plan.rank(step) == rank) {
         if let Action::RemoveContainer(name, id) = &step.action {
             match take_down(&work.providers.engine, work.progress, id).await {
-                Ok(()) => work.removed(step, &ResourceId::Container(name.clone())),
+                Ok(()) => vacated(work, step, name),
                 Err(error) => work.failed(step, &error, ""),
             }
         }
     }
 }
 
+/// Removes networks that nobody wants, or that are made anew; their containers are gone by now.
+pub(super) async fn remove_networks(work: &mut Work<'_>) {
+    for step in work.steps(Phase::Clear) {
+        if let Action::RemoveNetwork(name, id) = &step.action {
+            match work.providers.engine.remove_network(id).await {
+                Ok(()) if is_made_again(work, &Action::CreateNetwork(name.clone())) => work.done(step),
+                Ok(()) => work.removed(step, &ResourceId::Network(name.clone())),
+                Err(error) => work.failed(step, &error, ""),
+            }
+        }
+    }
+}
+
+fn is_made_again(work: &Work<'_>, action: &Action) -> bool {
+    work.plan.steps.iter().any(|step| step.action == *action)
+}
+
+/// Notes that a container is gone: for good, or until the same plan creates the next one.
+fn vacated(work: &mut Work<'_>, step: &Step, name: &ContainerName) {
+    match &step.app {
+        Some(app) if is_made_again(work, &Action::CreateContainer(name.clone())) => {
+            journal::vacated(&mut work.ledger.memory, app, name);
+            work.done(step);
+        }
+        _ => work.removed(step, &ResourceId::Container(name.clone())),
+    }
+}
+
+/// Makes the networks and volumes that containers need.
+pub(super) async fn provide(work: &mut Work<'_>) {
+    let desired = work.desired;
+    for step in work.steps(Phase::Provide) {
+        let Some(app) = &step.app else { continue };
+        let Some(wanted) = desired.apps.get(app) else { continue };
+        let engine = &work.providers.engine;
+        let made = match &step.action {
+            Action::CreateNetwork(name) => match wanted.networks.get(name) {
+                Some(wanted) => engine.create_network(name, wanted, app).await,
+                None => continue,
+            },
+            Action::CreateVolume(name) => match wanted.volumes.get(name) {
+                Some(wanted) => engine.create_volume(name, wanted, app).await,
+                None => continue,
+            },
+            _ => continue,
+        };
+        match made {
+            Ok(()) => {
+                if let Action::CreateNetwork(name) = &step.action {
+                    journal::provided(&mut work.ledger.memory, app, name);
+                }
+                work.done(step);
+            }
+            Err(error) => work.failed(step, &error, ""),
+        }
+    }
+}
+
 async fn take_down(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
-    engine.stop(id, GRACE).await?;
+    stop(engine, progress, id).await?;
     progress.mark();
     engine.remove(id).await
+}
+
+/// Stops a container, which may take as long as it was created to take: the watchdog is told that this is no hang.
+async fn stop(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
+    let mut stopping = std::pin::pin!(engine.stop(id));
+    loop {
+        match tokio::time::timeout(Duration::from_secs(1), &mut stopping).await {
+            Ok(stopped) => return stopped,
+            Err(_) => progress.mark(),
+        }
+    }
 }
 
 /// A container that was started and has to settle.
@@ -80,7 +150,18 @@ pub(super) struct Started<'a> {
 pub(super) struct Made<'a> {
     step: &'a Step,
     is_created: bool,
-    result: Result<String, engine::Error>,
+    result: Result<String, Trouble>,
+}
+
+/// Why a container could not be made.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The engine did not.
+    #[error(transparent)]
+    Engine(engine::Error),
+    /// What it depends on is not as it asks.
+    #[error("{0}")]
+    Dependency(String),
 }
 
 /// Sorts the steps that create, replace and start containers: first those of applications that have no unit to be run
@@ -93,29 +174,137 @@ pub(super) fn sorted<'a>(work: &Work<'a>) -> (Vec<&'a Step>, Vec<&'a Step>) {
     containers.partition(|step| !with_units.contains(&step.app.as_ref()))
 }
 
-/// Creates, replaces and starts containers, one after another. Writes nothing down: see [`take`].
+/// Creates, replaces and starts containers, one after another, each once what it depends on is as it asks. Writes nothing
+/// down: see [`take`]. What still waits when the agent is asked to stop is left out.
 pub(super) async fn make<'a>(
     engine: &Engine,
     desired: &Desired,
     progress: &Progress,
     steps: Vec<&'a Step>,
 ) -> Vec<Made<'a>> {
-    let mut all = Vec::new();
-    for step in steps {
-        let mut made = Made { step, is_created: false, result: Ok(String::new()) };
-        made.result = match &step.action {
-            Action::CreateContainer(name) => create(engine, desired, &mut made, name).await,
-            Action::ReplaceContainer(name, old) => match take_down(engine, progress, old).await {
-                Ok(()) => create(engine, desired, &mut made, name).await,
-                Err(error) => Err(error),
-            },
-            Action::StartContainer(_, id) => engine.start(id).await.map(|()| id.clone()),
-            _ => continue,
-        };
-        progress.mark();
-        all.push(made);
+    let mut since = BTreeMap::new();
+    let (mut all, mut waiting) = (Vec::new(), steps);
+    while !waiting.is_empty() && !progress.is_stopping() {
+        let before = waiting.len();
+        let mut still = Vec::new();
+        for step in waiting {
+            let open: BTreeSet<ContainerName> = still.iter().filter_map(|step: &&Step| name_of(step)).collect();
+            match readiness(engine, desired, (&all, &open), step, &mut since).await {
+                Readiness::Ready => {
+                    all.push(make_one(engine, desired, progress, step).await);
+                    progress.mark();
+                }
+                Readiness::Never(why) => {
+                    all.push(Made { step, is_created: false, result: Err(Trouble::Dependency(why)) });
+                }
+                Readiness::NotYet => still.push(step),
+            }
+        }
+        waiting = still;
+        if waiting.len() == before {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            progress.mark();
+        }
     }
     all
+}
+
+async fn make_one<'a>(engine: &Engine, desired: &Desired, progress: &Progress, step: &'a Step) -> Made<'a> {
+    let mut made = Made { step, is_created: false, result: Ok(String::new()) };
+    let result = match &step.action {
+        Action::CreateContainer(name) => create(engine, desired, &mut made, name).await,
+        Action::ReplaceContainer(name, old) => match take_down(engine, progress, old).await {
+            Ok(()) => create(engine, desired, &mut made, name).await,
+            Err(error) => Err(error),
+        },
+        Action::StartContainer(_, id) => engine.start(id).await.map(|()| id.clone()),
+        _ => Ok(String::new()),
+    };
+    made.result = result.map_err(Trouble::Engine);
+    made
+}
+
+fn name_of(step: &Step) -> Option<ContainerName> {
+    match step.action.resource() {
+        Some(ResourceId::Container(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether what a container depends on is as it asks.
+enum Readiness {
+    Ready,
+    NotYet,
+    Never(String),
+}
+
+/// Looks at what the container of `step` depends on. `all` was made by this plan, `open` is still to be; `since` keeps when
+/// each began to wait for which.
+async fn readiness(
+    engine: &Engine,
+    desired: &Desired,
+    (all, open): (&[Made<'_>], &BTreeSet<ContainerName>),
+    step: &Step,
+    since: &mut BTreeMap<(ContainerName, ContainerName), Instant>,
+) -> Readiness {
+    let app = step.app.as_ref().and_then(|app| desired.apps.get(app));
+    let (Some(app), Some(own)) = (app, name_of(step)) else { return Readiness::Ready };
+    let Some(wanted) = app.containers.get(&own) else { return Readiness::Ready };
+    for name in &wanted.joins {
+        if open.contains(name) {
+            return Readiness::NotYet;
+        }
+    }
+    for (name, dependency) in &wanted.after {
+        let failed = all.iter().any(|made| made.result.is_err() && name_of(made.step).as_ref() == Some(name));
+        if failed {
+            return Readiness::Never(format!("it is started after container {name}, which could not be started"));
+        }
+        if open.contains(name) {
+            return Readiness::NotYet;
+        }
+        if dependency.condition == Condition::Started {
+            continue;
+        }
+        let health = app.containers.get(name).and_then(|it| it.settings.health.as_ref());
+        let most = match (dependency.condition, health) {
+            (Condition::Healthy, Some(health)) => Duration::from_millis(health.verdict_ms()).min(WAIT),
+            _ => WAIT,
+        };
+        let began = since.entry((own.clone(), name.clone())).or_insert_with(Instant::now);
+        let verdict = match engine.inspect_run(name.as_str()).await {
+            Ok(state) => verdict(name, dependency.condition, &state),
+            Err(error) => Readiness::Never(crate::chain(&error)),
+        };
+        match verdict {
+            Readiness::Ready => {}
+            Readiness::NotYet if began.elapsed() >= most => {
+                let most = humantime::format_duration(most);
+                return Readiness::Never(match dependency.condition {
+                    Condition::Completed => format!("it waits for job {name}, which still runs after {most}"),
+                    _ => format!("it waits for container {name}, which is not healthy after {most}"),
+                });
+            }
+            other => return other,
+        }
+    }
+    Readiness::Ready
+}
+
+fn verdict(name: &ContainerName, condition: Condition, state: &ContainerRunState) -> Readiness {
+    let never = |why: String| Readiness::Never(format!("it waits for container {name}, {why}"));
+    match (condition, state.running, state.health) {
+        (Condition::Started, _, _) => Readiness::Ready,
+        (Condition::Completed, true, _) => Readiness::NotYet,
+        (Condition::Completed, false, _) if state.exit_code == 0 => Readiness::Ready,
+        (Condition::Completed, false, _) => never(format!("whose process exited with code {}", state.exit_code)),
+        (Condition::Healthy, true, Some(Health::Healthy)) => Readiness::Ready,
+        (Condition::Healthy, true, Some(Health::Starting)) => Readiness::NotYet,
+        (Condition::Healthy, _, Some(Health::Unhealthy)) => never("whose health check fails".to_owned()),
+        (Condition::Healthy, true, None) => never("which has no health check".to_owned()),
+        // One that the engine restarts may still become healthy.
+        (Condition::Healthy, false, _) => Readiness::NotYet,
+    }
 }
 
 async fn create(
@@ -149,7 +338,7 @@ async fn create_once_free(
         };
         match engine.containers().await?.remove(name) {
             Some(ours) if ours.mark.is_some() => {
-                engine.stop(&ours.id, GRACE).await?;
+                engine.stop(&ours.id).await?;
                 engine.remove(&ours.id).await?;
             }
             Some(_) => return Err(taken),
@@ -163,6 +352,8 @@ async fn create_once_free(
 
 /// Writes down what was made; returns what was started and has to settle.
 pub(super) fn take<'a>(work: &mut Work<'a>, made: Vec<Made<'a>>) -> Vec<Started<'a>> {
+    // What still waited when the agent was asked to stop is done when it is back.
+    work.outcome.interrupted |= work.progress.is_stopping();
     let mut started = Vec::new();
     for Made { step, is_created, result } in made {
         if let (true, Some(app), Some(ResourceId::Container(name))) = (is_created, &step.app, step.action.resource()) {
@@ -177,8 +368,13 @@ pub(super) fn take<'a>(work: &mut Work<'a>, made: Vec<Made<'a>>) -> Vec<Started<
 }
 
 /// Names what has to settle.
-pub(super) fn ids(started: &[Started<'_>]) -> Vec<String> {
-    started.iter().map(|it| it.id.clone()).collect()
+pub(super) fn watched(desired: &Desired, started: &[Started<'_>]) -> Vec<Watched> {
+    let watched = started.iter().map(|it| {
+        let wanted = it.step.app.as_ref().and_then(|app| desired.apps.get(app));
+        let wanted = name_of(it.step).and_then(|name| wanted?.containers.get(&name));
+        Watched::new(&it.id, wanted)
+    });
+    watched.collect()
 }
 
 /// Writes down what came of watching what was started: a start counts only when it lasts.
@@ -214,7 +410,7 @@ pub(super) async fn settled(work: &mut Work<'_>, started: Vec<Started<'_>>, sett
 async fn image(work: &mut Work<'_>, step: &Step) {
     let Some(ResourceId::Container(name)) = step.action.resource() else { return };
     let Some((_, _, wanted)) = work.desired.containers().find(|(_, wanted, _)| **wanted == name) else { return };
-    match work.providers.engine.image_digest(&wanted.image).await {
+    match work.providers.engine.image_digest(&wanted.settings.image).await {
         Ok(Some(digest)) => {
             work.outcome.images.insert(name, digest);
         }

@@ -149,8 +149,9 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         self.hold_back();
+        containers::provide(self).await;
         let runs = units::begin(self).await?;
-        self.ensure(runs).await;
+        Box::pin(self.ensure(runs)).await;
         Ok(())
     }
 
@@ -167,6 +168,7 @@ impl<'a> Work<'a> {
             let spared: Vec<AppName> = failed.flat_map(|known| known.needs.iter().cloned()).collect();
             self.spared.extend(spared.into_iter().filter(|app| self.plan.ranks.contains_key(app)));
         }
+        containers::remove_networks(self).await;
         true
     }
 
@@ -191,10 +193,15 @@ impl<'a> Work<'a> {
         let made = containers::make(&self.providers.engine, desired, progress, after).await;
         created.extend(containers::take(self, made));
         let unproven = self.unproven();
-        let (mut units, containers) = (units::names(&started), containers::ids(&created));
+        let (mut units, containers) = (units::names(&started), containers::watched(desired, &created));
         units.extend(unproven.iter().map(|(_, unit)| unit.clone()));
         let Providers { systemd, engine, .. } = &mut *self.providers;
-        let (units, containers) = tokio::join!(systemd.settle(&units, window), engine.settle(&containers, window));
+        let settling = async { tokio::join!(systemd.settle(&units, window), engine.settle(&containers, window)) };
+        let Some((units, containers)) = progress.within_reason(settling).await else {
+            // What settles without us is seen as running by the next pass.
+            self.outcome.interrupted = true;
+            return;
+        };
         units::settled(self, started, unproven, units).await;
         containers::settled(self, created, containers).await;
     }

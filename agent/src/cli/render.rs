@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use spec::desired::{Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, FileKind, Protocol, UnitGoal};
+use spec::container::{MountSource, Networking, Protocol};
+use spec::desired::{Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, FileKind, UnitGoal};
 use spec::diagnostic::{Diagnostic, Severity};
 use spec::id::{AppName, HostPath, shown};
 use spec::manifest;
@@ -83,7 +84,7 @@ fn as_text(desired: &Desired, colour: bool) -> String {
             lines.push(format!("  unit {name}: {}", state(unit)));
         }
         for (name, container) in &app.containers {
-            lines.push(format!("  container {name}: {}", container.image));
+            lines.push(format!("  container {name}: {}", container.settings.image));
             lines
                 .extend(details(container).into_iter().map(|(label, value)| format!("    {label}: {}", shown(&value))));
         }
@@ -149,25 +150,37 @@ fn state(unit: &DesiredUnit) -> String {
 
 /// Lists what is set of a container, as label and value.
 fn details(container: &DesiredContainer) -> Vec<(&'static str, String)> {
+    let settings = &container.settings;
     let mut details = Vec::new();
-    for (label, words) in [("entrypoint", &container.entrypoint), ("command", &container.command)] {
+    for (label, words) in [("entrypoint", &settings.entrypoint), ("command", &settings.command)] {
         if !words.is_empty() {
             details.push((label, words.join(" ")));
         }
     }
-    details.extend(container.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
-    details.extend(container.ports.iter().map(|port| {
+    details.extend(settings.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    details.extend(settings.ports.iter().map(|port| {
         let address = port.address.as_ref().map(|address| format!("{address}:")).unwrap_or_default();
-        let protocol = if port.protocol == Protocol::Udp { "/udp" } else { "" };
+        let protocol =
+            if port.protocol == Protocol::Tcp { String::new() } else { format!("/{}", port.protocol.as_str()) };
         ("port", format!("{address}{}:{}{protocol}", port.host, port.container))
     }));
-    details.extend(container.volumes.iter().map(|volume| {
-        let only = if volume.read_only { ":ro" } else { "" };
-        ("volume", format!("{}:{}{only}", volume.source, volume.target))
+    details.extend(settings.mounts.iter().map(|mount| {
+        let only = if mount.read_only { ":ro" } else { "" };
+        let source = match &mount.source {
+            MountSource::Bind { path, .. } => path.as_str(),
+            MountSource::Volume { name, .. } => name.as_str(),
+            MountSource::Tmpfs { .. } => "tmpfs",
+        };
+        ("volume", format!("{source}:{}{only}", mount.target))
     }));
-    details.extend(container.user.iter().map(|user| ("user", user.clone())));
-    details.extend(container.network.iter().map(|network| ("network", network.clone())));
-    details.extend(container.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    details.extend(settings.user.iter().map(|user| ("user", user.clone())));
+    match &settings.networking {
+        Networking::Default => {}
+        Networking::Mode(mode) => details.push(("network", mode.clone())),
+        Networking::Container(name) => details.push(("network", format!("container:{name}"))),
+        Networking::Networks(all) => details.extend(all.keys().map(|name| ("network", name.to_string()))),
+    }
+    details.extend(settings.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
     details
 }
 
@@ -188,7 +201,7 @@ fn app_json(app: &DesiredApp) -> Value {
     });
     let containers = app.containers.iter().map(|(name, container)| {
         let details = details(container).into_iter().map(|(label, value)| json!({ label: value }));
-        json!({ "container": name.as_str(), "image": container.image, "settings": details.collect::<Vec<_>>() })
+        json!({ "container": name.as_str(), "image": container.settings.image, "settings": details.collect::<Vec<_>>() })
     });
     json!({
         "release": app.digest.to_string(),

@@ -1,11 +1,10 @@
 //! Containers on the engine: what is there, and the four changes that can be made to one. Volumes are never removed, and
 //! a container is only ever removed by the id it was seen with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{
     CreateContainerOptions, LogsOptions, RemoveContainerOptions, StartContainerOptions, StopContainerOptions,
 };
@@ -16,12 +15,19 @@ use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, shown};
 use spec::observed::{ContainerMark, ContainerRun, ContainerState};
 
-use super::{ASK, CHANGE, Engine, Error, Owner, path_escaped};
+use super::body::Marks;
+use super::{ASK, CHANGE, Engine, Error, Owner, body, path_escaped};
 
 const FLEET: &str = "io.mainstay.fleet";
 const HOST: &str = "io.mainstay.host";
 const APP: &str = "io.mainstay.app";
 const DIGEST: &str = "io.mainstay.digest";
+/// The containers that one was started after, separated by commas: they are stopped in the reverse order, and whoever wanted
+/// them may be gone by then.
+const AFTER: &str = "io.mainstay.after";
+
+/// How long a container may take to stop: longer than any that a repository can ask for.
+const LONGEST_STOP: Duration = Duration::from_secs(15 * 60);
 
 /// The most that is kept of one line of a log, and of a log's tail.
 const LINE_LIMIT: usize = 400;
@@ -36,6 +42,8 @@ struct Row {
     names: Option<Vec<String>>,
     #[serde(default)]
     state: Option<String>,
+    #[serde(default)]
+    status: Option<String>,
     #[serde(default)]
     labels: Option<HashMap<String, String>>,
 }
@@ -122,8 +130,13 @@ impl Engine {
     ) -> Result<String, Error> {
         let doing = format!("create container `{name}`");
         let client = self.client(&doing)?;
-        let options = CreateContainerOptions { name: Some(name.to_string()), ..CreateContainerOptions::default() };
-        let body = create_body(wanted, &marks(&self.owner, app, &wanted.digest));
+        let platform = wanted.settings.platform.clone().unwrap_or_default();
+        let options = CreateContainerOptions { name: Some(name.to_string()), platform };
+        let mut body = body::container(&wanted.settings, &marks(&self.owner, app, &wanted.digest));
+        if !wanted.after.is_empty() {
+            let after: Vec<&str> = wanted.after.keys().map(ContainerName::as_str).collect();
+            body.labels.get_or_insert_default().insert(AFTER.to_owned(), after.join(","));
+        }
         let created = client.within(&doing, CHANGE, client.docker.create_container(Some(options), body)).await;
         match created {
             Ok(created) => Ok(created.id),
@@ -150,17 +163,16 @@ impl Engine {
         client.within(&doing, CHANGE, client.docker.start_container(id, None::<StartContainerOptions>)).await
     }
 
-    /// Stops a container, killing it after `grace`. One that is stopped, or gone, is left alone. The engine does not
-    /// start it again by itself.
+    /// Stops a container, and has it killed after the grace that it was created with. One that is stopped, or gone, is
+    /// left alone. The engine does not start it again by itself.
     ///
     /// # Errors
     /// Refused with the engine's words.
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), Error> {
+    pub async fn stop(&self, id: &str) -> Result<(), Error> {
         let doing = format!("stop container {}", short(id));
         let client = self.client(&doing)?;
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-        let options = StopContainerOptions { t: Some(seconds), ..StopContainerOptions::default() };
-        let stopped = client.within(&doing, grace + CHANGE, client.docker.stop_container(id, Some(options))).await;
+        let options = StopContainerOptions::default();
+        let stopped = client.within(&doing, LONGEST_STOP, client.docker.stop_container(id, Some(options))).await;
         unless_missing(stopped)
     }
 
@@ -229,7 +241,20 @@ fn listed(row: Row, owner: &Owner) -> Option<(ContainerName, ContainerState)> {
     let name = names.iter().map(|name| name.strip_prefix('/').unwrap_or(name)).find(|name| !name.contains('/'))?;
     let name = ContainerName::parse(name).ok()?;
     let mark = row.labels.as_ref().and_then(|labels| mark(labels, owner));
-    Some((name, ContainerState { id: row.id, run: run(row.state.as_deref().unwrap_or_default()), mark, started: None }))
+    let run = run(row.state.as_deref().unwrap_or_default());
+    let exit_code = row.status.as_deref().and_then(exit_code);
+    let after =
+        row.labels.as_ref().and_then(|labels| labels.get(AFTER)).map(|after| names_in(after)).unwrap_or_default();
+    Some((name, ContainerState { id: row.id, run, mark, started: None, exit_code, after }))
+}
+
+/// Reads what both engines write for people: `Exited (0) 5 minutes ago`.
+fn exit_code(status: &str) -> Option<i64> {
+    status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
+}
+
+fn names_in(list: &str) -> BTreeSet<ContainerName> {
+    list.split(',').filter_map(|name| ContainerName::parse(name).ok()).collect()
 }
 
 fn run(word: &str) -> ContainerRun {
@@ -243,7 +268,7 @@ fn run(word: &str) -> ContainerRun {
     }
 }
 
-fn mark(labels: &HashMap<String, String>, owner: &Owner) -> Option<ContainerMark> {
+pub(super) fn mark(labels: &HashMap<String, String>, owner: &Owner) -> Option<ContainerMark> {
     if labels.get(FLEET) != Some(&owner.fleet) || labels.get(HOST).map(String::as_str) != Some(owner.host.as_str()) {
         return None;
     }
@@ -253,47 +278,9 @@ fn mark(labels: &HashMap<String, String>, owner: &Owner) -> Option<ContainerMark
     })
 }
 
-fn marks(owner: &Owner, app: &AppName, digest: &Digest) -> [(String, String); 4] {
+pub(super) fn marks(owner: &Owner, app: &AppName, digest: &Digest) -> Marks {
     [(FLEET, owner.fleet.clone()), (HOST, owner.host.to_string()), (APP, app.to_string()), (DIGEST, digest.to_string())]
         .map(|(label, value)| (label.to_owned(), value))
-}
-
-/// Writes a wanted container as the API takes it.
-fn create_body(wanted: &DesiredContainer, marks: &[(String, String)]) -> ContainerCreateBody {
-    let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
-    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
-    for port in &wanted.ports {
-        let binding = PortBinding { host_ip: port.address.clone(), host_port: Some(port.host.to_string()) };
-        let inside = format!("{}/{}", port.container, port.protocol.as_str());
-        bindings.entry(inside).or_default().get_or_insert_default().push(binding);
-    }
-    let binds = wanted
-        .volumes
-        .iter()
-        .map(|volume| format!("{}:{}{}", volume.source, volume.target, if volume.read_only { ":ro" } else { "" }));
-    let host_config = HostConfig {
-        binds: Some(binds.collect()),
-        network_mode: wanted.network.clone(),
-        // Up again after a reboot without us, down when it was stopped.
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
-            maximum_retry_count: None,
-        }),
-        port_bindings: Some(bindings.clone()),
-        ..HostConfig::default()
-    };
-    ContainerCreateBody {
-        image: Some(wanted.image.clone()),
-        entrypoint: some(&wanted.entrypoint),
-        cmd: some(&wanted.command),
-        env: Some(wanted.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        exposed_ports: Some(bindings.into_keys().collect()),
-        user: wanted.user.clone(),
-        // Ours last: an author's label cannot pass for a mark.
-        labels: Some(wanted.labels.clone().into_iter().chain(marks.iter().cloned()).collect()),
-        host_config: Some(host_config),
-        ..ContainerCreateBody::default()
-    }
 }
 
 fn run_state(inspected: Inspected) -> ContainerRunState {
@@ -323,9 +310,6 @@ fn tidy(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use spec::desired::{Port, Protocol, Volume};
     use spec::id::HostName;
 
     use super::*;
@@ -380,42 +364,10 @@ mod tests {
     }
 
     #[test]
-    fn a_want_is_written_whole_and_our_labels_win() {
-        let port = |address: Option<&str>, host| Port {
-            address: address.map(str::to_owned),
-            host,
-            container: 80,
-            protocol: Protocol::Tcp,
-        };
-        let wanted = DesiredContainer {
-            image: "web:1".to_owned(),
-            entrypoint: vec![],
-            command: vec!["serve".to_owned()],
-            env: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
-            ports: vec![port(None, 8080), port(Some("127.0.0.1"), 8081)],
-            volumes: vec![Volume { source: "data".to_owned(), target: "/data".to_owned(), read_only: true }],
-            user: Some("1000".to_owned()),
-            network: None,
-            labels: BTreeMap::from([(FLEET.to_owned(), "forged".to_owned())]),
-            digest: digest(),
-            inputs: BTreeSet::new(),
-        };
-        let app = AppName::parse("web").expect("an application");
-        let body = create_body(&wanted, &marks(&owner(), &app, &wanted.digest));
-        let body = serde_json::to_value(&body).expect("JSON");
-        assert_eq!(body["Labels"][FLEET], "shop");
-        assert_eq!(body["Labels"][DIGEST], digest().to_string());
-        assert_eq!(body["ExposedPorts"], serde_json::json!({"80/tcp": {}}));
-        assert_eq!(
-            body["HostConfig"],
-            serde_json::json!({
-                "Binds": ["data:/data:ro"],
-                "PortBindings": {"80/tcp": [{"HostPort": "8080"}, {"HostIp": "127.0.0.1", "HostPort": "8081"}]},
-                "RestartPolicy": {"Name": "unless-stopped"},
-            })
-        );
-        assert_eq!((&body["Cmd"], &body["User"]), (&serde_json::json!(["serve"]), &serde_json::json!("1000")));
-        assert!(body.get("Entrypoint").is_none());
+    fn the_exit_code_is_read_where_the_list_has_it() {
+        assert_eq!(exit_code("Exited (137) 5 minutes ago"), Some(137));
+        assert_eq!(exit_code("Exited (0) 5 minutes ago"), Some(0));
+        assert_eq!((exit_code("Up 3 seconds (healthy)"), exit_code("Exited"), exit_code("")), (None, None, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use spec::desired::DesiredContainer;
 use tokio::time::Instant;
 
 use super::containers::{ContainerRunState, Health, short};
@@ -13,8 +14,30 @@ use super::{Engine, Error};
 const LOOK: Duration = Duration::from_millis(250);
 /// How long beyond the window a health check may take for its first verdict: by default it asks every 30 seconds.
 const HEALTH: Duration = Duration::from_secs(90);
+/// The longest wait for a verdict, whatever the health check says of itself.
+const LONGEST: Duration = Duration::from_secs(600);
 /// Lines of a container's log that go into the error.
 const LOG_LINES: usize = 20;
+
+/// A container whose start is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The container.
+    pub id: String,
+    /// Whether it is a job, which may end with exit code 0.
+    pub job: bool,
+    /// How long beyond the window its health check may take for its first verdict.
+    pub verdict: Duration,
+}
+
+impl Watched {
+    /// Watches what is created from `wanted`.
+    pub fn new(id: &str, wanted: Option<&DesiredContainer>) -> Watched {
+        let health = wanted.and_then(|wanted| wanted.settings.health.as_ref());
+        let verdict = health.map_or(HEALTH, |health| Duration::from_millis(health.verdict_ms()));
+        Watched { id: id.to_owned(), job: wanted.is_some_and(|it| it.job), verdict: verdict.clamp(HEALTH, LONGEST) }
+    }
+}
 
 /// Why a container's start does not count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +88,10 @@ enum Look {
     Down(Unrest),
 }
 
-fn look(first: &ContainerRunState, now: &ContainerRunState) -> Look {
+fn look(first: &ContainerRunState, now: &ContainerRunState, job: bool) -> Look {
+    if job && !now.running && now.exit_code == 0 && !now.paused {
+        return Look::Up;
+    }
     if now.restarts > first.restarts {
         return Look::Down(Unrest::Restarted);
     }
@@ -81,13 +107,13 @@ fn look(first: &ContainerRunState, now: &ContainerRunState) -> Look {
 
 impl Engine {
     /// Watches started containers for `window`, all together, and returns for each whether its start counts. Ends early
-    /// when none is left to watch, and waits up to 90 seconds longer for the first verdict of a health check.
+    /// when none is left to watch, and waits longer for the first verdict of a health check.
     ///
     /// # Errors
     /// Unreachable or timed out: what became of the starts is not known.
     pub async fn settle(
         &self,
-        ids: &[String],
+        watched: &[Watched],
         window: Duration,
     ) -> Result<BTreeMap<String, Result<(), Unsettled>>, Error> {
         let until = Instant::now() + window;
@@ -95,8 +121,8 @@ impl Engine {
         let mut ends: BTreeMap<&String, Option<Unrest>> = BTreeMap::new();
         loop {
             let last = Instant::now() >= until;
-            let too_late = Instant::now() >= until + HEALTH;
-            for id in ids {
+            for Watched { id, job, verdict } in watched {
+                let too_late = Instant::now() >= until + *verdict;
                 if ends.contains_key(id) {
                     continue;
                 }
@@ -107,14 +133,14 @@ impl Engine {
                     }
                     state => state?,
                 };
-                match look(first.entry(id).or_insert_with(|| state.clone()), &state) {
+                match look(first.entry(id).or_insert_with(|| state.clone()), &state, *job) {
                     Look::Down(why) => ends.insert(id, Some(why)),
                     Look::Up if last => ends.insert(id, None),
-                    Look::Undecided if too_late => ends.insert(id, Some(Unrest::NoVerdict(window + HEALTH))),
+                    Look::Undecided if too_late => ends.insert(id, Some(Unrest::NoVerdict(window + *verdict))),
                     Look::Up | Look::Undecided => continue,
                 };
             }
-            if ends.len() == ids.iter().collect::<std::collections::BTreeSet<_>>().len() {
+            if watched.iter().all(|it| ends.contains_key(&it.id)) {
                 break;
             }
             let next = Instant::now() + LOOK;
@@ -160,8 +186,13 @@ mod tests {
             (state(true, 2, None), Look::Down(Unrest::Restarted)),
             (state(false, 1, None), Look::Down(exited.clone())),
         ] {
-            assert_eq!(look(&first, &now), expected, "{now:?}");
+            assert_eq!(look(&first, &now, false), expected, "{now:?}");
         }
+        let done = ContainerRunState { exit_code: 0, ..state(false, 1, None) };
+        assert_eq!(
+            (look(&first, &done, true), look(&first, &state(false, 1, None), true)),
+            (Look::Up, Look::Down(exited.clone()))
+        );
         let error = Unsettled { id: "0123456789abcdef".to_owned(), why: exited, log: String::new() };
         assert_eq!(error.to_string(), "container 0123456789ab did not stay up: its process exited with code 3");
     }

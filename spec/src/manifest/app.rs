@@ -161,6 +161,8 @@ fn assemble(
         containers: BTreeMap::new(),
         needs: BTreeMap::new(),
         checks: Vec::new(),
+        networks: BTreeMap::new(),
+        volumes: BTreeMap::new(),
     };
     let mut take = |key| table.as_mut().and_then(|table| table.take(key));
     if let Some((_, node)) = take("drift") {

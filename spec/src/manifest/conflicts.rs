@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::model::Watch;
 use super::model::{App, Application, FileKind, Port, Unit};
 use super::words::{did_you_mean, nearest};
+use crate::container::Protocol;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath};
 
@@ -157,6 +158,16 @@ impl<'f> Checker<'f> {
                 let claim = Claim { piece, location: &wanted.location };
                 claims.entry(("container", container.as_str())).or_default().push(claim);
             }
+            for (network, wanted) in content.networks.iter().filter(|(_, wanted)| wanted.settings.is_some()) {
+                let claim = Claim { piece, location: &wanted.location };
+                claims.entry(("network", network.as_str())).or_default().push(claim);
+            }
+            for (volume, wanted) in content.volumes.iter().filter(|(_, wanted)| wanted.settings.is_some()) {
+                claims
+                    .entry(("volume", volume.as_str()))
+                    .or_default()
+                    .push(Claim { piece, location: &wanted.location });
+            }
         }
         for ((kind, name), claims) in claims {
             if is_alone(self.pieces, claims.iter()) {
@@ -191,18 +202,18 @@ impl<'f> Checker<'f> {
     }
 
     fn same_ports(&mut self) {
-        let mut claims: BTreeMap<(u16, bool), Vec<(&Port, Claim<'f>)>> = BTreeMap::new();
+        let mut claims: BTreeMap<(u16, Protocol), Vec<(&Port, Claim<'f>)>> = BTreeMap::new();
         for (piece, Piece { content, .. }) in self.pieces.iter().enumerate() {
             for port in content.containers.values().flat_map(|container| &container.ports) {
                 let claim = Claim { piece, location: &port.location };
-                claims.entry((port.host, port.udp)).or_default().push((port, claim));
+                claims.entry((port.host, port.protocol)).or_default().push((port, claim));
             }
         }
-        for ((number, udp), claims) in claims {
+        for ((number, protocol), claims) in claims {
             if is_alone(self.pieces, claims.iter().map(|(_, claim)| claim)) {
                 continue;
             }
-            let protocol = if udp { "udp" } else { "tcp" };
+            let protocol = protocol.as_str();
             for (index, (port, later)) in claims.iter().enumerate().skip(1) {
                 let earlier = claims[..index].iter().find(|(other, earlier)| {
                     // The same port written twice in one container was complained about where it was read.

@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use super::critical;
 use super::decode::Table;
 use super::image;
-use super::model::{Container, Policy, Port, Volume};
+use super::model::{Container, Policy, Port};
 use super::page::not_supported;
 use super::page::{Extent, Page};
 use super::policy;
 use super::yaml::{Kind, Node};
-use crate::id::{ContainerName, HostPath, ResourceId, shown};
+use crate::container::{Mount, MountSource, Networking, Protocol, Settings};
+use crate::id::{ContainerName, HostPath, ResourceId, VolumeName, shown};
 
 /// Labels that mainstay marks its containers with.
 const OWN_LABELS: &str = "io.mainstay.";
@@ -50,9 +51,10 @@ fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<(Contai
     let entrypoint = arguments(page, &mut table, "entrypoint");
     let env = table.take("env").map(|(_, node)| env(page, node)).unwrap_or_default();
     let ports = table.take("ports").map(|(_, node)| ports(page, node)).unwrap_or_default();
-    let volumes = table.take("volumes").map(|(_, node)| volumes(page, node)).unwrap_or_default();
+    let mounts = table.take("volumes").map(|(_, node)| volumes(page, node)).unwrap_or_default();
     let user = table.take("user").and_then(|(_, node)| user(page, node));
     let network = table.take("network").and_then(|(_, node)| network(page, node, &ports));
+    let networking = network.map_or(Networking::Default, Networking::Mode);
     let labels = table.take("labels").map(|(_, node)| labels(page, node)).unwrap_or_default();
     let policy = policy::read(page, &mut table);
     if policy.adopt.is_some() {
@@ -62,8 +64,10 @@ fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<(Contai
     table.finish(page, "a container");
     let ports = ports.into_iter().map(|(port, _)| port).collect();
     let location = page.at(extent);
-    let container =
-        Container { image: image?, entrypoint, command, env, ports, volumes, user, network, labels, location };
+    let image = image?;
+    let settings =
+        Settings { image, entrypoint, command, env, mounts, user, networking, labels, ..Settings::default() };
+    let container = Container { settings, ports, job: false, after: BTreeMap::new(), joins: BTreeSet::new(), location };
     Some((container, policy))
 }
 
@@ -147,9 +151,9 @@ fn ports(page: &mut Page<'_>, node: &Node) -> Vec<(Port, Extent)> {
             continue;
         }
         match port(&text) {
-            Ok((host, container, udp, address)) => {
+            Ok((host, container, protocol, address)) => {
                 let location = page.at(extent);
-                ports.push((Port { host, container, udp, address, location }, extent));
+                ports.push((Port { host, container, protocol, address, location }, extent));
             }
             Err(why) => {
                 let help = match text.parse::<u16>() {
@@ -164,7 +168,8 @@ fn ports(page: &mut Page<'_>, node: &Node) -> Vec<(Port, Extent)> {
     ports.sort_by(|one, other| one.0.cmp(&other.0));
     for pair in ports.windows(2) {
         let (one, other) = (&pair[0].0, &pair[1].0);
-        if (one.host, one.container, one.udp, one.address) == (other.host, other.container, other.udp, other.address) {
+        let key = |port: &Port| (port.host, port.container, port.protocol, port.address);
+        if key(one) == key(other) {
             page.error("container-port", pair[1].1, "this port is published twice")
                 .help("keep one of the two")
                 .related(one.location.clone(), "first published here");
@@ -173,12 +178,12 @@ fn ports(page: &mut Page<'_>, node: &Node) -> Vec<(Port, Extent)> {
     ports
 }
 
-/// Reads the port on the host, the one in the container, whether it is UDP, and the address.
-fn port(text: &str) -> Result<(u16, u16, bool, Option<IpAddr>), String> {
-    let (rest, udp) = match text.rsplit_once('/') {
-        None => (text, false),
-        Some((rest, "tcp")) => (rest, false),
-        Some((rest, "udp")) => (rest, true),
+/// Reads the port on the host, the one in the container, the protocol, and the address.
+fn port(text: &str) -> Result<(u16, u16, Protocol, Option<IpAddr>), String> {
+    let (rest, protocol) = match text.rsplit_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((rest, "tcp")) => (rest, Protocol::Tcp),
+        Some((rest, "udp")) => (rest, Protocol::Udp),
         Some((_, other)) => return Err(format!("`{}` is neither `tcp` nor `udp`", shown(other))),
     };
     let number = |text: &str| {
@@ -202,11 +207,11 @@ fn port(text: &str) -> Result<(u16, u16, bool, Option<IpAddr>), String> {
             bare.parse::<IpAddr>().map_err(|_| format!("`{}` is not an IP address", shown(text)))
         })
         .transpose()?;
-    Ok((number(host)?, number(container)?, udp, address))
+    Ok((number(host)?, number(container)?, protocol, address))
 }
 
-fn volumes(page: &mut Page<'_>, node: &Node) -> Vec<Volume> {
-    let mut volumes: Vec<Volume> = Vec::new();
+fn volumes(page: &mut Page<'_>, node: &Node) -> Vec<Mount> {
+    let mut volumes: Vec<Mount> = Vec::new();
     let mut targets = BTreeSet::new();
     for (text, extent) in page.words(node, "`volumes`") {
         if !check_plain(page, &text, extent, "a volume") {
@@ -214,8 +219,8 @@ fn volumes(page: &mut Page<'_>, node: &Node) -> Vec<Volume> {
         }
         match volume(&text) {
             Ok(volume) => {
-                if let Some(why) = volume.source.starts_with('/').then(|| critical::mount(&volume.source)).flatten() {
-                    let message = format!("a container may not mount `{}`: {why}", shown(&volume.source));
+                if let Some((path, why)) = volume.host_path().and_then(|path| Some((path, critical::mount(path)?))) {
+                    let message = format!("a container may not mount `{}`: {why}", shown(path));
                     page.error("container-mount", extent, message)
                         .help("mount only the files or folders that it needs");
                 }
@@ -234,7 +239,7 @@ fn volumes(page: &mut Page<'_>, node: &Node) -> Vec<Volume> {
     volumes
 }
 
-fn volume(text: &str) -> Result<Volume, (String, &'static str)> {
+fn volume(text: &str) -> Result<Mount, (String, &'static str)> {
     const FORMS: &str =
         "write \"SOURCE:TARGET\" or \"SOURCE:TARGET:ro\", such as \"/etc/bridge:/etc/bridge:ro\" or \"data:/data\"";
     let parts: Vec<&str> = text.split(':').collect();
@@ -248,23 +253,24 @@ fn volume(text: &str) -> Result<Volume, (String, &'static str)> {
     if let Err(why) = HostPath::parse(target) {
         return Err((format!("its target {why}"), FORMS));
     }
-    let name = source.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && source.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if source.starts_with('/') {
+    let source = if source.starts_with('/') {
         if source != "/"
             && let Err(why) = HostPath::parse(source)
         {
             return Err((format!("its source {why}"), FORMS));
         }
+        MountSource::Bind { path: source.to_owned(), create: true, propagation: None, relabel: None }
     } else if source.starts_with(['.', '~']) || source.contains('/') {
         return Err((
             format!("its source `{}` depends on a current folder, which a host does not have", shown(source)),
             "bring the file under files/ and mount it by its absolute path",
         ));
-    } else if !name {
+    } else if let Ok(name) = VolumeName::parse(source) {
+        MountSource::Volume { name, nocopy: false, subpath: None }
+    } else {
         return Err((format!("its source `{}` is neither an absolute path nor a volume's name", shown(source)), FORMS));
-    }
-    Ok(Volume { source: source.to_owned(), target: target.to_owned(), read_only })
+    };
+    Ok(Mount { source, target: target.to_owned(), read_only })
 }
 
 fn user(page: &mut Page<'_>, node: &Node) -> Option<String> {
@@ -314,9 +320,9 @@ mod tests {
     #[test]
     fn ports_are_read_as_the_engine_reads_them() {
         let port = |text: &str| port(text).map(|it| (it.3.map(|address| address.to_string()), it.0, it.1, it.2));
-        assert_eq!(port("8080:80"), Ok((None, 8080, 80, false)));
-        assert_eq!(port("127.0.0.1:53:5353/udp"), Ok((Some("127.0.0.1".to_owned()), 53, 5353, true)));
-        assert_eq!(port("[::1]:80:80"), Ok((Some("::1".to_owned()), 80, 80, false)));
+        assert_eq!(port("8080:80"), Ok((None, 8080, 80, Protocol::Tcp)));
+        assert_eq!(port("127.0.0.1:53:5353/udp"), Ok((Some("127.0.0.1".to_owned()), 53, 5353, Protocol::Udp)));
+        assert_eq!(port("[::1]:80:80"), Ok((Some("::1".to_owned()), 80, 80, Protocol::Tcp)));
         for bad in
             ["80", "0:80", "80:70000", "a:80", "80:80/sctp", "80-90:80-90", "host:80:80", ":80", "80:", "+80:80", ""]
         {

@@ -41,8 +41,8 @@ mod conflicts;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use model::{
-    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Place, Policy, Port, State,
-    Unit, UnitText, Volume,
+    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Place, Policy,
+    Port, State, Unit, UnitText, Volume,
 };
 
 use crate::diagnostic::{Diagnostic, Location};

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::check::Check;
+use crate::container::{Dependency, NetworkSettings, Protocol, Settings, VolumeSettings};
 use crate::diagnostic::Location;
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
+use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName};
 
 /// A whole repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +119,10 @@ pub struct App {
     pub needs: BTreeMap<AppName, Location>,
     /// What must hold after a change, and from then on.
     pub checks: Vec<Check>,
+    /// Networks.
+    pub networks: BTreeMap<NetworkName, Network>,
+    /// Named volumes with settings of their own.
+    pub volumes: BTreeMap<VolumeName, Volume>,
 }
 
 /// What an entry says beyond what it wants.
@@ -236,24 +241,16 @@ pub enum State {
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// The image reference, as written.
-    pub image: String,
-    /// Overrides the image's entry point when not empty.
-    pub entrypoint: Vec<String>,
-    /// Overrides the image's command when not empty.
-    pub command: Vec<String>,
-    /// Environment variables.
-    pub env: BTreeMap<String, String>,
+    /// What it is created from, but for the ports.
+    pub settings: Settings,
     /// Published ports, sorted.
     pub ports: Vec<Port>,
-    /// Mounts, sorted by their target.
-    pub volumes: Vec<Volume>,
-    /// The user inside.
-    pub user: Option<String>,
-    /// The network.
-    pub network: Option<String>,
-    /// The author's labels.
-    pub labels: BTreeMap<String, String>,
+    /// Whether it is a job that ends.
+    pub job: bool,
+    /// What it is started after.
+    pub after: BTreeMap<ContainerName, Dependency>,
+    /// Whose namespaces it joins.
+    pub joins: BTreeSet<ContainerName>,
     /// Where it was written.
     pub location: Location,
 }
@@ -265,23 +262,30 @@ pub struct Port {
     pub host: u16,
     /// The port in the container.
     pub container: u16,
-    /// Whether it is UDP rather than TCP.
-    pub udp: bool,
+    /// The transport.
+    pub protocol: Protocol,
     /// The address to listen on; every one when `None`.
     pub address: Option<std::net::IpAddr>,
     /// Where it was written.
     pub location: Location,
 }
 
-/// A mount.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A network that containers are attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// What it is made from; `None` for one that something else makes.
+    pub settings: Option<NetworkSettings>,
+    /// Where it was written.
+    pub location: Location,
+}
+
+/// A named volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// The path inside.
-    pub target: String,
-    /// An absolute path on the host, or a volume's name.
-    pub source: String,
-    /// Whether the container may only read it.
-    pub read_only: bool,
+    /// What it is made from; `None` for one that something else makes.
+    pub settings: Option<VolumeSettings>,
+    /// Where it was written.
+    pub location: Location,
 }
 
 impl Place {

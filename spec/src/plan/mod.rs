@@ -6,6 +6,8 @@
 
 pub mod fights;
 pub mod text;
+mod order;
+mod networks;
 mod containers;
 mod files;
 mod units;
@@ -15,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DriftPolicy, HeldBack, Hold, Policy, UnitGoal};
+use crate::desired::{Desired, DesiredContainer, DriftPolicy, HeldBack, Hold, Policy, UnitGoal};
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, ResourceId, UnitName};
+use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, VolumeName};
 use crate::inputs::{self, Managed, Pull, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
-use crate::observed::{FileState, InvocationId, Observed};
+use crate::observed::{ContainerRun, ContainerState, FileState, InvocationId, Observed};
 
 /// What to do, in order, and what cannot be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,6 +122,12 @@ pub enum Action {
     ReplaceContainer(ContainerName, String),
     /// Starts an owned container that is as wanted and does not run.
     StartContainer(ContainerName, String),
+    /// Creates a network.
+    CreateNetwork(NetworkName),
+    /// Removes an owned network that no container uses any more.
+    RemoveNetwork(NetworkName, String),
+    /// Creates a named volume; nothing ever removes one.
+    CreateVolume(VolumeName),
 }
 
 /// What to ask of systemd for a wanted unit.
@@ -148,6 +156,8 @@ pub enum Phase {
     Enable,
     /// One daemon-reload for everything.
     Reload,
+    /// Make what containers need: networks and volumes.
+    Provide,
     /// Start and restart.
     Ensure,
 }
@@ -159,8 +169,10 @@ impl Action {
             Action::PullImage(_) | Action::PullForUnit(..) => Phase::Fetch,
             Action::RetireUnit(_)
             | Action::RemoveContainer(..)
+            | Action::RemoveNetwork(..)
             | Action::RemoveFile(..)
             | Action::RemoveDirectory(_) => Phase::Clear,
+            Action::CreateNetwork(_) | Action::CreateVolume(_) => Phase::Provide,
             Action::WriteFile(..) | Action::SetAccess(..) => Phase::Write,
             Action::EnableUnit(_) | Action::DisableUnit(_) => Phase::Enable,
             Action::ReloadSystemd => Phase::Reload,
@@ -183,11 +195,18 @@ impl Action {
             | Action::CreateContainer(name)
             | Action::ReplaceContainer(name, _)
             | Action::StartContainer(name, _) => Some(ResourceId::Container(name.clone())),
+            Action::CreateNetwork(name) | Action::RemoveNetwork(name, _) => Some(ResourceId::Network(name.clone())),
+            Action::CreateVolume(name) => Some(ResourceId::Volume(name.clone())),
             Action::RemoveFile(path, _)
             | Action::RemoveDirectory(path)
             | Action::WriteFile(path, _)
             | Action::SetAccess(path, _) => Some(ResourceId::File(path.clone())),
         }
+    }
+
+    /// Says whether it changes something on the container engine.
+    pub fn is_of_the_engine(&self) -> bool {
+        matches!(self.resource(), Some(ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_)))
     }
 }
 
@@ -330,11 +349,14 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     prune::plan(&mut draft);
     units::leave_what_another_text_hides(&mut draft);
     units::restart_emptied_pods(&mut draft);
+    networks::clear(&mut draft);
     draft.reload_if_needed();
     let mut plan = draft.plan;
     plan.ranks = prune::ranks(desired, memory);
     let mut steps = std::mem::take(&mut plan.steps);
-    steps.sort_by_key(|step| (step.action.phase(), plan.rank(step)));
+    // A network is free only when the last of its containers is gone.
+    let frees = |step: &Step| matches!(step.action, Action::RemoveNetwork(..));
+    steps.sort_by_key(|step| (step.action.phase(), frees(step), plan.rank(step)));
     plan.steps = steps;
     let changed =
         |path: &HostPath| plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone())));
@@ -379,6 +401,53 @@ pub fn containers_in_doubt(desired: &Desired, observed: &Observed) -> BTreeSet<C
     };
     let doubtful = desired.containers().filter(|(_, _, wanted)| wanted.inputs.iter().any(|path| astray(&path)));
     doubtful.map(|(_, name, _)| name.clone()).collect()
+}
+
+/// Says whether the networks of the engine have to be looked at: a container that is attached to one of them is not as it
+/// should be, or one of ours is no longer wanted. Nothing about networks is asked of an unchanged host.
+pub fn networks_in_doubt(desired: &Desired, observed: &Observed, memory: &Memory) -> bool {
+    let Some(seen) = observed.containers.seen() else { return false };
+    let wanted = |name: &NetworkName| desired.networks().any(|(_, wanted, it)| wanted == name && it.settings.is_some());
+    let unwanted = memory.owned.keys().any(|id| matches!(id, ResourceId::Network(name) if !wanted(name)));
+    let is_owned = |app: &AppName, name: &NetworkName| {
+        let owned = memory.owned.get(&ResourceId::Network(name.clone()));
+        owned.is_some_and(|owned| owned.app == *app && owned.claim.is_none())
+    };
+    unwanted || desired.apps.iter().any(|(app, it)| networks::are_in_doubt(it, seen, |name| is_owned(app, name)))
+}
+
+/// Says whether a container is what is wanted and does what it should.
+fn is_met_by(wanted: &DesiredContainer, state: Option<&ContainerState>) -> bool {
+    state.is_some_and(|state| {
+        let is_it = state.mark.as_ref().is_some_and(|mark| mark.digest == wanted.digest);
+        is_it && (state.run == ContainerRun::Running || is_done(wanted, state))
+    })
+}
+
+/// Says whether a container is a job that has reached its end.
+fn is_done(wanted: &DesiredContainer, state: &ContainerState) -> bool {
+    wanted.job && state.run == ContainerRun::Stopped && state.exit_code == Some(0)
+}
+
+/// Names the volumes that have to be looked at: a container that mounts one of them has to be created.
+pub fn volumes_in_doubt(desired: &Desired, observed: &Observed) -> BTreeSet<VolumeName> {
+    let Some(seen) = observed.containers.seen() else { return BTreeSet::new() };
+    let missing = desired.containers().filter(|(_, name, wanted)| {
+        let mark = seen.get(*name).and_then(|state| state.mark.as_ref());
+        mark.is_none_or(|mark| mark.digest != wanted.digest)
+    });
+    let known: BTreeSet<&VolumeName> = desired.volumes().map(|(_, name, _)| name).collect();
+    missing.flat_map(|(_, _, wanted)| wanted.volumes()).filter(|name| known.contains(name)).cloned().collect()
+}
+
+/// Names the jobs of which it is not known whether they have reached their end.
+pub fn jobs_in_doubt(desired: &Desired, observed: &Observed) -> BTreeSet<ContainerName> {
+    let Some(seen) = observed.containers.seen() else { return BTreeSet::new() };
+    let ended = |name: &ContainerName| {
+        seen.get(name).is_some_and(|state| state.run == ContainerRun::Stopped && state.exit_code.is_none())
+    };
+    let jobs = desired.containers().filter(|(_, name, wanted)| wanted.job && ended(name));
+    jobs.map(|(_, name, _)| name.clone()).collect()
 }
 
 impl Step {

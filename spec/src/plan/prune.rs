@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, DesiredUnit, UnitOrigin};
 use crate::digest::Fields;
-use crate::id::{AppName, HostPath, ResourceId, UnitName};
+use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
 use crate::memory::{self, Inputs, Memory, Run};
 use crate::observed::{ActiveState, FileState, Reach};
 use crate::plan::files::{Whose, is_edited, whose};
-use crate::plan::units;
 use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Verb, Why};
+use crate::plan::{order, units};
 
 /// Removals below this number never need an acknowledgement.
 const FREE_REMOVALS: usize = 3;
@@ -25,12 +25,23 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             ResourceId::Container(name) if !draft.desired.containers().any(|(_, wanted, _)| wanted == name) => {
                 container(draft, &mut removals, &owned.app, name);
             }
-            ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Unit(_) => {}
+            ResourceId::Network(name) if !is_made(draft, name) => network(draft, &mut removals, &owned.app, name),
+            ResourceId::File(_)
+            | ResourceId::Container(_)
+            | ResourceId::Unit(_)
+            | ResourceId::Network(_)
+            | ResourceId::Volume(_) => {}
         }
     }
     services(draft, &mut removals);
     remembered(draft, &mut removals);
+    stop_dependents_first(draft, &mut removals);
     guard(draft, removals);
+}
+
+/// Says whether an application wants a network that mainstay makes.
+fn is_made(draft: &Draft<'_>, name: &NetworkName) -> bool {
+    draft.desired.networks().any(|(_, wanted, it)| wanted == name && it.settings.is_some())
 }
 
 /// What would be removed, before the guard has its say.
@@ -84,7 +95,7 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
             let needed = draft.managed.keys().any(|wanted| wanted.is_below(path.as_str()));
             let emptied = draft.memory.owned.keys().any(|other| match other {
                 ResourceId::File(other) => other.is_below(path.as_str()) && !draft.managed.contains_key(other),
-                ResourceId::Unit(_) | ResourceId::Container(_) => false,
+                _ => false,
             });
             if !needed && (*empty || emptied) {
                 removals.step(app, Action::RemoveDirectory(path.clone()));
@@ -153,7 +164,7 @@ fn services(draft: &mut Draft<'_>, removals: &mut Removals) {
     }
 }
 
-fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name: &crate::id::ContainerName) {
+fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name: &ContainerName) {
     let id = ResourceId::Container(name.clone());
     match &draft.observed.containers {
         Reach::Seen(seen) => match seen.get(name) {
@@ -174,6 +185,44 @@ fn container(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name
         }
         Reach::NotAsked => draft.unknown(app, id, "was not looked at"),
     }
+}
+
+/// Plans the removal of a network behind that of its containers. It does not count as a removal for the guard: a network
+/// holds nothing, and is made again as it was.
+fn network(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, name: &NetworkName) {
+    let id = ResourceId::Network(name.clone());
+    let state = match &draft.observed.networks {
+        Reach::Seen(seen) => seen.get(name).cloned(),
+        Reach::Unreachable(why) => {
+            let why = why.clone();
+            return draft.unknown(app, id, &why);
+        }
+        Reach::NotAsked => return draft.unknown(app, id, "was not looked at"),
+    };
+    match state {
+        Some(state) if state.mark.is_some() => {
+            removals.step(app, Action::RemoveNetwork(name.clone(), state.id));
+        }
+        None if draft.memory.owned.get(&id).is_some_and(|owned| owned.claim == Some(memory::coming())) => {
+            draft.plan.lessons.push(Lesson::Made(id, app.clone()));
+        }
+        _ => draft.plan.lessons.push(Lesson::Gone(id)),
+    }
+}
+
+/// Puts the removals of containers into the reverse of the order in which they were started.
+fn stop_dependents_first(draft: &Draft<'_>, removals: &mut Removals) {
+    let Some(seen) = draft.observed.containers.seen() else { return };
+    let after = removals.steps.iter().filter_map(|step| match &step.action {
+        Action::RemoveContainer(name, _) => Some((name.clone(), seen.get(name)?.after.clone())),
+        _ => None,
+    });
+    let after: BTreeMap<ContainerName, BTreeSet<ContainerName>> = after.collect();
+    let started = order::sorted(&after.iter().map(|(name, after)| (name, after.iter().collect())).collect());
+    removals.steps.sort_by_key(|step| match &step.action {
+        Action::RemoveContainer(name, _) => started.iter().rev().position(|other| *other == name),
+        _ => None,
+    });
 }
 
 /// Retires units that were managed and are no longer wanted while their text stays; releases those of the host.
@@ -224,7 +273,7 @@ fn adds_to(draft: &Draft<'_>, removals: &mut Removals, name: &UnitName, app: &Ap
             let is_there = !matches!(draft.observed.files.get(path), None | Some(FileState::Absent));
             is_there && path.drop_in().is_some_and(|unit| reads(&unit))
         }
-        ResourceId::Unit(_) | ResourceId::Container(_) => false,
+        _ => false,
     });
     let state = units.get(name);
     let happened =

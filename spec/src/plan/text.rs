@@ -28,7 +28,11 @@ impl Action {
             Action::PullImage(_) | Action::PullForUnit(..) => "pull",
             Action::RetireUnit(_) => "stop",
             Action::DisableUnit(_) => "disable",
-            Action::RemoveContainer(..) | Action::RemoveFile(..) | Action::RemoveDirectory(_) => "remove",
+            Action::RemoveContainer(..)
+            | Action::RemoveNetwork(..)
+            | Action::RemoveFile(..)
+            | Action::RemoveDirectory(_) => "remove",
+            Action::CreateNetwork(_) | Action::CreateVolume(_) => "create",
             Action::WriteFile(_, crate::observed::FileState::Absent) => "create",
             Action::WriteFile(..) => "write",
             Action::SetAccess(..) => "set",
@@ -54,6 +58,8 @@ impl Action {
             | Action::CreateContainer(name)
             | Action::ReplaceContainer(name, _)
             | Action::StartContainer(name, _) => format!("container {name}"),
+            Action::CreateNetwork(name) | Action::RemoveNetwork(name, _) => format!("network {name}"),
+            Action::CreateVolume(name) => format!("volume {name}"),
             Action::RemoveFile(path, _)
             | Action::RemoveDirectory(path)
             | Action::WriteFile(path, _)

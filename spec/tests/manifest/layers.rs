@@ -228,7 +228,13 @@ files: {{ /srv/web: {{ kind: symlink, target: \"/srv/{{{{ host.name }}}}\" }} }}
         let desired = resolve(&fleet, &HostName::parse(host).expect("a name")).expect("a host of the fleet");
         let app = desired.apps.into_values().next().expect("one application");
         let container = app.containers.values().next().expect("one container");
-        format!("{} {:?} {:?}\n{}", container.image, container.command, container.env, files(&app))
+        format!(
+            "{} {:?} {:?}\n{}",
+            container.settings.image,
+            container.settings.command,
+            container.settings.env,
+            files(&app)
+        )
     };
     let text = ["attic", "barn"].map(containers).join("");
     expect![[r#"

@@ -2,6 +2,7 @@
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use spec::container::MountSource;
 use spec::desired::{Desired, FileKind, UnitOrigin};
 use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, HostName};
@@ -46,13 +47,19 @@ fn summary(desired: &Desired) -> String {
             text.push_str(&format!(" restart {:?} reload {:?}\n", texts(&unit.restart_on), texts(&unit.reload_on)));
         }
         for (name, it) in &app.containers {
+            let (inputs, it) = (&it.inputs, &it.settings);
             text.push_str(&format!("  container {name}: {} {:?} {:?}\n", it.image, it.entrypoint, it.command));
             let ports = it.ports.iter().map(|port| {
                 let address = port.address.as_deref().unwrap_or("*");
                 format!("{address}:{}->{}/{}", port.host, port.container, port.protocol.as_str())
             });
-            let volumes = it.volumes.iter().map(|volume| {
-                format!("{}->{}{}", volume.source, volume.target, if volume.read_only { " ro" } else { "" })
+            let volumes = it.mounts.iter().map(|mount| {
+                let source = match &mount.source {
+                    MountSource::Bind { path, .. } => path.as_str(),
+                    MountSource::Volume { name, .. } => name.as_str(),
+                    MountSource::Tmpfs { .. } => "tmpfs",
+                };
+                format!("{source}->{}{}", mount.target, if mount.read_only { " ro" } else { "" })
             });
             text.push_str(&format!("    env {:?} labels {:?}\n", it.env, it.labels));
             text.push_str(&format!(
@@ -60,7 +67,7 @@ fn summary(desired: &Desired) -> String {
                 ports.collect::<Vec<_>>(),
                 volumes.collect::<Vec<_>>()
             ));
-            text.push_str(&format!("    user {:?} network {:?} inputs {:?}\n", it.user, it.network, texts(&it.inputs)));
+            text.push_str(&format!("    user {:?} network {:?} inputs {:?}\n", it.user, it.networking, texts(inputs)));
         }
     }
     text.push_str(&format!("acknowledged {:?}\n", desired.acknowledged));
@@ -206,48 +213,48 @@ fn everything_that_can_be_written() {
         EVERYTHING,
         "attic",
         expect![[r#"
-        fleet home host attic
-        app motd: drift Report
-          /etc/motd: file of 8 bytes 0644 root:root
-        app mqtt: drift Repair
-          /etc/mosquitto/current: link to mosquitto.conf 0777 root:root
-          /etc/mosquitto/mosquitto.conf: file of 14 bytes 0644 root:root
-          /etc/mosquitto/passwd: file of 9 bytes 0640 mosquitto:118
-          /etc/sudoers.d/mqtt: file of 38 bytes 0440 root:root
-          /etc/systemd/system/backup.service: file of 86 bytes 0644 root:root
-          /etc/systemd/system/backup.timer: file of 58 bytes 0644 root:root
-          /etc/systemd/system/helper.service: file of 36 bytes 0644 root:root
-          /etc/systemd/system/mosquitto.service: file of 237 bytes 0644 root:root
-          /etc/systemd/system/mqtt.slice: file of 21 bytes 0644 root:root
-          /etc/systemd/system/mqtt.target: file of 30 bytes 0644 root:root
-          /etc/systemd/system/old.service: file of 70 bytes 0644 root:root
-          /etc/systemd/system/paused.service: file of 73 bytes 0644 root:root
-          /etc/systemd/system/report.service: file of 73 bytes 0644 root:root
-          /etc/systemd/system/srv-my\x2ddata.mount: file of 91 bytes 0644 root:root
-          /etc/systemd/system/weekly.timer: file of 79 bytes 0644 root:root
-          /etc/systemd/system/worker@.service: file of 76 bytes 0644 root:root
-          /srv/mqtt: directory 0750 mosquitto:root
-          /usr/local/bin/smoke: file of 10 bytes 0755 root:root
-          backup.service from /etc/systemd/system/backup.service: None enabled None restart [] reload []
-          backup.timer from /etc/systemd/system/backup.timer: Some(Running) enabled Some(true) restart [] reload []
-          helper.service from /etc/systemd/system/helper.service: None enabled None restart [] reload []
-          mosquitto.service from /etc/systemd/system/mosquitto.service: Some(Running) enabled Some(true) restart ["/etc/mosquitto/passwd"] reload ["/etc/mosquitto/mosquitto.conf"]
-          mqtt.slice from /etc/systemd/system/mqtt.slice: None enabled None restart [] reload []
-          mqtt.target from /etc/systemd/system/mqtt.target: None enabled None restart [] reload []
-          old.service from /etc/systemd/system/old.service: Some(Stopped) enabled Some(false) restart [] reload []
-          paused.service from /etc/systemd/system/paused.service: None enabled Some(false) restart [] reload []
-          report.service from /etc/systemd/system/report.service: None enabled None restart [] reload []
-          srv-my\x2ddata.mount from /etc/systemd/system/srv-my\x2ddata.mount: Some(Running) enabled Some(true) restart [] reload []
-          systemd-timesyncd.service from the host: Some(Running) enabled Some(true) restart [] reload []
-          weekly.timer from /etc/systemd/system/weekly.timer: Some(Running) enabled Some(true) restart [] reload []
-          worker@blue.service from /etc/systemd/system/worker@.service: Some(Running) enabled Some(true) restart [] reload []
-          worker@green.service from /etc/systemd/system/worker@.service: Some(Stopped) enabled Some(false) restart [] reload []
-          container exporter: registry.lan:5000/tools/exporter:1.4@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ["/exporter"] ["--port", "9234", "--verbose"]
-            env {"BROKER": "localhost", "DEBUG": "false", "RATIO": "1.50", "RETRIES": "3"} labels {"team": "home"}
-            ports ["127.0.0.1:53->5353/udp", "::1:80->80/tcp", "*:9234->9234/tcp"] volumes ["data->/data", "/etc/mosquitto->/etc/mosquitto ro", "/etc/motd->/etc/motd ro", "/srv/mqtt->/srv"]
-            user Some("1000:1000") network Some("mqtt") inputs ["/etc/mosquitto/current", "/etc/mosquitto/mosquitto.conf", "/etc/mosquitto/passwd", "/etc/motd"]
-        acknowledged {"1f2e3d4c5b6a"}
-    "#]],
+            fleet home host attic
+            app motd: drift Report
+              /etc/motd: file of 8 bytes 0644 root:root
+            app mqtt: drift Repair
+              /etc/mosquitto/current: link to mosquitto.conf 0777 root:root
+              /etc/mosquitto/mosquitto.conf: file of 14 bytes 0644 root:root
+              /etc/mosquitto/passwd: file of 9 bytes 0640 mosquitto:118
+              /etc/sudoers.d/mqtt: file of 38 bytes 0440 root:root
+              /etc/systemd/system/backup.service: file of 86 bytes 0644 root:root
+              /etc/systemd/system/backup.timer: file of 58 bytes 0644 root:root
+              /etc/systemd/system/helper.service: file of 36 bytes 0644 root:root
+              /etc/systemd/system/mosquitto.service: file of 237 bytes 0644 root:root
+              /etc/systemd/system/mqtt.slice: file of 21 bytes 0644 root:root
+              /etc/systemd/system/mqtt.target: file of 30 bytes 0644 root:root
+              /etc/systemd/system/old.service: file of 70 bytes 0644 root:root
+              /etc/systemd/system/paused.service: file of 73 bytes 0644 root:root
+              /etc/systemd/system/report.service: file of 73 bytes 0644 root:root
+              /etc/systemd/system/srv-my\x2ddata.mount: file of 91 bytes 0644 root:root
+              /etc/systemd/system/weekly.timer: file of 79 bytes 0644 root:root
+              /etc/systemd/system/worker@.service: file of 76 bytes 0644 root:root
+              /srv/mqtt: directory 0750 mosquitto:root
+              /usr/local/bin/smoke: file of 10 bytes 0755 root:root
+              backup.service from /etc/systemd/system/backup.service: None enabled None restart [] reload []
+              backup.timer from /etc/systemd/system/backup.timer: Some(Running) enabled Some(true) restart [] reload []
+              helper.service from /etc/systemd/system/helper.service: None enabled None restart [] reload []
+              mosquitto.service from /etc/systemd/system/mosquitto.service: Some(Running) enabled Some(true) restart ["/etc/mosquitto/passwd"] reload ["/etc/mosquitto/mosquitto.conf"]
+              mqtt.slice from /etc/systemd/system/mqtt.slice: None enabled None restart [] reload []
+              mqtt.target from /etc/systemd/system/mqtt.target: None enabled None restart [] reload []
+              old.service from /etc/systemd/system/old.service: Some(Stopped) enabled Some(false) restart [] reload []
+              paused.service from /etc/systemd/system/paused.service: None enabled Some(false) restart [] reload []
+              report.service from /etc/systemd/system/report.service: None enabled None restart [] reload []
+              srv-my\x2ddata.mount from /etc/systemd/system/srv-my\x2ddata.mount: Some(Running) enabled Some(true) restart [] reload []
+              systemd-timesyncd.service from the host: Some(Running) enabled Some(true) restart [] reload []
+              weekly.timer from /etc/systemd/system/weekly.timer: Some(Running) enabled Some(true) restart [] reload []
+              worker@blue.service from /etc/systemd/system/worker@.service: Some(Running) enabled Some(true) restart [] reload []
+              worker@green.service from /etc/systemd/system/worker@.service: Some(Stopped) enabled Some(false) restart [] reload []
+              container exporter: registry.lan:5000/tools/exporter:1.4@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa ["/exporter"] ["--port", "9234", "--verbose"]
+                env {"BROKER": "localhost", "DEBUG": "false", "RATIO": "1.50", "RETRIES": "3"} labels {"team": "home"}
+                ports ["127.0.0.1:53->5353/udp", "::1:80->80/tcp", "*:9234->9234/tcp"] volumes ["data->/data", "/etc/mosquitto->/etc/mosquitto ro", "/etc/motd->/etc/motd ro", "/srv/mqtt->/srv"]
+                user Some("1000:1000") network Mode("mqtt") inputs ["/etc/mosquitto/current", "/etc/mosquitto/mosquitto.conf", "/etc/mosquitto/passwd", "/etc/motd"]
+            acknowledged {"1f2e3d4c5b6a"}
+        "#]],
     );
 }
 

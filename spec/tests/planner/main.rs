@@ -102,6 +102,7 @@ proptest! {
                 Some(ResourceId::File(touched)) => prop_assert_eq!(&touched, &path),
                 Some(ResourceId::Unit(unit)) => prop_assert!(changed.unit_names_file(&unit, file), "{step}"),
                 Some(ResourceId::Container(name)) => prop_assert!(changed.container_mounts(&name, file), "{step}"),
+                Some(ResourceId::Network(_) | ResourceId::Volume(_)) => prop_assert!(false, "{step}"),
                 None => prop_assert!(matches!(step.action, Action::PullImage(_)), "{step}"),
             }
         }
@@ -166,7 +167,9 @@ proptest! {
         for step in &plan.steps {
             match step.action.resource() {
                 Some(ResourceId::Unit(_)) => prop_assert!(!bus, "{step}"),
-                Some(ResourceId::Container(_)) => prop_assert!(!engine, "{step}"),
+                Some(ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_)) => {
+                    prop_assert!(!engine, "{step}");
+                }
                 Some(ResourceId::File(path)) => prop_assert!(!bus || !path.is_of_a_unit(), "{step}"),
                 None => {}
             }
@@ -236,6 +239,9 @@ proptest! {
             prop_assert!(seen.insert(unit.to_string()), "{unit} is wanted twice");
         }
         for (_, name, _) in held.containers() {
+            prop_assert!(seen.insert(name.to_string()), "{name} is wanted twice");
+        }
+        for (_, name, _) in held.networks() {
             prop_assert!(seen.insert(name.to_string()), "{name} is wanted twice");
         }
         prop_assert_eq!(held.apps.keys().collect::<Vec<_>>(), wanted.apps.keys().collect::<Vec<_>>());

@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use spec::container::{Attachment, Mount, MountSource, NetworkSettings, Networking, Settings};
 use spec::desired::{
-    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredUnit, DriftPolicy, FileKind, UnitGoal, UnitOrigin,
-    Volume,
+    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredUnit, DriftPolicy, FileKind, UnitGoal,
+    UnitOrigin,
 };
 use spec::digest::{Digest, Fields};
-use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, UnitName};
+use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, UnitName};
 
 pub(crate) const FILES: usize = 6;
 pub(crate) const UNITS: usize = 5;
 pub(crate) const CONTAINERS: usize = 3;
 /// Drop-ins: one for the unit that the host provides, the others for the first units.
 pub(crate) const DROP_INS: usize = 3;
+const NETWORKS: usize = 2;
 
 /// One desired state: for each thing of the universe, the application that wants it and in which version.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +26,8 @@ pub(crate) struct Shape {
     host_unit: Option<UnitShape>,
     containers: Vec<Option<ContainerShape>>,
     drop_ins: Vec<Option<DropInShape>>,
+    /// For each network, whose it is and in which version.
+    networks: Vec<Option<(u8, u8)>>,
     acknowledge: bool,
     /// The first application only reports its drift.
     reports: bool,
@@ -116,14 +120,16 @@ pub(crate) fn shape() -> impl Strategy<Value = Shape> {
         prop::option::weighted(0.5, unit()),
         prop::collection::vec(container, CONTAINERS),
         prop::collection::vec(prop::option::weighted(0.3, drop_in()), DROP_INS),
+        prop::collection::vec(prop::option::weighted(0.5, (0..3_u8, 0..2_u8)), NETWORKS),
         any::<bool>(),
     )
-        .prop_map(|(files, units, host_unit, containers, drop_ins, acknowledge)| Shape {
+        .prop_map(|(files, units, host_unit, containers, drop_ins, networks, acknowledge)| Shape {
             files,
             units,
             host_unit,
             containers,
             drop_ins,
+            networks,
             acknowledge,
             reports: false,
         })
@@ -188,6 +194,10 @@ pub(crate) fn container_name(index: usize) -> ContainerName {
 /// The text of the unit that the host provides.
 pub(crate) const HOST_TEXT: &str = "[Service]\nExecStart=/bin/host /etc/f0 /etc/f1\n";
 
+pub(crate) fn network_name(index: usize) -> NetworkName {
+    NetworkName::parse(&format!("n{index}")).expect("a network")
+}
+
 fn app_name(index: u8) -> AppName {
     AppName::parse(&format!("app{index}")).expect("an application")
 }
@@ -233,6 +243,9 @@ impl Shape {
             if let Some(Some(container)) = self.containers.get(index) {
                 let wanted = self.container(container);
                 app(&mut apps, container.app).containers.insert(container_name(index), wanted);
+                for (name, network) in self.networks_of(container.app) {
+                    app(&mut apps, container.app).networks.insert(name, network);
+                }
             }
         }
         if let Some(unit) = &self.host_unit {
@@ -243,7 +256,10 @@ impl Shape {
         for wanted in apps.values_mut() {
             let mut fields = Fields::default();
             wanted.digest = fields
-                .add("all", format!("{:?}", (&wanted.files, &wanted.units, &wanted.containers)).as_bytes())
+                .add(
+                    "all",
+                    format!("{:?}", (&wanted.files, &wanted.units, &wanted.containers, &wanted.networks)).as_bytes(),
+                )
                 .finish();
         }
         if let (true, Some(first)) = (self.reports, apps.get_mut(&app_name(0))) {
@@ -321,30 +337,42 @@ impl Shape {
             .any(|index| self.containers[index].as_ref().is_some_and(|container| container.mounts.contains(&file)))
     }
 
+    fn networks_of(&self, app: u8) -> BTreeMap<NetworkName, DesiredNetwork> {
+        let all = self.networks.iter().enumerate().filter_map(|(index, network)| Some((index, (*network)?)));
+        let own = all.filter(|(_, (owner, _))| *owner == app).map(|(index, (_, version))| {
+            let network = DesiredNetwork { settings: Some(NetworkSettings::default()), digest: Digest::of(&[version]) };
+            (network_name(index), network)
+        });
+        own.collect()
+    }
+
     fn container(&self, container: &ContainerShape) -> DesiredContainer {
         let present = |index: &&usize| self.files.get(**index).is_some_and(Option::is_some);
         let mut fields = Fields::default();
         fields.add("version", &[container.version]);
         let mut inputs = BTreeSet::new();
-        let mut volumes = Vec::new();
+        let mut mounts = Vec::new();
         for index in container.mounts.iter().filter(present) {
             let file = self.files[*index].as_ref().expect("filtered").desired(*index);
             fields.add(file_path(*index).as_str(), spec::inputs::fingerprint(&file.kind).to_string().as_bytes());
             inputs.insert(file_path(*index));
             // Every other file is mounted itself, the rest through their folder.
             let source = if index % 2 == 0 { file_path(*index).to_string() } else { "/etc".to_owned() };
-            volumes.push(Volume { source, target: "/inside".to_owned(), read_only: true });
+            let source = MountSource::Bind { path: source, create: true, propagation: None, relabel: None };
+            mounts.push(Mount { source, target: "/inside".to_owned(), read_only: true });
         }
+        let mut networks = BTreeMap::new();
+        for (name, network) in self.networks_of(container.app) {
+            fields.add(name.as_str(), network.digest.to_string().as_bytes());
+            networks.insert(name, Attachment::default());
+        }
+        let networking = Networking::Networks(networks);
+        let image = format!("image:{}", container.version);
         DesiredContainer {
-            image: format!("image:{}", container.version),
-            entrypoint: Vec::new(),
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            ports: Vec::new(),
-            volumes,
-            user: None,
-            network: None,
-            labels: BTreeMap::new(),
+            settings: Settings { image, mounts, networking, ..Settings::default() },
+            job: false,
+            after: BTreeMap::new(),
+            joins: BTreeSet::new(),
             digest: fields.finish(),
             inputs,
         }
@@ -362,6 +390,8 @@ fn app(apps: &mut BTreeMap<AppName, DesiredApp>, index: u8) -> &mut DesiredApp {
         containers: BTreeMap::new(),
         needs: BTreeSet::new(),
         checks: Vec::new(),
+        networks: BTreeMap::new(),
+        volumes: BTreeMap::new(),
     })
 }
 

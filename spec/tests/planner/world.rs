@@ -8,12 +8,13 @@ use proptest::prelude::*;
 use spec::course::{self, Release};
 use spec::desired::{Desired, DesiredApp, FileKind, UnitGoal, UnitOrigin};
 use spec::digest::Digest;
-use spec::id::{AppName, ContainerName, HostPath, Mode, UnitName};
+use spec::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName};
 use spec::inputs;
 use spec::journal;
 use spec::memory::{AppMemory, AppState, Bad, Memory};
 use spec::observed::{
-    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, NetworkState, Observed,
+    Reach, UnitState,
 };
 use spec::plan::{self, Action, Patience, Phase, Plan, Verb};
 
@@ -59,6 +60,14 @@ struct Container {
     /// What it read in mounted folders when it started.
     read: Snapshot,
     began: usize,
+    /// The networks it is attached to, each by its id.
+    attached: BTreeMap<NetworkName, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Network {
+    id: String,
+    mark: Option<ContainerMark>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +76,7 @@ pub(crate) struct World {
     inodes: BTreeMap<HostPath, usize>,
     units: BTreeMap<UnitName, Unit>,
     containers: BTreeMap<ContainerName, Container>,
+    networks: BTreeMap<NetworkName, Network>,
     counter: usize,
     pub(crate) bus_away: bool,
     pub(crate) engine_away: bool,
@@ -114,8 +124,13 @@ impl World {
                 mounted: BTreeMap::new(),
                 read: Snapshot::new(),
                 began: 0,
+                attached: BTreeMap::new(),
             };
             world.containers.insert(strategy::container_name(0), container);
+        }
+        if bits & 32 != 0 {
+            let network = Network { id: "y".to_owned(), mark: None };
+            world.networks.insert(strategy::network_name(0), network);
         }
         let host = Unit { loaded: Some(strategy::HOST_TEXT.to_owned()), ..Unit::default() };
         world.units.insert(strategy::host_unit_name(), host);
@@ -133,9 +148,11 @@ impl World {
     pub(crate) fn foreign(&self) -> BTreeMap<String, String> {
         let files = self.files.iter().filter(|(_, file)| file.foreign);
         let containers = self.containers.iter().filter(|(_, container)| container.mark.is_none());
+        let networks = self.networks.iter().filter(|(_, network)| network.mark.is_none());
         files
             .map(|(path, file)| (path.to_string(), format!("{:?} {}", file.kind, file.mode)))
             .chain(containers.map(|(name, container)| (name.to_string(), container.id.clone())))
+            .chain(networks.map(|(name, network)| (name.to_string(), network.id.clone())))
             .collect()
     }
 
@@ -328,10 +345,20 @@ impl World {
         let containers = self.containers.iter().map(|(name, it)| {
             let run = if it.running { ContainerRun::Running } else { ContainerRun::Stopped };
             let started = Some(format!("at {}", it.began));
-            (name.clone(), ContainerState { id: it.id.clone(), run, mark: it.mark.clone(), started })
+            let (id, mark) = (it.id.clone(), it.mark.clone());
+            (name.clone(), ContainerState { id, run, mark, started, exit_code: None, after: BTreeSet::new() })
         });
+        let networks = self.networks.iter().map(|(name, network)| {
+            let on_it = self.containers.values().filter(|it| it.running && it.attached.get(name) == Some(&network.id));
+            let containers = on_it.map(|it| it.id.clone()).collect();
+            (name.clone(), NetworkState { id: network.id.clone(), mark: network.mark.clone(), containers })
+        });
+        let networks = networks.collect();
         observed.containers =
             if self.engine_away { Reach::Unreachable(away()) } else { Reach::Seen(containers.collect()) };
+        if plan::networks_in_doubt(desired, &observed, memory) {
+            observed.networks = Reach::Seen(networks);
+        }
         observed
     }
 
@@ -407,7 +434,7 @@ impl World {
         journal::begin(&mut memory, plan, desired);
         clock.tick()?;
         *disk = memory.clone();
-        for step in plan.steps.iter().filter(|step| step.action.phase() < Phase::Ensure) {
+        for step in plan.steps.iter().filter(|step| step.action.phase() < Phase::Provide) {
             clock.tick()?;
             self.change(desired, &mut memory, step.app.as_ref(), &step.action);
         }
@@ -421,6 +448,10 @@ impl World {
         journal::beginning(&mut memory, begun);
         clock.tick()?;
         *disk = memory.clone();
+        for step in plan.phase(Phase::Provide) {
+            clock.tick()?;
+            self.change(desired, &mut memory, step.app.as_ref(), &step.action);
+        }
         for step in plan.phase(Phase::Ensure) {
             clock.tick()?;
             if let Action::ReplaceContainer(name, _) = &step.action {
@@ -466,8 +497,28 @@ impl World {
             (Action::EnableUnit(unit), _) => self.units.entry(unit.clone()).or_default().enabled = true,
             (Action::RemoveContainer(name, id), _) => {
                 self.containers.retain(|known, container| known != name || container.id != *id);
-                journal::removed(memory, &spec::id::ResourceId::Container(name.clone()));
+                if desired.containers().any(|(_, wanted, _)| wanted == name) {
+                    journal::vacated(memory, app.expect("a container has an application"), name);
+                } else {
+                    journal::removed(memory, &spec::id::ResourceId::Container(name.clone()));
+                }
             }
+            (Action::RemoveNetwork(name, id), _) => {
+                let on_it = |it: &Container| it.running && it.attached.get(name) == Some(id);
+                assert!(!self.containers.values().any(on_it), "an engine would not remove {name}");
+                self.networks.retain(|known, network| known != name || network.id != *id);
+                if desired.networks().all(|(_, wanted, _)| wanted != name) {
+                    journal::removed(memory, &spec::id::ResourceId::Network(name.clone()));
+                }
+            }
+            (Action::CreateNetwork(name), Some(app)) => {
+                let mark = Some(ContainerMark { app: app.clone(), digest: desired.apps[app].networks[name].digest });
+                let before = self.networks.insert(name.clone(), Network { id: format!("net{}", self.counter), mark });
+                assert_eq!(before, None, "an engine would not create {name} twice");
+                self.counter += 1;
+                journal::provided(memory, app, name);
+            }
+            (Action::CreateVolume(name), _) => panic!("nobody wants volume {name}"),
             (Action::RemoveFile(path, _) | Action::RemoveDirectory(path), _) => {
                 self.files.remove(path);
                 journal::removed(memory, &spec::id::ResourceId::File(path.clone()));
@@ -519,13 +570,20 @@ impl World {
     fn create(&mut self, desired: &Desired, memory: &mut Memory, app: &AppName, name: &ContainerName) {
         let wanted = desired.apps[app].containers[name].clone();
         let id = format!("id{}", self.next());
-        let itself = |path: &&HostPath| wanted.volumes.iter().any(|volume| volume.source == path.as_str());
+        let itself =
+            |path: &&HostPath| wanted.settings.mounts.iter().any(|mount| mount.host_path() == Some(path.as_str()));
         let inode = |path: &HostPath| (path.clone(), self.inodes.get(path).copied().unwrap_or(0));
         let mounted = wanted.inputs.iter().filter(itself).map(inode).collect();
         let (read, began) = (self.content(), self.next());
         journal::ran(memory, name, Some(format!("at {began}")));
         let mark = Some(ContainerMark { app: app.clone(), digest: wanted.digest });
-        let before = self.containers.insert(name.clone(), Container { id, mark, running: true, mounted, read, began });
+        let attached = wanted.networks().map(|name| {
+            let network = self.networks.get(name).expect("an engine would not attach to what is not there");
+            (name.clone(), network.id.clone())
+        });
+        let attached = attached.collect();
+        let container = Container { id, mark, running: true, mounted, read, began, attached };
+        let before = self.containers.insert(name.clone(), container);
         assert!(before.is_none_or(|before| before.mark.is_some()), "a foreign container was replaced");
     }
 
@@ -590,6 +648,10 @@ impl World {
                     let mut mounted = is.mounted.iter().filter(|(path, _)| managed.contains_key(*path));
                     let fresh = mounted.all(|(path, inode)| self.inodes.get(path) == Some(inode));
                     let current = |path: &HostPath| managed.get(path).map(|file| inputs::fingerprint(&file.kind));
+                    let attached = |name| self.networks.get(name).map(|network| &network.id) == is.attached.get(name);
+                    if !wanted.networks().all(attached) {
+                        stale.push(format!("{name} is attached to a network that is gone"));
+                    }
                     if !fresh {
                         stale.push(format!("{name} mounts a file that was replaced"));
                     }
@@ -600,6 +662,13 @@ impl World {
                     }
                 }
                 _ => stale.push(format!("{name} is not as wanted")),
+            }
+        }
+        for (_, name, wanted) in desired.networks().filter(|(app, ..)| !untouched(app)) {
+            let id = spec::id::ResourceId::Network(name.clone()).to_string();
+            let is = self.networks.get(name).and_then(|network| network.mark.as_ref()).map(|mark| mark.digest);
+            if !excused.contains(&id) && is != Some(wanted.digest) {
+                stale.push(format!("network {name} is not as wanted"));
             }
         }
         stale
