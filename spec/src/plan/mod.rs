@@ -653,10 +653,17 @@ impl Draft<'_> {
         }
     }
 
-    /// Says whether the text of a unit is ours and goes. Whether the host has one of its own shows only then.
+    /// Says whether the text of a unit, or the quadlet that it is made of, is ours and goes. Whether the host has a text of
+    /// its own shows only then.
     fn loses_its_text(&self, unit: &UnitName) -> bool {
-        let path = unit.template().unwrap_or_else(|| unit.clone()).path();
-        !self.managed.contains_key(&path) && self.memory.owned.contains_key(&ResourceId::File(path))
+        let template = unit.template();
+        let quadlets = &self.memory.quadlets;
+        let source = quadlets.get(unit).or_else(|| template.as_ref().and_then(|template| quadlets.get(template)));
+        let own = template.as_ref().unwrap_or(unit).path();
+        let goes = |path: &HostPath| {
+            !self.managed.contains_key(path) && self.memory.owned.contains_key(&ResourceId::File(path.clone()))
+        };
+        goes(&own) || source.is_some_and(goes)
     }
 
     /// Adds the one daemon-reload when unit files or links change, changed before, or changed behind our back.

@@ -83,8 +83,9 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
         FileState::Absent | FileState::Other => {
             // Whoever removed the text, or an earlier pass that was killed behind that, left its links and its process.
             let before = removals.steps.len();
-            if let Some(unit) = path.unit() {
-                retire(draft, removals, app, &unit);
+            let made_of_it = draft.memory.quadlets.iter().filter(|(_, source)| *source == path).map(|(unit, _)| unit);
+            for unit in made_of_it.chain(path.unit().as_ref()) {
+                retire(draft, removals, app, unit);
             }
             if removals.steps.len() == before {
                 draft.plan.lessons.push(Lesson::Gone(id));
@@ -152,7 +153,8 @@ fn services(draft: &mut Draft<'_>, removals: &mut Removals) {
         let of_text = draft.memory.owned.get(&ResourceId::File(path.clone())).map(|owned| owned.app.clone());
         let owner = of_text.or_else(|| draft.memory.units.get(unit).map(|known| known.app.clone()));
         let is_made = |wanted: &UnitName| wanted == unit || wanted.template().as_ref() == Some(unit);
-        let (stays, wanted) = (draft.managed.contains_key(path), draft.desired.units().any(|(_, it, _)| is_made(it)));
+        let stays = draft.managed.contains_key(path);
+        let wanted = draft.desired.units().any(|(_, name, unit)| is_made(name) && is_brought(unit));
         // An instance that is no longer named goes with the others of `units:`.
         let is_elsewhere = wanted || (stays && unit.template().is_some());
         let Some(app) = owner.filter(|_| !is_elsewhere) else { continue };
@@ -318,7 +320,7 @@ pub(super) fn ranks(desired: &Desired, memory: &Memory) -> BTreeMap<AppName, usi
 /// Lets the removals through, or holds them until the repository acknowledges exactly these.
 fn guard(draft: &mut Draft<'_>, removals: Removals) {
     let owned = draft.memory.owned.len();
-    let free = FREE_REMOVALS.max(owned / FREE_SHARE);
+    let free = FREE_REMOVALS.max(having(draft) / FREE_SHARE);
     let nothing_left = draft
         .desired
         .apps
@@ -342,6 +344,16 @@ fn guard(draft: &mut Draft<'_>, removals: Removals) {
         }
     }
     draft.plan.steps.extend(steps);
+}
+
+/// Counts what the host has of ours and will have: once the new things are there, what was held for being too much must not go
+/// on its own.
+fn having(draft: &Draft<'_>) -> usize {
+    let is_owned = |id: &ResourceId| draft.memory.owned.contains_key(id);
+    let files = draft.desired.files().map(|(_, path, _)| ResourceId::File(path.clone()));
+    let containers = draft.desired.containers().map(|(_, name, _)| ResourceId::Container(name.clone()));
+    let networks = draft.desired.networks().map(|(_, name, _)| ResourceId::Network(name.clone()));
+    draft.memory.owned.len() + files.chain(containers).chain(networks).filter(|id| !is_owned(id)).count()
 }
 
 /// Digests exactly these removals on exactly this host, so that an acknowledgement covers nothing else.

@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::desired::{HeldBack, Hold};
 use crate::id::{AppName, shown};
-use crate::plan::fights::REPAIRS;
 use crate::inputs::Pull;
+use crate::plan::fights::REPAIRS;
 use crate::plan::{Action, Keep, Plan, Step, Verb, Why};
 
 impl Verb {

@@ -602,7 +602,7 @@ impl World {
             let once = self.text_on_disk(name).is_some_and(|text| inputs::runs_to_its_end(&text));
             let should_run = unit.state == Some(UnitGoal::Running);
             // Its text goes, and a person has yet to say so: until then it stays what it is.
-            let goes = unit.origin == UnitOrigin::Host && self.files.contains_key(&name.path());
+            let goes = unit.origin == UnitOrigin::Host && self.files.contains_key(&self.text_path(name));
             if excused.contains(&id) || (goes && plan.held.is_some()) {
                 continue;
             }
