@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::engine::{self, Engine, Health};
 use crate::progress::Progress;
 use crate::systemd::{self, Systemd};
+use crate::tls;
 
 /// How many checks are tried at once.
 const AT_ONCE: usize = 16;
@@ -147,11 +148,7 @@ impl Eyes {
 
 /// Builds a client that trusts what the host trusts, takes no proxy, and stays with the host that it was sent to.
 fn http_client() -> Result<reqwest::Client, String> {
-    if rustls::crypto::CryptoProvider::get_default().is_none()
-        && rustls::crypto::ring::default_provider().install_default().is_err()
-    {
-        tracing::debug!("another thread was faster to install the same provider");
-    }
+    tls::ensure_provider();
     let policy = reqwest::redirect::Policy::custom(|attempt| {
         let first = attempt.previous().first().and_then(|url| url.host_str());
         match (first == attempt.url().host_str(), attempt.previous().len() > REDIRECTS) {

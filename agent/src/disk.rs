@@ -26,6 +26,9 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostPath, Mode};
 use spec::observed::{Access, FileState};
 
+use crate::progress::Progress;
+use crate::store::Store;
+
 pub use restored::Over;
 
 /// The extended attribute that marks a file as ours: `FLEET/APP/PATH-DIGEST`, so that a copy elsewhere is not taken for
@@ -33,7 +36,9 @@ pub use restored::Over;
 /// ledger comes first, and nothing is ever removed for its mark alone.
 const MARK: &str = "user.mainstay.owner";
 /// A managed file larger than this is not read.
-const LARGEST: u64 = 256 << 20;
+const LARGEST: u64 = spec::artifact::MOST;
+/// After so many bytes of a file it is said that the agent gets on.
+const LONG: u64 = 64 << 20;
 /// From this many files on, one syncfs(2) per file system is cheaper than an fsync(2) per file.
 const SYNCFS_FROM: usize = 6;
 /// A file changed less than this before it was read may change again without its timestamps showing it.
@@ -61,6 +66,7 @@ fn io_error(doing: &'static str) -> impl Fn(rustix::io::Errno) -> DiskError {
 #[derive(Default)]
 pub struct Disk {
     fleet: String,
+    store: Store,
     seen: BTreeMap<HostPath, Seen>,
     swept: bool,
 }
@@ -117,9 +123,9 @@ pub struct Write<'a> {
 }
 
 impl Disk {
-    /// Makes one for a fleet, whose name is part of every mark.
-    pub fn new(fleet: &str) -> Disk {
-        Disk { fleet: fleet.to_owned(), seen: BTreeMap::new(), swept: false }
+    /// Makes one for a fleet, whose name is part of every mark; artifacts come out of `store`.
+    pub fn new(fleet: &str, store: Store) -> Disk {
+        Disk { fleet: fleet.to_owned(), store, seen: BTreeMap::new(), swept: false }
     }
 
     /// Looks at a path.
@@ -182,7 +188,8 @@ impl Disk {
         let file = fs::openat(parent, name, flags, Bits::empty()).map_err(io_error("open it"))?;
         let opened = fs::fstat(&file).map_err(io_error("look at it"))?;
         let mark = self.mark(path, &file);
-        let digest = digest(File::from(file)).map_err(|error| DiskError::Io("read it", error))?;
+        let digest =
+            digest(File::from(file), self.store.progress()).map_err(|error| DiskError::Io("read it", error))?;
         self.seen.remove(path);
         if Identity::of(&opened) == identity && identity.is_settled(now) {
             self.seen.insert(path.clone(), Seen { identity, digest, mark: mark.clone() });
@@ -275,7 +282,10 @@ impl Disk {
             Err(errno) => return Err(io_error("remove an abandoned temporary file")(errno)),
         }
         let done = match &write.file.kind {
-            FileKind::Regular { content, .. } => self.fill(write, &prepared, content).map(Some),
+            FileKind::Regular { content, .. } => self.fill(write, &prepared, |file| file.write_all(content)).map(Some),
+            FileKind::Artifact { digest, .. } => {
+                self.fill(write, &prepared, |file| self.store.copy_out(*digest, file)).map(Some)
+            }
             FileKind::Symlink { target } => link(write, &prepared, target).map(|()| None),
             FileKind::Directory => Ok(None),
         };
@@ -289,12 +299,17 @@ impl Disk {
         Ok(prepared)
     }
 
-    fn fill(&self, write: &Write<'_>, prepared: &Prepared, content: &[u8]) -> Result<File, DiskError> {
+    fn fill(
+        &self,
+        write: &Write<'_>,
+        prepared: &Prepared,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<File, DiskError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = fs::openat(&prepared.parent, &prepared.temporary, flags, Bits::RUSR | Bits::WUSR)
             .map_err(io_error("create a temporary file"))?;
         let mut file = File::from(descriptor);
-        file.write_all(content).map_err(|error| DiskError::Io("write its content", error))?;
+        content(&mut file).map_err(|error| DiskError::Io("write its content", error))?;
         let (uid, gid) = ids(write.access);
         fs::fchown(&file, Some(uid), Some(gid)).map_err(io_error("set its owner"))?;
         fs::fchmod(&file, Bits::from_raw_mode(write.access.mode.bits())).map_err(io_error("set its mode"))?;
@@ -346,7 +361,8 @@ impl Disk {
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let file = thing.try_clone().map_err(|error| DiskError::Io("open it", error))?;
-                let digest = digest(File::from(file)).map_err(|error| DiskError::Io("read it", error))?;
+                let digest =
+                    digest(File::from(file), self.store.progress()).map_err(|error| DiskError::Io("read it", error))?;
                 FileState::Regular { digest, access, modified: modified(&stat), mark: self.mark(path, thing) }
             }
             FileType::Symlink => {
@@ -519,7 +535,7 @@ fn is_empty(parent: &OwnedFd, name: &str) -> Result<bool, DiskError> {
     Ok(!entries.any(|entry| entry.is_ok_and(|entry| !dots.iter().any(|dot| dot.as_c_str() == entry.file_name()))))
 }
 
-fn digest(mut file: File) -> io::Result<Digest> {
+fn digest(mut file: File, progress: &Progress) -> io::Result<Digest> {
     let length = file.metadata()?.len();
     if length > LARGEST {
         return Err(io::Error::other(format!(
@@ -528,10 +544,18 @@ fn digest(mut file: File) -> io::Result<Digest> {
     }
     let mut hasher = Sha256::new();
     let mut buffer = [0; 16 << 10];
+    let mut unsaid = 0;
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            Ok(length) => hasher.update(&buffer[..length]),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                unsaid += length as u64;
+                if unsaid >= LONG {
+                    unsaid = 0;
+                    progress.mark_at_work();
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -6,11 +6,14 @@ use std::error::Error;
 
 pub mod progress;
 pub mod spent;
+pub mod tls;
+pub mod store;
 pub mod backups;
 pub mod settings;
 pub mod systemd;
 pub mod podman;
 pub mod engine;
+pub mod artifacts;
 pub mod check;
 pub mod vigil;
 pub mod git;

@@ -7,17 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use spec::desired::{Desired, DesiredUnit, UnitOrigin};
+use spec::desired::{Desired, DesiredUnit, FileKind, UnitOrigin};
 use spec::id::{ContainerName, HostPath, ResourceId, UnitName};
 use spec::inputs;
 use spec::memory::Memory;
 use spec::observed::{ContainerState, FileState, LoadState, Observed, Reach, UnitState};
 use spec::plan;
 
+use crate::artifacts::Fetcher;
 use crate::backups::Backups;
 use crate::disk::{Beside, Disk};
 use crate::engine::{self, Engine};
 use crate::podman;
+use crate::store::Store;
 use crate::systemd::{self, Systemd};
 
 /// For how long the text of a unit that the host provides is taken as read.
@@ -36,6 +38,10 @@ pub struct Providers {
     pub engine: Engine,
     /// What others wrote where we write.
     pub backups: Backups,
+    /// Artifacts that were fetched.
+    pub store: Store,
+    /// Where they come from.
+    pub fetcher: Fetcher,
     /// Texts of the host's own units, with when they were read.
     texts: BTreeMap<UnitName, (Instant, String)>,
     /// Units whose text and drop-ins systemd is known to have read, with what the files looked like then.
@@ -46,9 +52,10 @@ pub struct Providers {
 
 impl Providers {
     /// Puts them together.
-    pub fn new(disk: Disk, systemd: Systemd, engine: Engine, backups: Backups) -> Providers {
+    pub fn new(disk: Disk, systemd: Systemd, engine: Engine, backups: Backups, store: Store) -> Providers {
         let (texts, loaded, vendors) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Providers { disk, systemd, engine, backups, texts, loaded, vendors }
+        let fetcher = Fetcher::default();
+        Providers { disk, systemd, engine, backups, store, fetcher, texts, loaded, vendors }
     }
 
     /// Forgets what was remembered of systemd, after changing it.
@@ -63,7 +70,7 @@ impl Providers {
 pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memory) -> Observed {
     let mut observed = Observed::default();
     let names = names(desired, memory);
-    let Providers { disk, systemd, engine, .. } = &mut *providers;
+    let Providers { disk, systemd, engine, store, .. } = &mut *providers;
     let listing = async {
         let asks = !names.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.is_of_a_unit());
         if asks { systemd.units(&names).await.map(Some) } else { Ok(None) }
@@ -76,6 +83,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
         // The questions are on their way when the connections had their turn.
         tokio::task::yield_now().await;
         files(disk, desired, memory, &mut observed);
+        artifacts(store, desired, &mut observed);
         accounts(desired, &mut observed);
     };
     let (listed, contained, ()) = tokio::join!(listing, containing, looking);
@@ -105,6 +113,18 @@ fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Obs
     let mut beside = Beside::default();
     for path in paths {
         observed.files.insert(path.clone(), disk.look_beside(path, &mut beside));
+    }
+}
+
+/// Says which artifacts are here already, of those that are not in their place.
+fn artifacts(store: &Store, desired: &Desired, observed: &mut Observed) {
+    for (_, path, file) in desired.files() {
+        let FileKind::Artifact { digest, .. } = &file.kind else { continue };
+        let is_in_place =
+            matches!(observed.files.get(path), Some(FileState::Regular { digest: found, .. }) if found == digest);
+        if !is_in_place && store.has(*digest) {
+            observed.artifacts.insert(*digest);
+        }
     }
 }
 

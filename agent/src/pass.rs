@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spec::check::Check;
 use spec::course::{self, Release};
-use spec::desired::Hold;
+use spec::desired::{DesiredApp, Hold};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId};
 use spec::journal;
@@ -30,6 +30,7 @@ use crate::releases::Releases;
 use crate::report;
 use crate::requests;
 use crate::settings::Settings;
+use crate::store::Store;
 use crate::systemd::Systemd;
 
 /// One host and everything the agent holds of it.
@@ -135,7 +136,8 @@ impl Host {
         let backups = Backups::of(&settings.state, settings.backups.bounds());
         let registries = settings.registries.clone();
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
-        let providers = Providers::new(Disk::new(""), Systemd::new(), engine, backups);
+        let store = Store::of(&settings.state, Arc::clone(&progress));
+        let providers = Providers::new(Disk::new("", store.clone()), Systemd::new(), engine, backups, store);
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         let releases = Releases::open(&settings.state);
         Host {
@@ -179,7 +181,7 @@ impl Host {
         if self.belief.as_ref().is_none_or(|before| before.desired.fleet != *fleet) {
             // The fleet's name is part of every mark.
             let owner = Owner { fleet: fleet.clone(), host: self.name.clone() };
-            self.providers.disk = Disk::new(fleet);
+            self.providers.disk = Disk::new(fleet, self.providers.store.clone());
             self.providers.engine = Engine::new(self.sockets.clone(), owner).with_credentials(self.registries.clone());
         }
         if belief.commit.is_some() {
@@ -322,6 +324,9 @@ impl Host {
         report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), Timestamp::now());
         keep_good(&mut self.releases, &ledger.memory, aim);
         ledger.save()?;
+        if !plan.steps.is_empty() {
+            providers.store.keep_only(&needed(belief.as_ref(), aim, &self.releases));
+        }
         let done: usize = outcome.done.values().sum();
         let holds = belief.as_ref().map(|belief| course::holds(&belief.desired, &ledger.memory));
         let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0);
@@ -379,6 +384,12 @@ async fn check(
             outcome.failed.entry(app.clone()).or_default().push(StepFailure { text, said: miss.said, blame });
         }
     }
+}
+
+/// Names the artifacts that are needed: by what is believed, by what is aimed at, and by the releases that are kept.
+fn needed(belief: Option<&Belief>, aim: &Belief, releases: &Releases) -> BTreeSet<Digest> {
+    let wanted = belief.into_iter().chain([aim]).flat_map(|belief| belief.desired.apps.values());
+    wanted.flat_map(DesiredApp::artifacts).chain(releases.artifacts()).collect()
 }
 
 /// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.

@@ -36,6 +36,16 @@ impl Progress {
         self.marked.store(now, Ordering::Relaxed);
     }
 
+    /// Notes that a long piece of work gets on during which the loop cannot turn, and answers the watchdog in its place.
+    pub fn mark_at_work(&self) {
+        self.mark();
+        if sd_notify::watchdog_enabled().is_some()
+            && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog])
+        {
+            tracing::debug!(%error, "the service manager could not be told");
+        }
+    }
+
     /// Returns how long ago something was last achieved.
     pub fn idle_for(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.marked.load(Ordering::Relaxed)))

@@ -20,8 +20,8 @@ use tracing::{error, warn};
 /// The version of the files' format that this agent writes.
 const VERSION: u32 = 1;
 const FOLDER: &str = "releases";
-/// The longest first line: it holds two digests.
-const LONGEST_HEAD: u64 = 1024;
+/// The longest first line: it holds a digest for each artifact.
+const LONGEST_HEAD: u64 = 4 << 20;
 
 /// The first line of a file: enough to know what it holds, and whether it is whole.
 #[derive(Serialize, Deserialize)]
@@ -31,6 +31,9 @@ struct Head {
     release: Digest,
     /// The digest of everything behind this line.
     sha256: Digest,
+    /// The artifacts it is made of, which the store keeps for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    artifacts: BTreeSet<Digest>,
 }
 
 /// The second line; the contents of files follow, one after another.
@@ -48,6 +51,8 @@ pub struct Releases {
     folder: PathBuf,
     /// Which release of each application is kept.
     kept: BTreeMap<AppName, Digest>,
+    /// Which artifacts each is made of.
+    artifacts: BTreeMap<AppName, BTreeSet<Digest>>,
     /// Those that are in use, read once.
     read: BTreeMap<AppName, Release>,
 }
@@ -56,24 +61,30 @@ impl Releases {
     /// Looks at what is kept in the state folder. What cannot be read is not kept, and says so.
     pub fn open(state: &Path) -> Releases {
         let folder = state.join(FOLDER);
-        let mut kept = BTreeMap::new();
+        let (mut kept, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             // What a write left unfinished begins with a dot, which no application's name does.
             let Some(app) = name.to_str().and_then(|name| AppName::parse(name).ok()) else { continue };
             match head(&entry.path()) {
                 Ok(head) => {
+                    artifacts.insert(app.clone(), head.artifacts);
                     kept.insert(app, head.release);
                 }
                 Err(error) => warn!(%app, %error, "the last good release cannot be read"),
             }
         }
-        Releases { folder, kept, read: BTreeMap::new() }
+        Releases { folder, kept, artifacts, read: BTreeMap::new() }
     }
 
     /// Returns which release of each application is kept.
     pub fn kept(&self) -> &BTreeMap<AppName, Digest> {
         &self.kept
+    }
+
+    /// Names the artifacts that the releases which are kept are made of.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.artifacts.values().flatten().copied()
     }
 
     /// Returns the good releases of these applications; one that is lost or damaged is left out.
@@ -111,6 +122,7 @@ impl Releases {
         match &written {
             Ok(()) => {
                 self.kept.insert(name.clone(), release.app.digest);
+                self.artifacts.insert(name.clone(), release.app.artifacts().collect());
             }
             Err(_) => self.forget(name),
         }
@@ -125,6 +137,7 @@ impl Releases {
 
     fn forget(&mut self, name: &AppName) {
         self.kept.remove(name);
+        self.artifacts.remove(name);
         self.read.remove(name);
         match fs::remove_file(self.folder.join(name.as_str())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -152,7 +165,8 @@ fn write(folder: &Path, name: &AppName, release: &Release) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(&body)?;
     bytes.push(b'\n');
     contents.values().for_each(|content| bytes.extend_from_slice(content));
-    let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes) };
+    let artifacts = release.app.artifacts().collect();
+    let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes), artifacts };
     let new = folder.join(format!(".{name}"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec(&head)?)?;

@@ -39,7 +39,7 @@ pub struct Settings {
     /// How long one start, stop or reload may take.
     #[serde(deserialize_with = "duration")]
     pub job: Duration,
-    /// How long one image may take to pull.
+    /// How long one image or artifact may take to come.
     #[serde(deserialize_with = "duration")]
     pub pull: Duration,
     /// The container engine's socket; Docker's, else Podman's, when not set.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::Origin;
 use crate::check::Check;
 use crate::container::{Dependency, MountSource, NetworkSettings, Networking, Settings, VolumeSettings};
 use crate::digest::{Digest, Fields};
@@ -141,6 +142,13 @@ pub enum FileKind {
     },
     /// A directory; what is in it is not managed by this entry.
     Directory,
+    /// A regular file whose content the repository does not hold: it is fetched, and kept in the agent's store.
+    Artifact {
+        /// The digest of the content.
+        digest: Digest,
+        /// What is fetched for it.
+        origin: Arc<Origin>,
+    },
 }
 
 fn no_content() -> Arc<[u8]> {
@@ -265,6 +273,14 @@ impl DesiredApp {
         }
     }
 
+    /// Names the artifacts that its files are made of.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.files.values().filter_map(|file| match &file.kind {
+            FileKind::Artifact { digest, .. } => Some(*digest),
+            FileKind::Regular { .. } | FileKind::Symlink { .. } | FileKind::Directory => None,
+        })
+    }
+
     /// Names everything that is wanted.
     pub fn resources(&self) -> impl Iterator<Item = ResourceId> {
         let files = self.files.keys().cloned().map(ResourceId::File);
@@ -280,7 +296,10 @@ impl DesiredFile {
     fn digest(&self) -> Digest {
         let mut fields = Fields::default();
         match &self.kind {
-            FileKind::Regular { digest, .. } => fields.add("regular", digest.to_string().as_bytes()),
+            // Where the same bytes come from makes no other file.
+            FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. } => {
+                fields.add("regular", digest.to_string().as_bytes())
+            }
             FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
             FileKind::Directory => fields.add("directory", b""),
         };

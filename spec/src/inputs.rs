@@ -153,7 +153,7 @@ fn texts_below<'m>(
         .take_while(|(path, _)| path.as_str().starts_with(folder.as_str()))
         .filter_map(|(path, file)| match &file.kind {
             FileKind::Regular { content, .. } => Some((*path, std::str::from_utf8(content).unwrap_or_default())),
-            FileKind::Symlink { .. } | FileKind::Directory => None,
+            FileKind::Artifact { .. } | FileKind::Symlink { .. } | FileKind::Directory => None,
         })
         .collect();
     within.into_iter()
@@ -181,7 +181,7 @@ fn digest(paths: &BTreeSet<HostPath>, managed: &Managed<'_>) -> Digest {
 /// Digests what a path is and holds, without mode and owner.
 pub fn fingerprint(kind: &FileKind) -> Digest {
     match kind {
-        FileKind::Regular { digest, .. } => *digest,
+        FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. } => *digest,
         FileKind::Symlink { target } => Fields::default().add("symlink", target.as_bytes()).finish(),
         FileKind::Directory => Fields::default().add("directory", b"").finish(),
     }

@@ -11,6 +11,8 @@ pub mod tree;
 pub mod diagnostic;
 pub mod check;
 pub mod container;
+pub mod authority;
+pub mod artifact;
 pub mod manifest;
 pub mod desired;
 pub mod observed;

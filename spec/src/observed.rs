@@ -24,6 +24,8 @@ pub struct Observed {
     pub images: BTreeSet<String>,
     /// Whether Podman is on this host to make services of quadlets; asked only where some are wanted.
     pub has_podman: bool,
+    /// Artifacts that have to be written and are in the agent's store already.
+    pub artifacts: BTreeSet<Digest>,
     /// Texts of distribution packages that texts of ours take the place of.
     pub shadowed: BTreeMap<UnitName, HostPath>,
     /// User names that files want, with their ids; `None` where the host knows no such user.

@@ -218,6 +218,9 @@ fn resolve_file(file: &manifest::File) -> DesiredFile {
         }
         manifest::FileKind::Symlink { target } => FileKind::Symlink { target: target.clone() },
         manifest::FileKind::Directory => FileKind::Directory,
+        manifest::FileKind::Artifact { origin } => {
+            FileKind::Artifact { digest: origin.sha256, origin: Arc::clone(origin) }
+        }
     };
     DesiredFile { kind, mode: file.mode, owner: file.owner.clone(), group: file.group.clone() }
 }
@@ -337,6 +340,10 @@ fn digest_app(app: &DesiredApp) -> Digest {
     for (path, file) in &app.files {
         fields.add("file", path.as_str().as_bytes());
         add_file(&mut fields, file);
+        if let FileKind::Artifact { origin, .. } = &file.kind {
+            // Another address is another attempt, for whom the first one failed.
+            fields.add("url", origin.url.as_bytes()).add("limit", &origin.limit.to_le_bytes());
+        }
     }
     for (name, unit) in &app.units {
         // The text of a unit that the application brings is among its files.
@@ -378,7 +385,9 @@ fn digest_app(app: &DesiredApp) -> Digest {
 
 fn add_file(fields: &mut Fields, file: &DesiredFile) {
     match &file.kind {
-        FileKind::Regular { digest, .. } => fields.add("regular", digest.to_string().as_bytes()),
+        FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. } => {
+            fields.add("regular", digest.to_string().as_bytes())
+        }
         FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
         FileKind::Directory => fields.add("directory", b""),
     };

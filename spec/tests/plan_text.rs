@@ -45,6 +45,7 @@ fn bare() -> Observed {
         containers: Reach::Seen(BTreeMap::new()),
         images: BTreeSet::new(),
         has_podman: false,
+        artifacts: BTreeSet::new(),
         shadowed: BTreeMap::new(),
         networks: Reach::NotAsked,
         volumes: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //! No judgement about what should be: the plan says it. A failed step fails its application, whose later steps are
 //! skipped; the others go on. Nothing changes on the host unless the ledger could be written first.
 
+mod artifacts;
 mod blame;
 mod containers;
 mod files;
@@ -134,6 +135,7 @@ impl<'a> Work<'a> {
         quadlets::prove(self).await;
         containers::pull(self).await;
         quadlets::pull(self).await;
+        artifacts::fetch(self).await;
         if self.is_stopped() {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use spec::observed::FileState;
 
 use super::{Disk, DiskError, access, digest, io_error, modified, parent, temporary};
 use crate::backups::{Original, Source};
+use crate::progress::Progress;
 
 impl Disk {
     /// Opens what is at `path` to be kept; its content is compared with what was observed while it is copied.
@@ -44,7 +45,7 @@ impl Disk {
             let kept = match open_original(&parent, &name) {
                 Err(DiskError::Moved) => continue,
                 Err(error) => Err(crate::chain(&error)),
-                Ok(original) => digested(original).and_then(|original| keep(path, original)),
+                Ok(original) => digested(original, self.store.progress()).and_then(|original| keep(path, original)),
             };
             let removed =
                 kept.and_then(|()| fs::unlinkat(&parent, &name, AtFlags::empty()).map_err(|errno| errno.to_string()));
@@ -57,9 +58,9 @@ impl Disk {
 }
 
 /// Reads a file once to know its digest.
-fn digested(mut original: Original) -> Result<Original, String> {
+fn digested(mut original: Original, progress: &Progress) -> Result<Original, String> {
     if let Source::Regular { file } = &mut original.source {
-        let read = file.try_clone().and_then(digest);
+        let read = file.try_clone().and_then(|file| digest(file, progress));
         original.expected = Some(read.map_err(|error| error.to_string())?);
         file.rewind().map_err(|error| error.to_string())?;
     }

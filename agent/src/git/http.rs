@@ -34,11 +34,7 @@ impl Client {
     /// # Errors
     /// The CA file cannot be used, or there is none on this host.
     pub(super) fn new(remote: &Remote, deadlines: &Deadlines) -> Result<Client, String> {
-        if rustls::crypto::CryptoProvider::get_default().is_none()
-            && rustls::crypto::ring::default_provider().install_default().is_err()
-        {
-            tracing::debug!("another thread was faster to install the same provider");
-        }
+        crate::tls::ensure_provider();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(deadlines.connect)
             .redirect(reqwest::redirect::Policy::none())

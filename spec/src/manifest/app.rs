@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::artifacts;
 use super::checks;
 use super::container;
 use super::decode::{Table, values};
@@ -25,7 +26,7 @@ use crate::tree::Entry;
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 3] = ["rollout", "artifacts", "user"];
+const LATER: [&str; 2] = ["rollout", "user"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -181,6 +182,9 @@ fn assemble(
     let policies = &mut app.policies;
     app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches, policies);
     app.files = files::read(page, take("files").map(|(_, node)| node), folder, policies);
+    if let Some((_, node)) = take("artifacts") {
+        artifacts::read(page, node, folder, &mut app.files, policies);
+    }
     if let Some((_, node)) = take("containers") {
         app.containers = container::read(page, node, policies);
     }

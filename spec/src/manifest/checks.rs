@@ -8,6 +8,7 @@ use super::duration;
 use super::page::{Extent, Page};
 use super::words::one_of;
 use super::yaml::{Kind, Node};
+use crate::authority::{is_authority, is_host, is_port};
 use crate::check::{Check, INTERVAL, Probe, TIMEOUT, WITHIN};
 use crate::id::{ContainerName, UnitName, shown};
 
@@ -124,16 +125,6 @@ fn tcp(page: &mut Page<'_>, node: &Node) -> Option<String> {
     None
 }
 
-fn is_host(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    !text.is_empty() && text.len() <= 253 && text.chars().all(plain)
-}
-
-fn is_port(text: &str) -> bool {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits && text.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
 fn url(page: &mut Page<'_>, node: &Node) -> Option<String> {
     let text = page.text(node, "`http`")?;
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -151,17 +142,6 @@ fn url(page: &mut Page<'_>, node: &Node) -> Option<String> {
     };
     page.error("check", node.extent, format!("`{}` is not a URL to check: {why}", shown(text))).help(help);
     None
-}
-
-fn is_authority(text: &str) -> bool {
-    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        return address.parse::<std::net::Ipv6Addr>().is_ok() && port;
-    }
-    match text.split_once(':') {
-        Some((host, port)) => is_host(host) && is_port(port),
-        None => is_host(text),
-    }
 }
 
 fn status(page: &mut Page<'_>, node: &Node) -> BTreeSet<u16> {

@@ -49,7 +49,7 @@ pub(super) fn read(
     }
     for (path, file) in &files {
         let written = declared.get(path).map_or_else(|| file.location.clone(), |extent| page.at(*extent));
-        if let Some(complaint) = guarded(path, allowed.contains(path), written) {
+        if let Some(complaint) = guarded("files", path, allowed.contains(path), written) {
             page.add(complaint);
         }
     }
@@ -62,14 +62,15 @@ fn installed(brought: &BroughtFile) -> File {
     owned_by_root(kind, Mode::from_bits(mode), brought.location.clone())
 }
 
-fn guarded(path: &HostPath, allowed: bool, location: Location) -> Option<Diagnostic> {
+/// Complains about a path of an entry below `key` that the host cannot do without, unless it is allowed.
+pub(super) fn guarded(key: &str, path: &HostPath, allowed: bool, location: Location) -> Option<Diagnostic> {
     let (rule, message, help) = match critical::path(path) {
         Guard::Open => return None,
         Guard::Critical(_) if allowed => return None,
         Guard::Critical(why) => (
             "critical-path",
             format!("`{path}` is guarded: {why}"),
-            format!("if you mean it, write files: {{ {path}: {{ allow-critical: true }} }} in app.yaml"),
+            format!("if you mean it, write {key}: {{ {path}: {{ allow-critical: true }} }} in app.yaml"),
         ),
         Guard::Never(why) => (
             "forbidden-path",
@@ -82,7 +83,8 @@ fn guarded(path: &HostPath, allowed: bool, location: Location) -> Option<Diagnos
     Some(complaint)
 }
 
-fn path(page: &mut Page<'_>, key: &Key, folder: &Folder<'_>) -> Option<HostPath> {
+/// Reads a path on the host.
+pub(super) fn path(page: &mut Page<'_>, key: &Key, folder: &Folder<'_>) -> Option<HostPath> {
     let parsed = HostPath::parse(&key.text).and_then(|path| match key.text.contains('\\') {
         true => Err(format!("`{}` holds a backslash", shown(&key.text))),
         false => Ok(path),
@@ -218,7 +220,8 @@ fn near<'f>(page: &Page<'_>, path: &HostPath, folder: &'f Folder<'_>) -> Option<
     known.clone().find(|other| Some(other.as_str()) == near).or_else(named)
 }
 
-fn mode(page: &mut Page<'_>, node: &Node) -> Option<Mode> {
+/// Reads permission bits.
+pub(super) fn mode(page: &mut Page<'_>, node: &Node) -> Option<Mode> {
     if let Kind::Scalar { text, plain: true } = &node.kind
         && node.meaning() == Meaning::Number
     {
@@ -241,7 +244,7 @@ fn mode(page: &mut Page<'_>, node: &Node) -> Option<Mode> {
 }
 
 /// Reads a user or group: a name, or a number in decimal.
-fn account(page: &mut Page<'_>, node: &Node, what: &str) -> Option<String> {
+pub(super) fn account(page: &mut Page<'_>, node: &Node, what: &str) -> Option<String> {
     let text = page.as_written(node, what)?;
     let number = text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u32>().is_ok_and(|id| id < u32::MAX);
     let number = number && (text == "0" || !text.starts_with('0'));

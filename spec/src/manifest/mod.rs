@@ -28,6 +28,7 @@ mod quadlet;
 mod drop_in;
 mod folder;
 mod files;
+mod artifacts;
 mod place;
 mod duration;
 mod checks;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::artifact::Origin;
 use crate::check::Check;
 use crate::container::{Dependency, NetworkSettings, Protocol, Settings, VolumeSettings};
 use crate::diagnostic::Location;
@@ -199,6 +200,11 @@ pub enum FileKind {
     },
     /// A directory.
     Directory,
+    /// A regular file that is fetched.
+    Artifact {
+        /// From where, and what has to come.
+        origin: Arc<Origin>,
+    },
 }
 
 /// A unit.

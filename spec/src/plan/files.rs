@@ -175,7 +175,10 @@ fn misplaced(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
 /// Says whether the path is of the wanted kind and holds the wanted content.
 pub(super) fn has_content(state: Option<&FileState>, kind: &FileKind) -> bool {
     match (state, kind) {
-        (Some(FileState::Regular { digest: is, .. }), FileKind::Regular { digest, .. }) => is == digest,
+        (
+            Some(FileState::Regular { digest: is, .. }),
+            FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. },
+        ) => is == digest,
         (Some(FileState::Symlink { target: is, .. }), FileKind::Symlink { target }) => is == target,
         (Some(FileState::Directory { .. }), FileKind::Directory) => true,
         _ => false,
@@ -226,7 +229,7 @@ fn noun(state: &FileState) -> &'static str {
 
 fn wanted(kind: &FileKind) -> &'static str {
     match kind {
-        FileKind::Regular { .. } => "a file",
+        FileKind::Regular { .. } | FileKind::Artifact { .. } => "a file",
         FileKind::Symlink { .. } => "a symbolic link",
         FileKind::Directory => "a directory",
     }
@@ -242,7 +245,9 @@ fn foreign(state: &FileState) -> String {
 
 fn change(state: &FileState, kind: &FileKind) -> String {
     match (state, kind) {
-        (FileState::Regular { .. }, FileKind::Regular { .. }) => "its content differs".to_owned(),
+        (FileState::Regular { .. }, FileKind::Regular { .. } | FileKind::Artifact { .. }) => {
+            "its content differs".to_owned()
+        }
         (FileState::Symlink { target, .. }, FileKind::Symlink { .. }) => {
             format!("it points to {}", crate::id::shown(target))
         }

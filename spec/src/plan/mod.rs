@@ -14,10 +14,12 @@ mod units;
 mod prune;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DesiredContainer, DriftPolicy, HeldBack, Hold, Policy, UnitGoal};
+use crate::artifact::Origin;
+use crate::desired::{Desired, DesiredContainer, DriftPolicy, FileKind, HeldBack, Hold, Policy, UnitGoal};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, VolumeName};
 use crate::inputs::{self, Managed, Pull, UnitInputs};
@@ -85,6 +87,8 @@ pub enum Action {
     PullImage(String),
     /// Has Podman fetch the image of a service that is about to be started; disturbs nothing.
     PullForUnit(UnitName, Pull),
+    /// Fetches an artifact into the agent's store; disturbs nothing.
+    FetchArtifact(Arc<Origin>),
     /// Stops a unit that is no longer wanted at all.
     RetireUnit(UnitName),
     /// Removes the links of a unit that is no longer wanted, or should not be enabled.
@@ -166,7 +170,7 @@ impl Action {
     /// Returns the phase this belongs to.
     pub fn phase(&self) -> Phase {
         match self {
-            Action::PullImage(_) | Action::PullForUnit(..) => Phase::Fetch,
+            Action::PullImage(_) | Action::PullForUnit(..) | Action::FetchArtifact(_) => Phase::Fetch,
             Action::RetireUnit(_)
             | Action::RemoveContainer(..)
             | Action::RemoveNetwork(..)
@@ -183,10 +187,10 @@ impl Action {
         }
     }
 
-    /// Returns what is changed; `None` for images and systemd itself.
+    /// Returns what is changed; `None` for what is only fetched and for systemd itself.
     pub fn resource(&self) -> Option<ResourceId> {
         match self {
-            Action::PullImage(_) | Action::PullForUnit(..) | Action::ReloadSystemd => None,
+            Action::PullImage(_) | Action::PullForUnit(..) | Action::FetchArtifact(_) | Action::ReloadSystemd => None,
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)
             | Action::EnableUnit(unit)
@@ -524,13 +528,29 @@ impl Draft<'_> {
     fn write(&mut self, app: &AppName, path: &HostPath, state: FileState, why: Why) {
         let action = Action::WriteFile(path.clone(), state);
         let step = Step { app: Some(app.clone()), action, why, reads: BTreeSet::new() };
-        let set = match self.fate(&step) {
+        let fate = self.fate(&step);
+        if fate == Fate::Done {
+            self.fetch(app, path, &step.why);
+        }
+        let set = match fate {
             Fate::Done => &mut self.written,
             Fate::Waits => &mut self.blocked,
             Fate::Reported | Fate::Contested => &mut self.astray,
         };
         set.insert(path.clone());
         self.step(app, step.action, step.why);
+    }
+
+    /// Adds the step that fetches what is about to be written, unless it is here: before anything stops, so that a server
+    /// that is away changes nothing.
+    fn fetch(&mut self, app: &AppName, path: &HostPath, why: &Why) {
+        let Some(file) = self.managed.get(path) else { return };
+        let FileKind::Artifact { digest, origin } = &file.kind else { return };
+        let action = Action::FetchArtifact(Arc::clone(origin));
+        let is_planned = self.plan.steps.iter().any(|step| step.action == action && step.app.as_ref() == Some(app));
+        if !is_planned && !self.observed.artifacts.contains(digest) {
+            self.step(app, action, why.clone());
+        }
     }
 
     /// Says what becomes of a step. A commit's change is a change, whatever the repository says about drift: only what was

@@ -26,6 +26,7 @@ impl Action {
     pub fn verb(&self) -> &'static str {
         match self {
             Action::PullImage(_) | Action::PullForUnit(..) => "pull",
+            Action::FetchArtifact(_) => "fetch",
             Action::RetireUnit(_) => "stop",
             Action::DisableUnit(_) => "disable",
             Action::RemoveContainer(..)
@@ -49,6 +50,7 @@ impl Action {
     pub fn object(&self) -> String {
         match self {
             Action::PullImage(image) | Action::PullForUnit(_, Pull { image, .. }) => format!("image {}", shown(image)),
+            Action::FetchArtifact(origin) => shown(&origin.url),
             Action::ReloadSystemd => "systemd".to_owned(),
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)

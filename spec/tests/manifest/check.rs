@@ -1,5 +1,6 @@
 //! One case for each thing that can be wrong, with what is said about it.
 
+mod artifacts;
 mod checks;
 mod conflicts;
 mod containers;

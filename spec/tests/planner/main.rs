@@ -103,7 +103,7 @@ proptest! {
                 Some(ResourceId::Unit(unit)) => prop_assert!(changed.unit_names_file(&unit, file), "{step}"),
                 Some(ResourceId::Container(name)) => prop_assert!(changed.container_mounts(&name, file), "{step}"),
                 Some(ResourceId::Network(_) | ResourceId::Volume(_)) => prop_assert!(false, "{step}"),
-                None => prop_assert!(matches!(step.action, Action::PullImage(_)), "{step}"),
+                None => prop_assert!(matches!(step.action, Action::PullImage(_) | Action::FetchArtifact(_)), "{step}"),
             }
         }
         prop_assert!(plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone()))));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use spec::artifact::Origin;
 use spec::container::{Attachment, Mount, MountSource, NetworkSettings, Networking, Settings};
 use spec::desired::{
     Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredUnit, DriftPolicy, FileKind, UnitGoal,
@@ -106,7 +107,7 @@ pub(crate) fn tampers() -> impl Strategy<Value = Vec<Tamper>> {
 pub(crate) fn shape() -> impl Strategy<Value = Shape> {
     let file = prop::option::weighted(
         0.7,
-        (0..3_u8, 0..3_u8, prop_oneof![8 => Just(0_u8), 1 => Just(1), 1 => Just(2)], 0..2_u8)
+        (0..3_u8, 0..3_u8, prop_oneof![8 => Just(0_u8), 1 => Just(1), 1 => Just(2), 3 => Just(3)], 0..2_u8)
             .prop_map(|(app, version, kind, mode)| FileShape { app, version, kind, mode }),
     );
     let container = prop::option::weighted(
@@ -407,7 +408,13 @@ impl FileShape {
                 FileKind::Regular { digest: Digest::of(content.as_bytes()), content: content.as_bytes().into() }
             }
             1 => FileKind::Symlink { target: format!("/target/{}", self.version) },
-            _ => FileKind::Directory,
+            2 => FileKind::Directory,
+            _ => {
+                let content = format!("artifact {index} version {}", self.version);
+                let digest = Digest::of(content.as_bytes());
+                let url = format!("https://ci.example/{content}");
+                FileKind::Artifact { digest, origin: Origin { url, sha256: digest, limit: 1 }.into() }
+            }
         };
         root(kind, if self.mode == 0 { 0o644 } else { 0o600 })
     }

@@ -78,6 +78,8 @@ pub(crate) struct World {
     containers: BTreeMap<ContainerName, Container>,
     networks: BTreeMap<NetworkName, Network>,
     counter: usize,
+    /// What was fetched.
+    store: BTreeSet<Digest>,
     pub(crate) bus_away: bool,
     pub(crate) engine_away: bool,
 }
@@ -304,8 +306,13 @@ impl World {
     /// Somebody edits a regular file of ours; every edit differs from every other content.
     fn edit(&mut self, path: &HostPath, stamp: usize) {
         let Some(file) = self.files.get(path).filter(|file| !file.foreign) else { return };
-        if let FileKind::Regular { content, .. } = &file.kind {
-            let text = format!("{}# edited {stamp}\n", String::from_utf8_lossy(content));
+        let before = match &file.kind {
+            FileKind::Regular { content, .. } => Some(String::from_utf8_lossy(content).into_owned()),
+            FileKind::Artifact { .. } => Some(String::new()),
+            FileKind::Symlink { .. } | FileKind::Directory => None,
+        };
+        if let Some(before) = before {
+            let text = format!("{before}# edited {stamp}\n");
             let mode = file.mode;
             let kind = FileKind::Regular { digest: Digest::of(text.as_bytes()), content: text.as_bytes().into() };
             self.put(path, kind, mode, false);
@@ -338,6 +345,7 @@ impl World {
             observed.groups.insert(name.to_owned(), Some(0));
         }
         observed.has_podman = true;
+        observed.artifacts.clone_from(&self.store);
         let away = || "away".to_owned();
         let units = self.units.keys().chain(desired.units().map(|(_, name, _)| name));
         let states = units.map(|name| (name.clone(), self.unit_state(name))).collect();
@@ -366,7 +374,7 @@ impl World {
         let Some(file) = self.files.get(path) else { return FileState::Absent };
         let access = Access { mode: file.mode, uid: 0, gid: 0 };
         match &file.kind {
-            FileKind::Regular { digest, .. } => {
+            FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. } => {
                 FileState::Regular { digest: *digest, access, modified: at(self.inodes[path]), mark: None }
             }
             FileKind::Symlink { target } => FileState::Symlink { target: target.clone(), access },
@@ -483,6 +491,9 @@ impl World {
     fn change(&mut self, desired: &Desired, memory: &mut Memory, app: Option<&AppName>, action: &Action) {
         match (action, app) {
             (Action::PullImage(_) | Action::PullForUnit(..), _) => {}
+            (Action::FetchArtifact(origin), _) => {
+                self.store.insert(origin.sha256);
+            }
             (Action::ReloadSystemd, _) => {
                 self.reload_systemd();
                 journal::reloaded(memory);
@@ -525,6 +536,9 @@ impl World {
             }
             (Action::WriteFile(path, _), Some(app)) => {
                 let file = desired.file(path).expect("a planned write is wanted");
+                if let FileKind::Artifact { digest, .. } = &file.kind {
+                    assert!(self.store.contains(digest), "{path} is written before it was fetched");
+                }
                 self.put(path, file.kind.clone(), file.mode, false);
                 journal::wrote(memory, app, path, &file.kind, &[]);
             }
@@ -734,7 +748,9 @@ impl World {
                 let of = |world: &World| {
                     world.files.get(path).map(|file| match &file.kind {
                         FileKind::Symlink { .. } => (file.kind.clone(), Mode::from_bits(0)),
-                        FileKind::Regular { .. } | FileKind::Directory => (file.kind.clone(), file.mode),
+                        FileKind::Regular { .. } | FileKind::Artifact { .. } | FileKind::Directory => {
+                            (file.kind.clone(), file.mode)
+                        }
                     })
                 };
                 prop_assert_eq!(of(self), of(good), "{}", path);

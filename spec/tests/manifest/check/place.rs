@@ -20,8 +20,6 @@ unit: {}
               = did you mean `place`?
             error[needs] apps/a/app.yaml:2:9: `a` needs `storage`, and there is no such application
               = add apps/storage/, or remove it
-            error[not-supported] apps/a/app.yaml:4:1: `artifacts` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
             error[not-supported] apps/a/app.yaml:5:1: `rollout` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
             error[unknown-key] apps/a/app.yaml:7:1: app.yaml has no key `unit`

@@ -1,0 +1,179 @@
+//! Fetches artifacts into the store: bounded, in time and in size, and proven by their digest before they count.
+//!
+//! Nothing on the host changes here. No judgement about what is needed: who calls says what to fetch.
+
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use reqwest::header::LOCATION;
+use reqwest::{Response, StatusCode, Url, redirect};
+use spec::artifact::{Address, Origin};
+use spec::digest::Digest;
+use spec::id::shown;
+use tokio::time::Instant;
+
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::tls;
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a download may stand still.
+const STALL: Duration = Duration::from_secs(60);
+/// More redirects than this are a circle.
+const REDIRECTS: usize = 5;
+
+/// Why an artifact could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to fetch {}: {why}", shown(.url))]
+pub struct FetchError {
+    url: String,
+    why: Why,
+}
+
+/// What went wrong on the way.
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("the server answered {0}")]
+    Answered(StatusCode),
+    #[error("the server redirects to {0}, which is not followed: {1}")]
+    Redirected(String, &'static str),
+    #[error("the sha256 of what came is {came}, and {wanted} is wanted ({length} bytes)")]
+    Other { came: Digest, wanted: Digest, length: u64 },
+    #[error("it has more than {0} bytes; `limit` of its entry allows more")]
+    Large(u64),
+    #[error("nothing came for {}", humantime::format_duration(*.0))]
+    Stalled(Duration),
+    #[error("it was not here within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    #[error("it could not be kept: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// Fetches artifacts.
+#[derive(Default)]
+pub struct Fetcher {
+    client: OnceLock<Result<reqwest::Client, String>>,
+    stall: Option<Duration>,
+}
+
+impl Fetcher {
+    /// Fetches what `origin` says into the store, within `deadline`. Nothing is fetched that is there already.
+    ///
+    /// # Errors
+    /// It could not be fetched, or is not what was wanted; nothing is kept then.
+    pub async fn fetch(
+        &self,
+        origin: &Origin,
+        store: &Store,
+        deadline: Duration,
+        progress: &Progress,
+    ) -> Result<(), FetchError> {
+        if store.has(origin.sha256) {
+            return Ok(());
+        }
+        let until = Instant::now() + deadline;
+        let fetched = match tokio::time::timeout_at(until, self.take_in(origin, store, progress)).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(Why::TimedOut(deadline)),
+        };
+        fetched.map_err(|why| FetchError { url: origin.url.clone(), why })
+    }
+
+    async fn take_in(&self, origin: &Origin, store: &Store, progress: &Progress) -> Result<(), Why> {
+        let url = match Address::parse(&origin.url) {
+            Ok(Address::Web(url)) => url,
+            Err(flaw) => return Err(Why::Unreachable(flaw.why.to_owned())),
+        };
+        let answer = self.get(url).await?;
+        if answer.content_length().is_some_and(|length| length > origin.limit) {
+            return Err(Why::Large(origin.limit));
+        }
+        let mut answer = answer;
+        let mut incoming = store.begin(origin.sha256)?;
+        while let Some(chunk) = self.moving(answer.chunk()).await? {
+            if incoming.length() + chunk.len() as u64 > origin.limit {
+                return Err(Why::Large(origin.limit));
+            }
+            incoming.write(&chunk)?;
+            progress.mark();
+        }
+        let (came, wanted, length) = (incoming.digest(), origin.sha256, incoming.length());
+        if came != wanted {
+            return Err(Why::Other { came, wanted, length });
+        }
+        Ok(incoming.finish()?)
+    }
+
+    async fn get(&self, url: &str) -> Result<Response, Why> {
+        let client = self.client.get_or_init(client).as_ref();
+        let client = client.map_err(|why| Why::Unreachable(why.clone()))?;
+        let answer = self.moving(client.get(url).send()).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            status if status.is_redirection() => Err(refused(&answer)),
+            status => Err(Why::Answered(status)),
+        }
+    }
+
+    /// Waits for the next thing to come, but not for ever.
+    async fn moving<T>(&self, next: impl Future<Output = reqwest::Result<T>>) -> Result<T, Why> {
+        let stall = self.stall.unwrap_or(STALL);
+        match tokio::time::timeout(stall, next).await {
+            Ok(come) => come.map_err(|error| Why::Unreachable(crate::chain(&error.without_url()))),
+            Err(_) => Err(Why::Stalled(stall)),
+        }
+    }
+}
+
+/// Builds a client that trusts what the host trusts and takes the proxies of the agent's environment, as git does.
+fn client() -> Result<reqwest::Client, String> {
+    tls::ensure_provider();
+    let policy = redirect::Policy::custom(|attempt| match flaw(attempt.previous(), attempt.url()) {
+        None => attempt.follow(),
+        Some(_) => attempt.stop(),
+    });
+    reqwest::Client::builder()
+        .redirect(policy)
+        .connect_timeout(CONNECT)
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| format!("failed to build an http client: {}", crate::chain(&error)))
+}
+
+/// Says why a redirect is not followed. Where it leads matters little, since the digest proves what comes; that nobody on
+/// the way sees it does.
+fn flaw(previous: &[Url], to: &Url) -> Option<&'static str> {
+    let is_plain = |url: &Url| url.scheme() != "https";
+    if previous.len() > REDIRECTS {
+        Some("there were too many before it")
+    } else if is_plain(to) && !previous.iter().all(is_plain) {
+        Some("everybody on the way would see what comes")
+    } else if !to.username().is_empty() || to.password().is_some() {
+        Some("it holds a user or password")
+    } else {
+        None
+    }
+}
+
+/// Explains a redirect that was not followed; without its query, which may hold a secret.
+fn refused(answer: &Response) -> Why {
+    let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    let Some(mut to) = location.and_then(|location| answer.url().join(location).ok()) else {
+        return Why::Answered(answer.status());
+    };
+    let why = flaw(std::slice::from_ref(answer.url()), &to).unwrap_or("there were too many before it");
+    to.set_query(None);
+    // A URL without a host has no user to remove.
+    if to.set_username("").is_err() || to.set_password(None).is_err() {
+        return Why::Answered(answer.status());
+    }
+    Why::Redirected(shown(to.as_str()), why)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! A server on loopback that answers as it is told, and what comes of it in the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// What is answered to a GET of a path: these bytes, and then the end, or nothing ever.
+enum Answer {
+    Whole(Vec<u8>),
+    Stalls(Vec<u8>),
+}
+
+async fn serve(answers: Vec<(&'static str, Answer)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let answers: Arc<BTreeMap<&str, Answer>> = Arc::new(answers.into_iter().collect());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let answers = Arc::clone(&answers);
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.expect("a request");
+                let text = String::from_utf8_lossy(&request[..length]).into_owned();
+                let path = text.split(' ').nth(1).expect("a path").to_owned();
+                match &answers[path.as_str()] {
+                    Answer::Whole(bytes) => stream.write_all(bytes).await.expect("an answer"),
+                    Answer::Stalls(bytes) => {
+                        stream.write_all(bytes).await.expect("an answer");
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn ok(body: &str) -> Answer {
+    Answer::Whole(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes())
+}
+
+fn redirect_to(to: &str) -> Answer {
+    Answer::Whole(format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n").into_bytes())
+}
+
+struct Ground {
+    _state: tempfile::TempDir,
+    store: Store,
+    fetcher: Fetcher,
+}
+
+fn ground() -> Ground {
+    let state = tempfile::tempdir().expect("a folder");
+    let store = Store::of(state.path(), Arc::default());
+    let fetcher = Fetcher { stall: Some(Duration::from_millis(300)), ..Fetcher::default() };
+    Ground { _state: state, store, fetcher }
+}
+
+impl Ground {
+    async fn fetch(&self, url: String, content: &str, limit: u64) -> Result<(), String> {
+        let sha256 = Digest::of(content.as_bytes());
+        let origin = Origin { url, sha256, limit };
+        let deadline = Duration::from_secs(20);
+        let fetched = self.fetcher.fetch(&origin, &self.store, deadline, &Progress::default()).await;
+        assert_eq!(fetched.is_ok(), self.store.has(sha256), "in the store exactly when it is right");
+        fetched.map_err(|error| error.to_string())
+    }
+}
+
+#[tokio::test]
+async fn what_is_wanted_comes_and_is_not_asked_for_twice() {
+    let ground = ground();
+    let address = serve(vec![("/a", ok("artifact")), ("/b", redirect_to("/a")), ("/c", redirect_to("/c"))]).await;
+    assert_eq!(ground.fetch(format!("http://{address}/b"), "artifact", 8).await, Ok(()));
+    assert_eq!(ground.fetch("http://127.0.0.1:1/away".to_owned(), "artifact", 8).await, Ok(()));
+    let circle = ground.fetch(format!("http://{address}/c"), "other", 8).await.expect_err("a circle");
+    assert!(circle.ends_with("which is not followed: there were too many before it"), "{circle}");
+}
+
+#[tokio::test]
+async fn what_is_not_as_wanted_is_not_kept_and_says_why() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nlarge\r\n5\r\nlarge\r\n0\r\n\r\n";
+    let short = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsho";
+    let address = serve(vec![
+        ("/absent", Answer::Whole(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec())),
+        ("/partial", Answer::Whole(b"HTTP/1.1 206 Partial Content\r\ncontent-length: 1\r\n\r\na".to_vec())),
+        ("/other", ok("something else")),
+        ("/large", ok("larger than its limit")),
+        ("/chunked", Answer::Whole(chunked.as_bytes().to_vec())),
+        ("/short", Answer::Whole(short.as_bytes().to_vec())),
+        ("/silent", Answer::Stalls(Vec::new())),
+        ("/stalls", Answer::Stalls(short.as_bytes().to_vec())),
+        ("/elsewhere", redirect_to("http://me:secret@127.0.0.1/x?token=secret")),
+    ])
+    .await;
+    let ground = ground();
+    let digests = |came: &str| (Digest::of(came.as_bytes()), Digest::of(b"wanted"));
+    let (came, wanted) = digests("something else");
+    for (path, expected) in [
+        ("absent", "the server answered 404 Not Found".to_owned()),
+        ("partial", "the server answered 206 Partial Content".to_owned()),
+        ("other", format!("the sha256 of what came is {came}, and {wanted} is wanted (14 bytes)")),
+        ("large", "it has more than 16 bytes; `limit` of its entry allows more".to_owned()),
+        ("silent", "nothing came for 300ms".to_owned()),
+        (
+            "elsewhere",
+            "the server redirects to http://127.0.0.1/x, which is not followed: it holds a user or password".to_owned(),
+        ),
+    ] {
+        let url = format!("http://{address}/{path}");
+        let said = ground.fetch(url.clone(), "wanted", 16).await.expect_err(path);
+        assert_eq!(said, format!("failed to fetch {url}: {expected}"));
+    }
+    let large = ground.fetch(format!("http://{address}/chunked"), "wanted", 8).await.expect_err("too large");
+    assert!(large.contains("more than 8 bytes"), "{large}");
+    let stalls = ground.fetch(format!("http://{address}/stalls"), "wanted", 200).await.expect_err("it stalls");
+    assert!(stalls.ends_with("nothing came for 300ms"), "{stalls}");
+    let short = ground.fetch(format!("http://{address}/short"), "sho", 200).await.expect_err("cut short");
+    assert!(short.contains("body"), "{short}");
+    let away = ground.fetch("http://127.0.0.1:1/x".to_owned(), "wanted", 8).await.expect_err("nobody is there");
+    assert!(away.contains("refused"), "{away}");
+}
+
+#[test]
+fn what_is_fetched_over_tls_stays_there() {
+    let url = |text: &str| Url::parse(text).expect("a URL");
+    let before = [url("https://ci.example/x")];
+    assert_eq!(flaw(&before, &url("https://cdn.example/x?signature=y")), None);
+    assert!(flaw(&before, &url("http://cdn.example/x")).is_some());
+    assert!(flaw(&before, &url("https://me@cdn.example/x")).is_some());
+    assert_eq!(flaw(&[url("http://127.0.0.1/x")], &url("https://cdn.example/x")), None);
+}

@@ -1,0 +1,162 @@
+//! Artifacts: fetched over https before anything changes, proven by their digest, kept for drift and for the way back.
+
+use lab::{Forge, Host, Lab};
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+const FOLDER: &str = "/root/fleet";
+const BRIDGE: &str = "/usr/local/bin/bridge";
+
+/// Boots the host under test, which trusts the forge.
+fn boot(lab: &Lab) -> (Forge, Host) {
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.trust_https(&host).unwrap();
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 100ms\npull: 3s\n").unwrap();
+    (forge, host)
+}
+
+/// Serves a program that prints what it is and then does `then`; returns its URL and digest.
+fn publish(forge: &Forge, version: &str, then: &str) -> (String, String) {
+    let url = forge.publish(&format!("bridge-{version}"), format!("#!/bin/sh\necho bridge {version}\n{then}\n"));
+    let digest = forge.sh(&format!("sha256sum </srv/www/bridge-{version} | cut -d' ' -f1")).unwrap();
+    (url.unwrap().replace("http://", "https://"), digest.trim().to_owned())
+}
+
+fn entry(url: &str, digest: &str) -> String {
+    format!("{{ url: \"{url}\", sha256: \"{digest}\", mode: \"0755\" }}")
+}
+
+/// Writes a repository in which `bridge` is as `entry` says, beside what never changes.
+fn write_folder(host: &Host, entry: &str) {
+    let service = |command: &str| format!("[Service]\nExecStart={command}\n[Install]\nWantedBy=multi-user.target\n");
+    let app = format!("artifacts:\n  {BRIDGE}: {entry}\n");
+    let files = [
+        ("fleet.yaml", FLEET),
+        ("apps/bridge/app.yaml", &*app),
+        ("apps/bridge/bridge.service", &service(BRIDGE)),
+        ("apps/bridge/beside.service", &service("sleep infinity")),
+        ("apps/other/files/etc/other.conf", entry),
+    ];
+    agent::write_folder(host, FOLDER, &files);
+}
+
+/// The program on the host, the services that run, and what is kept.
+fn facts(host: &Host) -> String {
+    host.sh(&format!(
+        "stat -c '%i %a %U:%G %Y' {BRIDGE}; sha256sum {BRIDGE}; ls -A /usr/local/bin; \
+         systemctl show -P InvocationID -P ActiveState bridge beside; find /var/lib/mainstay/artifacts -type f"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn a_program_comes_over_https_and_goes_back_from_what_is_kept() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = boot(&lab);
+    let (url, digest) = publish(&forge, "1", "exec sleep infinity");
+    write_folder(&host, &entry(&url, &digest));
+    let steps = agent::steps(&agent::plan(&host, FOLDER));
+    assert_eq!(steps[0], format!("fetch {url}"), "{steps:?}");
+    host.sh("test ! -e /var/lib/mainstay/artifacts").unwrap();
+    agent::converge(&host, FOLDER);
+    assert_eq!(
+        host.sh(&format!("stat -c '%a %U:%G' {BRIDGE}; {BRIDGE} & kill $!")).unwrap().lines().next(),
+        Some("755 root:root")
+    );
+    let first = facts(&host);
+    assert!(first.contains(&digest), "{first}");
+
+    // Nothing to do: nothing is asked of anybody, whether the server is there or not; drift comes out of the store.
+    forge.stop_git().unwrap();
+    assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+    assert_eq!(facts(&host), first);
+    host.sh(&format!("echo edited >>{BRIDGE}")).unwrap();
+    let said = agent::converge(&host, FOLDER);
+    assert!(said.contains("kept before") && !said.contains("fetch"), "{said}");
+    host.sh(&format!("rm {BRIDGE}")).unwrap();
+    agent::converge(&host, FOLDER);
+    assert_eq!(host.sh(&format!("sha256sum <{BRIDGE}")).unwrap(), format!("{digest}  -\n"));
+    let runs = || ["bridge", "beside"].map(|unit| agent::invocation(&host, unit));
+    let before = runs();
+
+    // A server that is away changes nothing of the application; the others go on.
+    let (away, unserved) = (url.replace("bridge-1", "bridge-2"), "0".repeat(64));
+    let quiet = facts(&host);
+    write_folder(&host, &entry(&away, &unserved));
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains(&format!("failed to fetch {away}: ")) && said.contains("refused"), "{said}");
+    assert_eq!((facts(&host), host.read("/etc/other.conf").unwrap()), (quiet, entry(&away, &unserved)));
+    forge.start_git().unwrap();
+
+    // Another version restarts what names it, and nothing else.
+    let (second_url, second) = publish(&forge, "2", "exec sleep infinity");
+    write_folder(&host, &entry(&second_url, &second));
+    agent::converge(&host, FOLDER);
+    let after = runs();
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+    let kept = facts(&host);
+    assert!(kept.contains(&second) && !kept.contains(&digest), "what nothing needs goes: {kept}");
+
+    // One that does not stay up goes back, byte for byte, though nobody serves what it goes back to.
+    let (bad_url, bad) = publish(&forge, "3", "exit 3");
+    forge.sh("rm /srv/www/bridge-2").unwrap();
+    write_folder(&host, &entry(&bad_url, &bad));
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("failed in bridge: "), "{said}");
+    assert_eq!(host.sh(&format!("sha256sum <{BRIDGE}")).unwrap(), format!("{second}  -\n"), "{said}");
+    assert_eq!(agent::status(&host).1["apps"]["bridge"]["state"], "rolled-back");
+    host.sh("systemctl is-active bridge beside").unwrap();
+
+    // What no application wants goes, from its place and from the store.
+    agent::write_folder(&host, FOLDER, &[("fleet.yaml", FLEET), ("apps/other/files/etc/other.conf", "x")]);
+    agent::converge(&host, FOLDER);
+    host.sh(&format!("test ! -e {BRIDGE}; test -z \"$(ls -A /var/lib/mainstay/artifacts)\"")).unwrap();
+}
+
+#[test]
+fn what_is_not_as_wanted_changes_nothing() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = boot(&lab);
+    let (url, digest) = publish(&forge, "1", "exec sleep infinity");
+    write_folder(&host, &entry(&url, &digest));
+    agent::converge(&host, FOLDER);
+    let before = facts(&host);
+    let (other, wrong) = (publish(&forge, "2", "exec sleep infinity"), "0".repeat(64));
+    // A server that takes connections and never says a word.
+    host.sh("systemd-run --quiet --unit silent --socket-property=ListenStream=127.0.0.1:81 sleep infinity").unwrap();
+    let refused = |entry: &str, expected: &str| {
+        write_folder(&host, entry);
+        let (code, said) = agent::once(&host, FOLDER);
+        assert!(code == 4 && said.contains(expected), "{entry}: {code} {said}");
+        assert_eq!(facts(&host), before, "{entry}: {said}");
+        assert_eq!(host.read("/etc/other.conf").unwrap(), entry, "the other application goes on");
+    };
+    refused(&entry(&other.0, &wrong), &format!("the sha256 of what came is {}, and {wrong} is wanted", other.1));
+    refused(&entry(&url.replace("bridge-1", "absent"), &wrong), "the server answered 404 Not Found");
+    refused(&entry("http://127.0.0.1:81/bridge", &wrong), "it was not here within 3s");
+    host.sh("rm /etc/ssl/certs/ca-certificates.crt").unwrap();
+    refused(&entry(&other.0, &wrong), "certificate");
+    forge.trust_https(&host).unwrap();
+
+    // Larger than its limit, than the disk of the store, and than the disk where it belongs.
+    forge.sh("head -c 3M /dev/urandom >/srv/www/large").unwrap();
+    let large = forge.sh("sha256sum </srv/www/large | cut -d' ' -f1").unwrap().trim().to_owned();
+    let address = url.replace("bridge-1", "large");
+    refused(&format!("{{ url: \"{address}\", sha256: {large}, limit: 2MiB }}"), "it has more than 2097152 bytes");
+    let kept = "/var/lib/mainstay/artifacts";
+    host.sh(&format!(
+        "mv {kept} /var/tmp/kept; mkdir {kept}; mount -t tmpfs -o size=1M none {kept}; cp /var/tmp/kept/* {kept}"
+    ))
+    .unwrap();
+    refused(&entry(&address, &large), "it could not be kept: No space left on device");
+    host.sh(&format!("umount {kept}; rmdir {kept}; mv /var/tmp/kept {kept}")).unwrap();
+    host.sh("mkdir /srv/small; mount -t tmpfs -o size=1M none /srv/small").unwrap();
+    let app = format!("artifacts: {{ /srv/small/large: {} }}\n", entry(&address, &large));
+    host.sh(&format!("mkdir {FOLDER}/apps/small")).unwrap();
+    host.write(&format!("{FOLDER}/apps/small/app.yaml"), app).unwrap();
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("failed to write its content: No space left on device"), "{said}");
+    assert_eq!(host.sh("ls -A /srv/small").unwrap(), "", "no half file is left");
+}
