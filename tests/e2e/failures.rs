@@ -181,3 +181,25 @@ fn a_container_that_cannot_run_takes_nothing_else_down() {
     agent::await_converged(&host, &fourth);
     assert_eq!(host.wait_for(agent::SOON, "curl -sf http://127.0.0.1:8081").unwrap(), "two");
 }
+
+/// The journal asks the kernel and systemd whose words it got; a busy one asks when both have forgotten the process.
+#[test]
+fn last_words_are_told_although_the_journal_is_late() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot("attic").unwrap();
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 500ms\n").unwrap();
+    let exits = service("ExecStart=sh -c 'echo last words; exit 3'");
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/exits/exits.service", &exits)]);
+    // Another run comes before, whose words are not these.
+    host.write("/run/systemd/system/exits.service", service("ExecStart=sh -c 'echo other words; exit 3'")).unwrap();
+    host.sh("systemctl daemon-reload; systemctl start exits; rm /run/systemd/system/exits.service").unwrap();
+    let script = "pid=$(systemctl show -P MainPID systemd-journald); kill -STOP $pid; \
+                  systemctl reset-failed exits; \
+                  (timeout 30 sh -c 'until systemctl is-failed --quiet exits; do sleep 0.1; done'; kill -CONT $pid) & \
+                  mainstay once --dir /root/fleet 2>&1; wait";
+    let output = host.try_sh(script).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("code 3") && said.contains("| last words"), "{said}");
+    assert!(!said.contains("other words"), "{said}");
+}

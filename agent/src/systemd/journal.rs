@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde::Deserialize;
 use spec::id::{UnitName, shown};
 use spec::observed::InvocationId;
 use tokio::io::AsyncReadExt;
@@ -12,10 +13,12 @@ use tokio::process::Command;
 const READ: Duration = Duration::from_secs(5);
 /// The program's own name is looked up in the path that the child gets.
 const PATH: &str = "/usr/bin:/bin:/usr/local/bin";
-/// The most that is read; longer output loses its end, which `lines` keeps from happening to anything sensible.
-const LIMIT: u64 = 64 * 1024;
+/// The most that is read. `journalctl` leaves out messages of more than 4 KiB, so that the entries asked for fit.
+const LIMIT: u64 = 1024 * 1024;
 /// The most that is kept of one line.
 const LINE_LIMIT: usize = 400;
+/// How many entries are looked at for each line that is wanted: those of earlier runs are among them.
+const LOOK_BACK: usize = 3;
 
 /// Returns the last `lines` lines that a unit wrote, or that systemd wrote about it, in one run of it; in this boot
 /// when the run is not known. Control characters are escaped. Never fails: without a journal there are no last words,
@@ -23,11 +26,15 @@ const LINE_LIMIT: usize = 400;
 pub async fn journal_tail(unit: &UnitName, invocation: Option<&InvocationId>, lines: usize) -> String {
     // What it said last may be on its way to the journal still.
     sync().await;
-    match tokio::time::timeout(READ, read(unit, invocation, lines)).await {
-        Ok(Ok(bytes)) => tidy(&bytes),
-        Ok(Err(error)) => format!("(the journal cannot be read: {error})"),
-        Err(_) => format!("(the journal gave no answer within {})", humantime::format_duration(READ)),
-    }
+    let said = match tokio::time::timeout(READ, read(unit, lines * LOOK_BACK)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return format!("(the journal cannot be read: {error})"),
+        Err(_) => return format!("(the journal gave no answer within {})", humantime::format_duration(READ)),
+    };
+    let entries: Vec<Entry> = said.split(|byte| *byte == b'\n').filter_map(Entry::parse).collect();
+    let kept = of_run(&entries, invocation.map(InvocationId::as_str));
+    let last = kept.get(kept.len().saturating_sub(lines)..).unwrap_or_default();
+    last.iter().flat_map(|entry| entry.lines()).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits until the journal holds what was written to it so far. Never fails: without it, last words may be missing.
@@ -42,17 +49,14 @@ async fn sync() {
     }
 }
 
-async fn read(unit: &UnitName, invocation: Option<&InvocationId>, lines: usize) -> std::io::Result<Vec<u8>> {
+/// Reads the last entries of a unit in this boot: its processes', or PID 1's about it. Processes can set the second field,
+/// but not their own process id.
+async fn read(unit: &UnitName, entries: usize) -> std::io::Result<Vec<u8>> {
     let mut command = Command::new("journalctl");
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
-    command.args(["--no-pager", "--quiet", "--output=cat"]).arg(format!("--lines={lines}"));
-    match invocation {
-        // The unit's processes, or PID 1 about it: processes can set the second field, but not their own process id.
-        Some(run) => {
-            command.args([&format!("_SYSTEMD_INVOCATION_ID={run}"), "+", &format!("INVOCATION_ID={run}"), "_PID=1"])
-        }
-        None => command.arg("--boot").arg(format!("--unit={unit}")),
-    };
+    command.args(["--no-pager", "--quiet", "--boot", "--output=json"]).arg(format!("--lines={entries}"));
+    command.arg("--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,_PID");
+    command.args([&format!("_SYSTEMD_UNIT={unit}"), "+", &format!("UNIT={unit}"), "_PID=1"]);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
     let mut bytes = Vec::new();
@@ -64,19 +68,94 @@ async fn read(unit: &UnitName, invocation: Option<&InvocationId>, lines: usize) 
     Ok(bytes)
 }
 
-fn tidy(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let lines = text.lines().map(|line| shown(&line.chars().take(LINE_LIMIT).collect::<String>()));
-    lines.collect::<Vec<_>>().join("\n")
+/// An entry as `journalctl --output=json` prints it: systemd.io, "Journal JSON Format".
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "MESSAGE", default)]
+    message: Message,
+    /// The run that wrote it, told by the journal.
+    #[serde(rename = "_SYSTEMD_INVOCATION_ID")]
+    of: Option<String>,
+    /// The run that it is about, told by the writer.
+    #[serde(rename = "INVOCATION_ID")]
+    about: Option<String>,
+    #[serde(rename = "_PID")]
+    pid: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Message {
+    Text(String),
+    Bytes(Vec<u8>),
+    #[default]
+    Missing,
+}
+
+impl Entry {
+    fn parse(line: &[u8]) -> Option<Entry> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// The run that it belongs to, if the journal knows: who wrote it may have ended before the journal looked.
+    fn run(&self) -> Option<&str> {
+        let about = self.about.as_deref().filter(|_| self.pid.as_deref() == Some("1"));
+        about.or(self.of.as_deref())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = match &self.message {
+            Message::Text(text) => text.into(),
+            Message::Bytes(bytes) => String::from_utf8_lossy(bytes),
+            Message::Missing => "(a message that is too long to be shown)".into(),
+        };
+        text.lines().map(|line| shown(&line.chars().take(LINE_LIMIT).collect::<String>())).collect()
+    }
+}
+
+/// Picks the entries of one run. Those of no known run count to it behind the last one of another: what a process says
+/// just before it ends reaches a busy journal when systemd has forgotten the process already.
+fn of_run<'e>(entries: &'e [Entry], run: Option<&str>) -> Vec<&'e Entry> {
+    let is_other = |entry: &Entry| run.is_some() && entry.run().is_some_and(|of| Some(of) != run);
+    let since = entries.iter().rposition(is_other).map_or(0, |last| last + 1);
+    let kept = entries
+        .iter()
+        .enumerate()
+        .filter(|(index, entry)| !is_other(entry) && (entry.run().is_some() || *index >= since));
+    kept.map(|(_, entry)| entry).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn entries(lines: &[&str]) -> Vec<Entry> {
+        lines.iter().map(|line| Entry::parse(line.as_bytes()).expect("an entry")).collect()
+    }
+
     #[test]
     fn last_words_carry_no_escapes_and_keep_their_lines() {
-        assert_eq!(tidy(b"one\n\x1b[31mtwo\xff\n"), "one\n\\u{1b}[31mtwo\u{fffd}");
-        assert_eq!(tidy("x".repeat(1000).as_bytes()).len(), LINE_LIMIT);
+        let said =
+            entries(&[r#"{"MESSAGE":"one\n\u001b[31mtwo"}"#, r#"{"MESSAGE":[255,120]}"#, r#"{"MESSAGE":null}"#, "{}"]);
+        let lines: Vec<String> = said.iter().flat_map(Entry::lines).collect();
+        let missing = "(a message that is too long to be shown)";
+        assert_eq!(lines, ["one", "\\u{1b}[31mtwo", "\u{fffd}x", missing, missing]);
+        let long = Entry { message: Message::Text("x".repeat(1000)), of: None, about: None, pid: None };
+        assert_eq!(long.lines()[0].len(), LINE_LIMIT);
+    }
+
+    #[test]
+    fn what_the_journal_could_not_attribute_counts_to_the_run_that_it_followed() {
+        let said = entries(&[
+            r#"{"MESSAGE":"of nobody, before"}"#,
+            r#"{"MESSAGE":"before","_SYSTEMD_INVOCATION_ID":"a"}"#,
+            r#"{"MESSAGE":"started","INVOCATION_ID":"b","_PID":"1","_SYSTEMD_INVOCATION_ID":"pid1"}"#,
+            r#"{"MESSAGE":"a lie","INVOCATION_ID":"b","_PID":"7","_SYSTEMD_INVOCATION_ID":"a"}"#,
+            r#"{"MESSAGE":"last words"}"#,
+            r#"{"MESSAGE":"failed","INVOCATION_ID":"b","_PID":"1"}"#,
+        ]);
+        let text = |kept: Vec<&Entry>| kept.iter().flat_map(|entry| entry.lines()).collect::<Vec<_>>();
+        assert_eq!(text(of_run(&said, Some("b"))), ["started", "last words", "failed"]);
+        assert_eq!(of_run(&said, None).len(), said.len());
     }
 }
