@@ -1,8 +1,12 @@
 //! Names of things: each is checked once, where it is built, and nobody checks again.
 
+mod unit;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use unit::{UNIT_SUFFIXES, UnitName, User};
 
 /// Declares a newtype over `String` that is only built by its checked `parse`.
 macro_rules! name {
@@ -56,10 +60,6 @@ name! {
 name! {
     /// An application: the name of its folder under `apps/`, a DNS label.
     AppName, check_label
-}
-name! {
-    /// A systemd unit with its suffix, by the grammar of systemd.unit(5).
-    UnitName, check_unit
 }
 name! {
     /// An absolute, normalised path on the host: no `.`, `..`, doubled or trailing slash, no control character.
@@ -121,15 +121,32 @@ impl HostPath {
         is_read.then(|| UnitName::parse(folder.strip_suffix(".d")?).ok())?
     }
 
-    /// Returns the quadlet's file name, for a file directly in [`QUADLET_DIRECTORY`].
+    /// Returns the quadlet's file name, for a file directly in a folder of quadlets.
     pub fn quadlet(&self) -> Option<&str> {
-        let name = self.0.strip_prefix(QUADLET_DIRECTORY)?.strip_prefix('/')?;
+        let (_, name) = self.within_quadlets()?;
         (!name.contains('/') && is_quadlet(name)).then_some(name)
+    }
+
+    /// Returns the user for whom the quadlets of this path's folder are, by number; `None` for root's and for what is no
+    /// quadlet and no drop-in for one.
+    pub fn quadlet_uid(&self) -> Option<u32> {
+        let is_one = self.quadlet().is_some() || self.quadlet_drop_in().is_some();
+        self.within_quadlets().filter(|_| is_one)?.0
+    }
+
+    /// Splits a path below [`QUADLET_DIRECTORY`] into the user whose folder it is in, and the rest.
+    fn within_quadlets(&self) -> Option<(Option<u32>, &str)> {
+        let within = self.0.strip_prefix(QUADLET_DIRECTORY)?.strip_prefix('/')?;
+        let of_user = within.strip_prefix("users/").and_then(|rest| rest.split_once('/'));
+        match of_user.and_then(|(uid, name)| Some((numbered(uid)?, name))) {
+            Some((uid, name)) => Some((Some(uid), name)),
+            None => Some((None, within)),
+        }
     }
 
     /// Returns the quadlet that this path adds to, for a `*.conf` directly in its drop-in folder.
     pub fn quadlet_drop_in(&self) -> Option<&str> {
-        let (folder, file) = self.0.strip_prefix(QUADLET_DIRECTORY)?.strip_prefix('/')?.split_once('/')?;
+        let (folder, file) = self.within_quadlets()?.1.split_once('/')?;
         let is_read = file.ends_with(".conf") && !file.starts_with('.') && !file.contains('/');
         folder.strip_suffix(".d").filter(|name| is_read && is_quadlet(name))
     }
@@ -153,49 +170,13 @@ pub const QUADLET_DIRECTORY: &str = "/etc/containers/systemd";
 /// Extensions of Podman quadlet files that an application may bring.
 pub const QUADLET_SUFFIXES: [&str; 7] = ["container", "volume", "network", "pod", "kube", "build", "image"];
 
-fn is_quadlet(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(stem, suffix)| !stem.is_empty() && QUADLET_SUFFIXES.contains(&suffix))
+/// Reads the name of a user's folder of quadlets, which is the number as Podman writes it.
+fn numbered(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|uid: &u32| uid.to_string() == name)
 }
 
-/// Unit types that an application may bring or refer to.
-pub const UNIT_SUFFIXES: [&str; 7] = ["service", "socket", "timer", "path", "mount", "target", "slice"];
-
-impl UnitName {
-    /// Returns the suffix without its dot: `service`, `timer`, ….
-    pub fn suffix(&self) -> &str {
-        self.0.rsplit('.').next().unwrap_or_default()
-    }
-
-    /// Returns the name without its suffix.
-    pub fn stem(&self) -> &str {
-        self.0.rsplit_once('.').map_or(&self.0, |(stem, _)| stem)
-    }
-
-    /// Says whether this is a template (`name@.service`), which is installed but never started itself.
-    pub fn is_template(&self) -> bool {
-        self.stem().ends_with('@')
-    }
-
-    /// Returns the template of an instance: `name@.service` for `name@blue.service`.
-    pub fn template(&self) -> Option<UnitName> {
-        let (prefix, instance) = self.stem().split_once('@')?;
-        (!instance.is_empty()).then(|| UnitName(format!("{prefix}@.{}", self.suffix())))
-    }
-
-    /// Returns the unit of the same stem with another suffix: the service of a timer, for instance.
-    pub fn with_suffix(&self, suffix: &str) -> UnitName {
-        UnitName(format!("{}.{suffix}", self.stem()))
-    }
-
-    /// Returns where this unit's text goes when an application brings it.
-    pub fn path(&self) -> HostPath {
-        HostPath(format!("{UNIT_DIRECTORY}/{}", self.0))
-    }
-
-    /// Returns the folder of drop-ins for this unit.
-    pub fn drop_in_folder(&self) -> HostPath {
-        HostPath(format!("{UNIT_DIRECTORY}/{}.d", self.0))
-    }
+fn is_quadlet(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(stem, suffix)| !stem.is_empty() && QUADLET_SUFFIXES.contains(&suffix))
 }
 
 fn check_label(text: &str) -> Result<(), String> {
@@ -211,35 +192,6 @@ fn check_label(text: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-fn check_unit(text: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    let Some((stem, suffix)) = text.rsplit_once('.') else {
-        return Err(format!("`{}` has no suffix such as `.service`", shown(text)));
-    };
-    if stem.is_empty() || stem == "@" || stem.starts_with('.') {
-        return Err(format!("`{}` has no name before its suffix", shown(text)));
-    }
-    if text.len() > 255 {
-        return Err(format!(
-            "a unit name is longer than 255 characters: `{}…`",
-            &shown(text)[..20.min(shown(text).len())]
-        ));
-    }
-    if !text.chars().all(plain) {
-        return Err(format!(
-            "`{}` holds a character that unit names may not: only A-Z a-z 0-9 : - _ . \\ @",
-            shown(text)
-        ));
-    }
-    if stem.matches('@').count() > 1 {
-        return Err(format!("`{}` has more than one `@`", shown(text)));
-    }
-    if !UNIT_SUFFIXES.contains(&suffix) {
-        return Err(format!("`{}` is not a unit type mainstay manages: {}", shown(text), UNIT_SUFFIXES.join(", ")));
-    }
-    Ok(())
 }
 
 fn check_path(text: &str) -> Result<(), String> {
@@ -378,7 +330,11 @@ impl fmt::Display for ResourceId {
 
 impl From<ResourceId> for String {
     fn from(id: ResourceId) -> String {
-        id.to_string()
+        match id {
+            // People know a user by the name alone.
+            ResourceId::Unit(unit) => format!("unit {}", String::from(unit)),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -387,7 +343,7 @@ impl TryFrom<String> for ResourceId {
     fn try_from(text: String) -> Result<ResourceId, String> {
         match text.split_once(' ') {
             Some(("file", path)) => HostPath::parse(path).map(ResourceId::File),
-            Some(("unit", unit)) => UnitName::parse(unit).map(ResourceId::Unit),
+            Some(("unit", unit)) => UnitName::try_from(unit.to_owned()).map(ResourceId::Unit),
             Some(("container", name)) => ContainerName::parse(name).map(ResourceId::Container),
             Some(("network", name)) => NetworkName::parse(name).map(ResourceId::Network),
             Some(("volume", name)) => VolumeName::parse(name).map(ResourceId::Volume),
@@ -461,8 +417,12 @@ mod tests {
             ["file /etc/motd", "unit web.service", "container shop_db", "network shop_default", "volume shop_data"]
         {
             let id = ResourceId::try_from(text.to_owned()).expect("a resource");
+            assert_eq!(id.to_string(), text);
             assert_eq!(String::from(id), text);
         }
+        let id = ResourceId::try_from("unit web.service of alice:1500".to_owned()).expect("a resource");
+        assert_eq!(id.to_string(), "unit web.service of alice");
+        assert_eq!(String::from(id), "unit web.service of alice:1500");
     }
 
     #[test]

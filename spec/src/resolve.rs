@@ -347,7 +347,7 @@ fn digest_app(app: &DesiredApp) -> Digest {
     }
     for (name, unit) in &app.units {
         // The text of a unit that the application brings is among its files.
-        fields.add("unit", name.as_str().as_bytes());
+        fields.add("unit", String::from(name.clone()).as_bytes());
         if let Some(goal) = unit.state {
             fields.add("state", if goal == UnitGoal::Running { b"running" } else { b"stopped" });
         }

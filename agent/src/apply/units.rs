@@ -249,7 +249,7 @@ pub(super) async fn settled(
         if let Some(Err(unsettled)) = settled.remove(&unit) {
             journal::not_started(&mut work.ledger.memory, &unit);
             let said = systemd::journal_tail(&unit, unsettled.invocation.as_ref(), LINES).await;
-            tracing::error!(app = app.as_str(), object = unit.as_str(), "{unsettled}");
+            tracing::error!(app = app.as_str(), object = %unit, "{unsettled}");
             let failure = StepFailure { text: unsettled.to_string(), said, blame: Blame::Release };
             work.outcome.failed.entry(app).or_default().push(failure);
         }

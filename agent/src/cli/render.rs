@@ -198,7 +198,7 @@ fn as_json(desired: &Desired) -> Value {
 fn app_json(app: &DesiredApp) -> Value {
     let units = app.units.iter().map(|(name, unit)| {
         json!({
-            "unit": name.as_str(),
+            "unit": name.to_string(),
             "state": unit.state.map(|goal| if goal == UnitGoal::Running { "running" } else { "stopped" }),
             "enabled": unit.enabled,
         })

@@ -83,7 +83,7 @@ impl Systemd {
     }
 
     async fn change(&mut self, change: Change, names: &[UnitName]) -> Result<(), Error> {
-        let names: Vec<String> = names.iter().map(UnitName::to_string).collect();
+        let names: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
         let answer = match change {
             // Not for this boot only, and never over a link that somebody else made.
             Change::Enable => self.ask("enable units", "EnableUnitFiles", &(names, false, false), ENABLE).await,

@@ -1,5 +1,6 @@
 //! Checks what only the whole repository shows: two applications that want one thing on one host, and paths nobody brings.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Watch;
@@ -133,7 +134,7 @@ impl<'f> Checker<'f> {
     }
 
     fn same_names(&mut self) {
-        let mut claims: BTreeMap<(&str, &str), Vec<Claim<'f>>> = BTreeMap::new();
+        let mut claims: BTreeMap<(&str, Cow<'_, str>), Vec<Claim<'f>>> = BTreeMap::new();
         for (piece, Piece { content, .. }) in self.pieces.iter().enumerate() {
             for (path, file) in &content.files {
                 // A unit's text is one wish with the unit.
@@ -143,28 +144,31 @@ impl<'f> Checker<'f> {
                     Some(_) => ("unit", path.file_name()),
                     None => ("path", path.as_str()),
                 };
-                claims.entry((kind, name)).or_default().push(Claim { piece, location: &file.location });
+                claims.entry((kind, name.into())).or_default().push(Claim { piece, location: &file.location });
             }
             for (unit, wanted) in &content.units {
-                claims.entry(("unit", unit.as_str())).or_default().push(Claim { piece, location: &wanted.location });
+                claims
+                    .entry(("unit", unit.to_string().into()))
+                    .or_default()
+                    .push(Claim { piece, location: &wanted.location });
             }
             for quadlet in &content.quadlets {
                 if let Some((kind, name)) = &quadlet.resource {
                     let claim = Claim { piece, location: &quadlet.location };
-                    claims.entry((podman(kind), name)).or_default().push(claim);
+                    claims.entry((podman(kind), name.into())).or_default().push(claim);
                 }
             }
             for (container, wanted) in &content.containers {
                 let claim = Claim { piece, location: &wanted.location };
-                claims.entry(("container", container.as_str())).or_default().push(claim);
+                claims.entry(("container", container.as_str().into())).or_default().push(claim);
             }
             for (network, wanted) in content.networks.iter().filter(|(_, wanted)| wanted.settings.is_some()) {
                 let claim = Claim { piece, location: &wanted.location };
-                claims.entry(("network", network.as_str())).or_default().push(claim);
+                claims.entry(("network", network.as_str().into())).or_default().push(claim);
             }
             for (volume, wanted) in content.volumes.iter().filter(|(_, wanted)| wanted.settings.is_some()) {
                 claims
-                    .entry(("volume", volume.as_str()))
+                    .entry(("volume", volume.as_str().into()))
                     .or_default()
                     .push(Claim { piece, location: &wanted.location });
             }
