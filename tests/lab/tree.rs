@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "git,openssh-server,openssh-client,lighttpd,lighttpd-mod-openssl,age",
     "docker.io,docker-cli,podman,crun,nftables,passt,netavark,aardvark-dns,fuse-overlayfs,iptables",
     "busybox-static,docker-registry,mosquitto,mosquitto-clients,strace",
+    "uidmap,dbus-user-session",
 ];
 
 /// Pages nobody reads in a lab: a third of the files.
