@@ -17,6 +17,7 @@ const SPEC_DEPENDENCIES: &[(&str, &str)] = &[
     ("serde_json", "the record's door"),
     ("serde_yaml", "the manifest's door"),
     ("sha2", "digests"),
+    ("shlex", "a compose command in one line, split as compose splits it"),
     ("strsim", "the nearest known key, for a suggestion"),
     ("thiserror", "error enums"),
     ("expect-test", "tests: text in, text out"),

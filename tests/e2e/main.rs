@@ -11,6 +11,7 @@
 mod agent;
 mod artifacts;
 mod backups;
+mod compose;
 mod convergence;
 mod dice;
 mod drift;

@@ -7,6 +7,7 @@ use std::error::Error;
 
 use spec::plan::{Phase, Step};
 
+use super::containers::Trouble;
 use crate::engine;
 use crate::systemd::{self, JobError, Why};
 
@@ -30,13 +31,23 @@ pub(super) fn of(step: &Step, error: &(dyn Error + 'static)) -> Blame {
     } else if let Some(error) = error.downcast_ref::<JobError>() {
         !matches!(error.why, Why::Lost | Why::NotAsked | Why::Canceled)
     } else if let Some(error) = error.downcast_ref::<engine::Error>() {
-        matches!(error, engine::Error::Refused { .. })
+        is_refusal(error)
+    } else if let Some(trouble) = error.downcast_ref::<Trouble>() {
+        match trouble {
+            Trouble::Engine(error) => is_refusal(error),
+            // What it depends on is of the same application, and has a failure of its own if that is no fault of the release.
+            Trouble::Dependency(_) => true,
+        }
     } else if let Some(error) = error.downcast_ref::<engine::Unsettled>() {
         error.why != engine::Unrest::Gone
     } else {
         error.is::<systemd::Unsettled>()
     };
     if is_release { Blame::Release } else { Blame::Circumstances }
+}
+
+fn is_refusal(error: &engine::Error) -> bool {
+    matches!(error, engine::Error::Refused { .. })
 }
 
 #[cfg(test)]
@@ -62,6 +73,8 @@ mod tests {
         assert_eq!(of(&start, &run_full), Blame::Circumstances);
         let refused = || engine::Error::Refused { doing: "pull".into(), words: "no such tag".to_owned() };
         assert_eq!(of(&start, &refused()), Blame::Release);
+        assert_eq!(of(&start, &Trouble::Engine(refused())), Blame::Release);
+        assert_eq!(of(&start, &Trouble::Dependency("b is not healthy".to_owned())), Blame::Release);
         assert_eq!(of(&step(Action::PullImage("x".to_owned())), &refused()), Blame::Circumstances);
         assert_eq!(of(&start, &std::io::Error::other("full")), Blame::Circumstances);
     }

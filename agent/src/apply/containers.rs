@@ -52,17 +52,40 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     }
 }
 
-/// Removes containers that nobody wants; their volumes stay.
+/// Removes containers that nobody wants; their volumes stay. Podman refuses to remove one whose namespaces another one has
+/// joined, so what was refused is tried again once others are gone.
 pub(super) async fn remove(work: &mut Work<'_>, rank: usize) {
-    let plan = work.plan;
-    for step in work.steps(Phase::Clear).into_iter().filter(|step| plan.rank(step) == rank) {
-        if let Action::RemoveContainer(name, id) = &step.action {
-            match take_down(&work.providers.engine, work.progress, id).await {
+    let (plan, desired, progress) = (work.plan, work.desired, work.progress);
+    let all = work.steps(Phase::Ensure);
+    let mut left: Vec<&Step> = work.steps(Phase::Clear).into_iter().filter(|step| plan.rank(step) == rank).collect();
+    while !left.is_empty() {
+        let (before, mut refused) = (left.len(), Vec::new());
+        for step in left {
+            let Action::RemoveContainer(name, id) = &step.action else { continue };
+            match take_down(&work.providers.engine, progress, &followers(&all, desired, name), id).await {
                 Ok(()) => vacated(work, step, name),
-                Err(error) => work.failed(step, &error, ""),
+                Err(error) => refused.push((step, error)),
             }
         }
+        if refused.len() == before {
+            return refused.iter().for_each(|(step, error)| work.failed(step, error, ""));
+        }
+        left = refused.into_iter().map(|(step, _)| step).collect();
     }
+}
+
+/// Names the old containers that are replaced because they join the one called `name`: the one that nobody joins first.
+fn followers<'a>(steps: &[&'a Step], desired: &Desired, name: &ContainerName) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for step in steps {
+        let Action::ReplaceContainer(follower, id) = &step.action else { continue };
+        let wanted = step.app.as_ref().and_then(|app| desired.apps.get(app)?.containers.get(follower));
+        if wanted.is_some_and(|wanted| wanted.joins.contains(name)) {
+            found.extend(followers(steps, desired, follower));
+            found.push(id.as_str());
+        }
+    }
+    found
 }
 
 /// Removes networks that nobody wants, or that are made anew; their containers are gone by now.
@@ -123,10 +146,14 @@ pub(super) async fn provide(work: &mut Work<'_>) {
     }
 }
 
-async fn take_down(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
-    stop(engine, progress, id).await?;
-    progress.mark();
-    engine.remove(id).await
+/// Removes a container, those that follow it first: their own steps make them again.
+async fn take_down(engine: &Engine, progress: &Progress, followers: &[&str], id: &str) -> Result<(), engine::Error> {
+    for id in followers.iter().copied().chain([id]) {
+        stop(engine, progress, id).await?;
+        progress.mark();
+        engine.remove(id).await?;
+    }
+    Ok(())
 }
 
 /// Stops a container, which may take as long as it was created to take: the watchdog is told that this is no hang.
@@ -155,7 +182,7 @@ pub(super) struct Made<'a> {
 
 /// Why a container could not be made.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     /// The engine did not.
     #[error(transparent)]
     Engine(engine::Error),
@@ -183,6 +210,7 @@ pub(super) async fn make<'a>(
     steps: Vec<&'a Step>,
 ) -> Vec<Made<'a>> {
     let mut since = BTreeMap::new();
+    let planned = steps.clone();
     let (mut all, mut waiting) = (Vec::new(), steps);
     while !waiting.is_empty() && !progress.is_stopping() {
         let before = waiting.len();
@@ -191,12 +219,10 @@ pub(super) async fn make<'a>(
             let open: BTreeSet<ContainerName> = still.iter().filter_map(|step: &&Step| name_of(step)).collect();
             match readiness(engine, desired, (&all, &open), step, &mut since).await {
                 Readiness::Ready => {
-                    all.push(make_one(engine, desired, progress, step).await);
+                    all.push(make_one(engine, desired, progress, (step, &planned)).await);
                     progress.mark();
                 }
-                Readiness::Never(why) => {
-                    all.push(Made { step, is_created: false, result: Err(Trouble::Dependency(why)) });
-                }
+                Readiness::Never(trouble) => all.push(Made { step, is_created: false, result: Err(trouble) }),
                 Readiness::NotYet => still.push(step),
             }
         }
@@ -209,14 +235,21 @@ pub(super) async fn make<'a>(
     all
 }
 
-async fn make_one<'a>(engine: &Engine, desired: &Desired, progress: &Progress, step: &'a Step) -> Made<'a> {
+async fn make_one<'a>(
+    engine: &Engine,
+    desired: &Desired,
+    progress: &Progress,
+    (step, planned): (&'a Step, &[&Step]),
+) -> Made<'a> {
     let mut made = Made { step, is_created: false, result: Ok(String::new()) };
     let result = match &step.action {
         Action::CreateContainer(name) => create(engine, desired, &mut made, name).await,
-        Action::ReplaceContainer(name, old) => match take_down(engine, progress, old).await {
-            Ok(()) => create(engine, desired, &mut made, name).await,
-            Err(error) => Err(error),
-        },
+        Action::ReplaceContainer(name, old) => {
+            match take_down(engine, progress, &followers(planned, desired, name), old).await {
+                Ok(()) => create(engine, desired, &mut made, name).await,
+                Err(error) => Err(error),
+            }
+        }
         Action::StartContainer(_, id) => engine.start(id).await.map(|()| id.clone()),
         _ => Ok(String::new()),
     };
@@ -235,7 +268,7 @@ fn name_of(step: &Step) -> Option<ContainerName> {
 enum Readiness {
     Ready,
     NotYet,
-    Never(String),
+    Never(Trouble),
 }
 
 /// Looks at what the container of `step` depends on. `all` was made by this plan, `open` is still to be; `since` keeps when
@@ -250,15 +283,19 @@ async fn readiness(
     let app = step.app.as_ref().and_then(|app| desired.apps.get(app));
     let (Some(app), Some(own)) = (app, name_of(step)) else { return Readiness::Ready };
     let Some(wanted) = app.containers.get(&own) else { return Readiness::Ready };
+    let failed =
+        |name: &ContainerName| all.iter().any(|made| made.result.is_err() && name_of(made.step).as_ref() == Some(name));
     for name in &wanted.joins {
+        if failed(name) {
+            return never(format!("it joins container {name}, which could not be started"));
+        }
         if open.contains(name) {
             return Readiness::NotYet;
         }
     }
     for (name, dependency) in &wanted.after {
-        let failed = all.iter().any(|made| made.result.is_err() && name_of(made.step).as_ref() == Some(name));
-        if failed {
-            return Readiness::Never(format!("it is started after container {name}, which could not be started"));
+        if failed(name) {
+            return never(format!("it is started after container {name}, which could not be started"));
         }
         if open.contains(name) {
             return Readiness::NotYet;
@@ -274,13 +311,13 @@ async fn readiness(
         let began = since.entry((own.clone(), name.clone())).or_insert_with(Instant::now);
         let verdict = match engine.inspect_run(name.as_str()).await {
             Ok(state) => verdict(name, dependency.condition, &state),
-            Err(error) => Readiness::Never(crate::chain(&error)),
+            Err(error) => Readiness::Never(Trouble::Engine(error)),
         };
         match verdict {
             Readiness::Ready => {}
             Readiness::NotYet if began.elapsed() >= most => {
                 let most = humantime::format_duration(most);
-                return Readiness::Never(match dependency.condition {
+                return never(match dependency.condition {
                     Condition::Completed => format!("it waits for job {name}, which still runs after {most}"),
                     _ => format!("it waits for container {name}, which is not healthy after {most}"),
                 });
@@ -291,8 +328,12 @@ async fn readiness(
     Readiness::Ready
 }
 
+fn never(why: String) -> Readiness {
+    Readiness::Never(Trouble::Dependency(why))
+}
+
 fn verdict(name: &ContainerName, condition: Condition, state: &ContainerRunState) -> Readiness {
-    let never = |why: String| Readiness::Never(format!("it waits for container {name}, {why}"));
+    let never = |why: String| never(format!("it waits for container {name}, {why}"));
     match (condition, state.running, state.health) {
         (Condition::Started, _, _) => Readiness::Ready,
         (Condition::Completed, true, _) => Readiness::NotYet,

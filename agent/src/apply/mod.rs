@@ -4,8 +4,8 @@
 //! skipped; the others go on. Nothing changes on the host unless the ledger could be written first.
 
 mod artifacts;
-mod blame;
 mod containers;
+mod blame;
 mod files;
 mod quadlets;
 mod units;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::artifacts;
 use super::checks;
+use super::compose;
 use super::container;
 use super::decode::{Table, values};
 use super::endpoints::{self, Offer};
@@ -13,7 +14,7 @@ use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
 use super::model::{App, FileKind, Host, Place, QuadletNames, Watch, owned_by_root};
 use super::needs;
-use super::page::Page;
+use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
 use super::units;
@@ -100,9 +101,10 @@ fn place_of(
 }
 
 /// Reads the application whose folder is `root`, layered and rendered as `files`, with the rendered `texts` of its app.yaml;
-/// what its units watch goes to `watches`.
+/// what its units watch goes to `watches`. A compose file is told `vars`, those of
+/// environment and host over the application's own; while not all are known, none is called unset.
 pub(super) fn read(
-    (name, root): (&AppName, &str),
+    (name, root, vars): (&AppName, &str, Option<&BTreeMap<String, serde_json::Value>>),
     files: &[Source<'_>],
     texts: &BTreeMap<usize, String>,
     hosts: Option<&BTreeMap<HostName, Host>>,
@@ -122,9 +124,10 @@ pub(super) fn read(
     let node = node.filter(|node| !node.is_null());
     let table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
-    let app = assemble(&mut page, table, &folder, hosts, watches, is_plain);
+    let app = assemble((&mut page, name, vars), table, &folder, hosts, watches, is_plain);
     page.close(diagnostics);
-    let is_empty = app.files.is_empty() && app.units.is_empty() && app.containers.is_empty();
+    let is_empty =
+        folder.compose.is_none() && app.files.is_empty() && app.units.is_empty() && app.containers.is_empty();
     if is_empty
         && is_plain
         && !folder.is_faulty
@@ -140,8 +143,57 @@ pub(super) fn read(
     app
 }
 
-fn assemble(
+/// Adds what the compose file brings, and complains where app.yaml speaks of one that is not there.
+fn project(
     page: &mut Page<'_>,
+    app: &mut App,
+    (name, vars): (&AppName, Option<&BTreeMap<String, serde_json::Value>>),
+    choices: Option<(Extent, compose::Choices)>,
+    folder: &Folder<'_>,
+) {
+    let Some((path, text)) = &folder.compose else {
+        if let Some((extent, _)) = choices {
+            page.error("compose-choice", extent, "`compose` speaks of a compose file, and the folder has none")
+                .help("add compose.yaml beside app.yaml, or remove this");
+        }
+        return;
+    };
+    let choices = choices.map(|(_, choices)| choices).unwrap_or_default();
+    let mut file = Page::new(path, text);
+    let none = BTreeMap::new();
+    let (mut brought, mut said) = compose::read(&mut file, name, vars.unwrap_or(&none), &choices, &folder.beside);
+    file.close(&mut said);
+    if vars.is_none() {
+        said.retain(|it| !compose::OF_VARIABLES.contains(&it.rule));
+    }
+    if said.iter().all(|it| !it.is_error()) {
+        said.extend(folder::strangers(folder, &brought.used));
+        choices.check(page, &brought);
+    }
+    let mut conflict = |what: String, location: Location, other: Location| {
+        let mut complaint = Diagnostic::error("conflict", location, format!("{what} is wanted twice by `{name}`"));
+        complaint.help("keep one of the two").related(other, "wanted here as well");
+        said.push(complaint);
+    };
+    for (container, wanted) in std::mem::take(&mut brought.containers) {
+        match app.containers.get(&container) {
+            Some(other) => conflict(format!("container `{container}`"), other.location.clone(), wanted.location),
+            None => drop(app.containers.insert(container, wanted)),
+        }
+    }
+    for (path, file) in std::mem::take(&mut brought.files) {
+        match app.files.get(&path) {
+            Some(other) => conflict(format!("path `{path}`"), other.location.clone(), file.location),
+            None => drop(app.files.insert(path, file)),
+        }
+    }
+    app.networks.extend(brought.networks);
+    app.volumes.extend(brought.volumes);
+    said.into_iter().for_each(|it| page.add(it));
+}
+
+fn assemble(
+    (page, name, vars): (&mut Page<'_>, &AppName, Option<&BTreeMap<String, serde_json::Value>>),
     table: Option<Table<'_>>,
     folder: &Folder<'_>,
     hosts: Option<&BTreeMap<HostName, Host>>,
@@ -185,6 +237,7 @@ fn assemble(
     if let Some((_, node)) = take("artifacts") {
         artifacts::read(page, node, folder, &mut app.files, policies);
     }
+    let choices = take("compose").map(|(key, node)| (key.extent, compose::choices(page, node)));
     if let Some((_, node)) = take("containers") {
         app.containers = container::read(page, node, policies);
     }
@@ -194,6 +247,7 @@ fn assemble(
     if let Some((_, node)) = take("checks") {
         app.checks = checks::read(page, node);
     }
+    project(page, &mut app, (name, vars), choices, folder);
     for brought in folder.units.values() {
         let content = brought.text.as_bytes().into();
         let digest = crate::digest::Digest::of(brought.text.as_bytes());

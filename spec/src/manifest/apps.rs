@@ -205,33 +205,67 @@ fn assemble(
     for seen in &views {
         if seen.placed.is_empty() && !seen.view.hosts.is_empty() && !nowhere {
             diagnostics.extend(seen.said.iter().cloned());
-        } else if forms::is_templated(&seen.view.files, &seen.head.expressions) {
-            assemble_forms((&name, &root), seen, workshop, (&mut application, watches), (&mut told, diagnostics));
-        } else {
-            let files: Vec<_> = seen.view.files.values().cloned().collect();
-            let app = app::read((&name, &root), &files, &BTreeMap::new(), hosts, watches, diagnostics);
-            application.add(app, &seen.placed);
+            continue;
+        }
+        for share in shares(seen, workshop) {
+            if forms::is_templated(&seen.view.files, &seen.head.expressions) {
+                let whole = (&name, root.as_str(), seen);
+                assemble_forms(whole, &share, workshop, (&mut application, watches), (&mut told, diagnostics));
+            } else {
+                let files: Vec<_> = seen.view.files.values().cloned().collect();
+                let vars = workshop.is_known.then_some(&share.vars);
+                let app = app::read((&name, &root, vars), &files, &BTreeMap::new(), hosts, watches, diagnostics);
+                application.add(app, &share.hosts);
+            }
         }
     }
     told.close(diagnostics);
     (name, application)
 }
 
+/// Hosts that see the same folder, and for which its compose file is told the same.
+struct Share<'h> {
+    vars: BTreeMap<String, serde_json::Value>,
+    hosts: Vec<&'h HostName>,
+}
+
+/// Groups the hosts of a view by the variables that its folder speaks of, if it has a compose file: nothing else that is not
+/// rendered knows variables.
+fn shares<'h>(seen: &Seen<'_, 'h>, workshop: &Workshop<'_>) -> Vec<Share<'h>> {
+    let Seen { view, head, placed, .. } = seen;
+    if placed.is_empty() || !view.files.keys().any(|within| folder::COMPOSE.contains(within)) {
+        return vec![Share { vars: head.vars.clone(), hosts: placed.clone() }];
+    }
+    let texts = view.files.values().filter_map(|source| match &source.entry {
+        Entry::File { bytes, .. } if !source.within.starts_with("files/") => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    });
+    let texts: Vec<&str> = texts.collect();
+    let mut shares: BTreeMap<String, Share<'h>> = BTreeMap::new();
+    for host in placed {
+        let mut vars = scene::vars(&workshop.setting, &head.vars, &workshop.ground.hosts[*host]);
+        vars.retain(|name, _| texts.iter().any(|text| text.contains(name.as_str())));
+        let key = serde_json::to_string(&vars).expect("JSON prints");
+        shares.entry(key).or_insert_with(|| Share { vars, hosts: Vec::new() }).hosts.push(host);
+    }
+    shares.into_values().collect()
+}
+
 /// Renders a view for each host that has the application, and reads each form that comes of it.
 fn assemble_forms<'h>(
-    (name, root): (&AppName, &str),
-    seen: &Seen<'_, 'h>,
+    (name, root, seen): (&AppName, &str, &Seen<'_, 'h>),
+    share: &Share<'h>,
     workshop: &Workshop<'_>,
     (application, watches): (&mut Application, &mut BTreeSet<Watch>),
     (told, diagnostics): (&mut Told<'h>, &mut Vec<Diagnostic>),
 ) {
-    let Seen { view, head, placed, said } = seen;
+    let Seen { view, head, said, .. } = seen;
     let ground = workshop.ground;
     diagnostics.extend(said.iter().cloned());
     let (path, text) = app::text(&view.files);
     let page = Page::new(path, text);
     let scene = |host: &HostName| scene::of(&workshop.setting, name, &head.vars, host, &ground.hosts[host]);
-    let scenes = placed.iter().map(|host| (*host, workshop.is_known.then(|| scene(host))));
+    let scenes = share.hosts.iter().map(|host| (*host, workshop.is_known.then(|| scene(host))));
     let sources = (&page, head.expressions.as_slice());
     let forms = forms::render(&workshop.engine, &view.files, sources, scenes, told, diagnostics);
     for form in forms {
@@ -240,7 +274,14 @@ fn assemble_forms<'h>(
         }
         let mut said = Vec::new();
         // What selectors match was said about the head, and is the same for every form.
-        let app = app::read((name, root), &form.files, &form.values, None, watches, &mut said);
+        let app = app::read(
+            (name, root, workshop.is_known.then_some(&share.vars)),
+            &form.files,
+            &form.values,
+            None,
+            watches,
+            &mut said,
+        );
         forms::tell(&form, &view.files, path, (said, &mut *told), diagnostics);
         // What lacks something is no fleet's, but may still clash with others.
         application.add(app, form.missing.as_ref().map_or(&form.hosts, |missing| &missing.hosts));

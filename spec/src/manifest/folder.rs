@@ -29,6 +29,10 @@ pub(super) struct Folder<'t> {
     pub(super) quadlet_drop_ins: Vec<QuadletDropIn>,
     /// The files below files/, by their path on the host.
     pub(super) files: BTreeMap<HostPath, BroughtFile>,
+    /// The path and text of the compose file.
+    pub(super) compose: Option<(String, &'t str)>,
+    /// What lies beside a compose file and nothing else knows: the compose file may name it.
+    pub(super) beside: BTreeMap<String, Beside>,
     /// Whether anything was complained about, so that "empty" is not said on top.
     pub(super) is_faulty: bool,
 }
@@ -52,17 +56,72 @@ pub(super) struct BroughtFile {
     pub(super) location: Location,
 }
 
+/// A file that the compose file may name.
+pub(super) struct Beside {
+    /// Where it stands in the repository.
+    pub(super) path: String,
+    pub(super) content: Arc<[u8]>,
+    pub(super) executable: bool,
+    /// Whether it would be a mistake without a compose file that names it.
+    pub(super) is_strange: bool,
+}
+
+/// What a compose file may be called.
+pub(super) const COMPOSE: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+
 /// Unit types that systemd has and mainstay does not manage.
 const OTHER_UNITS: [&str; 4] = ["automount", "swap", "scope", "device"];
 
 /// Sorts `files`, the layered content of one application's folder.
 pub(super) fn sort<'t>(files: &'t [Source<'_>], diagnostics: &mut Vec<Diagnostic>) -> Folder<'t> {
     let mut sorter = Sorter { root: "", folder: Folder::default(), diagnostics, reported: BTreeSet::new() };
+    let has_compose = files.iter().any(|file| COMPOSE.contains(&file.within));
     for file in files {
+        if let (true, Entry::File { bytes, executable }) = (has_compose && is_beside(file.within), &file.entry) {
+            let is_strange = !is_for_people(file.within);
+            let (path, content) = (file.path.to_owned(), bytes.clone());
+            let beside = Beside { path, content, executable: *executable, is_strange };
+            sorter.folder.beside.insert(file.within.to_owned(), beside);
+            continue;
+        }
         sorter.root = file.root;
         sorter.sort(file);
     }
     sorter.folder
+}
+
+/// Says whether a file means nothing to mainstay by its name, so that a compose file may name it.
+fn is_beside(within: &str) -> bool {
+    match within.split_once('/') {
+        Some((folder, _)) => {
+            !matches!(folder, "files" | "file") && !folder.starts_with('@') && drop_in::unit_of(folder).is_none()
+        }
+        None => {
+            let suffix = within.rsplit_once('.').map_or("", |(_, suffix)| suffix);
+            let known = UNIT_SUFFIXES.contains(&suffix)
+                || OTHER_UNITS.contains(&suffix)
+                || suffix == "artifact"
+                || quadlet::kind_of(within).is_some();
+            !known && !matches!(within, "app.yaml" | "app.yml") && !COMPOSE.contains(&within) && suffix != "age"
+        }
+    }
+}
+
+/// Complains about what lies beside a compose file that does not name it.
+pub(super) fn strangers(folder: &Folder<'_>, used: &BTreeSet<String>) -> Vec<Diagnostic> {
+    let strange = folder.beside.iter().filter(|(within, beside)| beside.is_strange && !used.contains(*within));
+    let complaints = strange.map(|(within, beside)| {
+        let message = format!("mainstay does not know what `{}` is for: the compose file does not name it", shown(within));
+        let mut complaint = Diagnostic::error("unknown-file", Location::whole(&beside.path), message);
+        complaint.help(match within.as_str() {
+            "compose.override.yaml" | "compose.override.yml" | "docker-compose.override.yml" => {
+                "merge it into the compose file; what differs from host to host goes into an overlay, such as @prod/compose.yaml"
+            }
+            _ => "mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/",
+        });
+        complaint
+    });
+    complaints.collect()
 }
 
 struct Sorter<'s, 't> {
@@ -118,13 +177,8 @@ impl<'t> Sorter<'_, 't> {
                 "an .artifact quadlet is not supported by this version of mainstay".to_owned(),
             )
             .help("remove it; podman artifact pull in a unit of its own does the same");
-        } else if matches!(name, "compose.yaml" | "compose.yml" | "docker-compose.yaml" | "docker-compose.yml") {
-            self.error(
-                "not-supported",
-                path,
-                "a compose project is not supported by this version of mainstay".to_owned(),
-            )
-            .help("remove it, and use `containers:` in app.yaml until you run a version that acts on compose projects");
+        } else if COMPOSE.contains(&name) {
+            self.compose(path, bytes);
         } else if matches!(suffix, "j2" | "age") {
             self.rendered(path, suffix);
         } else if OTHER_UNITS.contains(&suffix) {
@@ -138,6 +192,21 @@ impl<'t> Sorter<'_, 't> {
             self.error("unknown-file", path, format!("mainstay does not know what `{shown_name}` is for")).help(
                 "put it under files/, at the path that it has on the host (files/etc/…), or move it out of apps/",
             );
+        }
+    }
+
+    /// Keeps the compose file: there is one.
+    fn compose(&mut self, path: &str, bytes: &'t Arc<[u8]>) {
+        if let Some((other, _)) = &self.folder.compose {
+            let message = format!("`{}` is a compose file too", shown(other));
+            self.error("compose-twice", path, message).help("keep one of the two: an application is one project");
+            return;
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.folder.compose = Some((path.to_owned(), text)),
+            Err(_) => {
+                self.error("not-utf8", path, "the compose file is not UTF-8".to_owned()).help("save it as UTF-8");
+            }
         }
     }
 

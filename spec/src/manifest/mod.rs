@@ -35,6 +35,7 @@ mod checks;
 mod needs;
 mod fleet;
 mod units;
+mod compose;
 mod app;
 mod apps;
 mod conflicts;

@@ -24,9 +24,18 @@ pub(super) struct Setting<'f> {
     pub(super) offered: Arc<BTreeMap<String, AppName>>,
 }
 
-/// Collects what the templates of `app` are given on the host called `name`.
+/// Collects the variables that hold on a host.
 ///
-/// Variables are replaced as a whole, key by key: those of the application by those of the environment, both by the host's.
+/// They are replaced as a whole, key by key: those of the application by those of the environment, both by the host's.
+pub(super) fn vars(setting: &Setting<'_>, app_vars: &BTreeMap<String, Json>, host: &Host) -> BTreeMap<String, Json> {
+    let environment = host.environment.as_ref().and_then(|name| setting.environments.get(name));
+    let mut vars = app_vars.clone();
+    vars.extend(environment.iter().flat_map(|environment| environment.vars.clone()));
+    vars.extend(host.vars.clone());
+    vars
+}
+
+/// Collects what the templates of `app` are given on the host called `name`.
 pub(super) fn of(
     setting: &Setting<'_>,
     app: &AppName,
@@ -34,10 +43,7 @@ pub(super) fn of(
     name: &HostName,
     host: &Host,
 ) -> Value {
-    let environment = host.environment.as_ref().and_then(|name| setting.environments.get(name));
-    let mut vars = app_vars.clone();
-    vars.extend(environment.iter().flat_map(|environment| environment.vars.clone()));
-    vars.extend(host.vars.clone());
+    let vars = vars(setting, app_vars, host);
     let labels: BTreeMap<String, Value> =
         host.labels.iter().map(|(label, value)| (label.clone(), Value::from(value))).collect();
     let endpoints = Endpoints {

@@ -3,6 +3,7 @@
 mod artifacts;
 mod checks;
 mod conflicts;
+mod compose;
 mod containers;
 mod drop_ins;
 mod endpoints;

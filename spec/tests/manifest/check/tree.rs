@@ -162,8 +162,6 @@ x
 x
 -- apps/a/db.container --
 [Container]
--- apps/a/compose.yaml --
-x
 -- apps/a/secret.age --
 x
 -- apps/a/swap.swap --
@@ -203,8 +201,6 @@ x
               = did you mean `app.yaml`?
             error[unit-name] apps/a/b c.service: this is not a unit's name: `b c.service` holds a character that unit names may not: only A-Z a-z 0-9 : - _ . \ @
               = rename the file
-            error[not-supported] apps/a/compose.yaml: a compose project is not supported by this version of mainstay
-              = remove it, and use `containers:` in app.yaml until you run a version that acts on compose projects
             error[quadlet-incomplete] apps/a/db.container:1:1: this .container has no `Image=`
               = add `Image=` with the image to run to [Container]
             error[unknown-folder] apps/a/file: `file/` is not a folder that mainstay reads
