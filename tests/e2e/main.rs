@@ -16,6 +16,7 @@ mod convergence;
 mod dice;
 mod drift;
 mod drop_ins;
+mod examples;
 mod failures;
 mod first_steps;
 mod full_disks;

@@ -15,6 +15,16 @@ use crate::{Host, shell};
 const SETUP: &str = include_str!("forge.sh");
 const IMAGE: &str = include_str!("image.sh");
 
+/// For the scripts of [`Forge::image_made_by`].
+const WITH_PROGRAMS: &str = r#"with_programs() {
+    for program in "$@"; do
+        cp "$(command -v "$program")" "$image/bin/"
+        ldd "$(command -v "$program")" | grep -o '/[^ ]*' | while read -r library; do
+            mkdir -p "$image$(dirname "$library")" && cp -n "$library" "$image$library"
+        done
+    done
+}"#;
+
 /// The public bundle of root certificates on a Debian host.
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -106,17 +116,42 @@ impl Forge {
     /// Pushes an image of busybox, some files and a command. The same content has the same digest; a tag that exists
     /// is moved.
     pub fn image_with(&self, name: &str, tag: &str, files: &[(&str, &str)], command: &[&str]) -> Result<Image> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let staged = format!("/run/lab-image-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let staged = staged();
         for (path, content) in files {
             self.write(&format!("{staged}/{}", path.trim_start_matches('/')), content)?;
         }
+        self.push_image(name, tag, &staged, command)
+    }
+
+    /// As [`Forge::image_with`], of whatever a bash script puts into the folder `$image`. It finds `with_programs NAME…`,
+    /// which puts programs of the root tree there, with the libraries that they need.
+    pub fn image_made_by(&self, name: &str, tag: &str, script: &str, command: &[&str]) -> Result<Image> {
+        let staged = staged();
+        self.sh(&format!("image={staged}; mkdir -p $image/bin\n{WITH_PROGRAMS}\n{script}"))?;
+        self.push_image(name, tag, &staged, command)
+    }
+
+    fn push_image(&self, name: &str, tag: &str, staged: &str, command: &[&str]) -> Result<Image> {
         let command = serde_json::to_string(command).context("failed to spell the command")?;
-        let push = self.command(&["bash", "-c", IMAGE, "image.sh", name, tag, &command, &staged]);
+        let push = self.command(&["bash", "-c", IMAGE, "image.sh", name, tag, &command, staged]);
         let digest = shell::check(&mut push?, Duration::from_secs(60));
         let digest = digest.with_context(|| format!("failed to push image {name}:{tag}"))?.trim().to_owned();
         let at = format!("{}:5000/{name}", self.address());
         Ok(Image { reference: format!("{at}:{tag}"), pinned: format!("{at}@{digest}"), digest })
+    }
+
+    /// Lets both engines of a host find here what they would fetch from Docker Hub: as `library/NAME` and `OWNER/NAME`.
+    /// To be called before Docker is started.
+    pub fn stand_in_for_docker_hub(&self, host: &Host) -> Result<()> {
+        let address = self.address();
+        let docker = host.read("/etc/docker/daemon.json")?;
+        let mut docker: serde_json::Value = serde_json::from_str(&docker).context("Docker's settings are no JSON")?;
+        docker["registry-mirrors"] = serde_json::json!([format!("http://{address}:5000")]);
+        host.write("/etc/docker/daemon.json", docker.to_string())?;
+        host.write(
+            "/etc/containers/registries.conf.d/hub.conf",
+            format!("[[registry]]\nprefix = \"docker.io\"\nlocation = \"{address}:5000\"\ninsecure = true\n"),
+        )
     }
 
     /// Makes a key to sign commits with, see [`crate::Change::signed_by`].
@@ -165,6 +200,12 @@ impl Deref for Forge {
     fn deref(&self) -> &Host {
         &self.host
     }
+}
+
+/// A new folder on the forge for the files of an image.
+fn staged() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("/run/lab-image-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Where the forge keeps a repository.

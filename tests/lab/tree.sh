@@ -11,7 +11,7 @@ chmod 700 "$root/root/.ssh"
 # Installed for tests and for the forge; whoever needs one starts it.
 for unit in docker.service docker.socket containerd.service podman.service podman.socket podman-restart.service \
     podman-auto-update.service podman-auto-update.timer podman-clean-transient.service mosquitto.service \
-    lighttpd.service docker-registry.service systemd-networkd.service nftables.service; do
+    lighttpd.service docker-registry.service redis-server.service systemd-networkd.service nftables.service; do
     chroot "$root" systemctl disable --quiet "$unit" 2>/dev/null || :
 done
 # Of no use in a lab host, or impossible there (kernel modules, consoles, file system checks), or run at odd times.
