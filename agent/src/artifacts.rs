@@ -2,7 +2,10 @@
 //!
 //! Nothing on the host changes here. No judgement about what is needed: who calls says what to fetch.
 
+mod registry;
+
 use std::io;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -37,6 +40,8 @@ pub struct FetchError {
 enum Why {
     #[error("{0}")]
     Unreachable(String),
+    #[error("{0}")]
+    Registry(String),
     #[error("the server answered {0}")]
     Answered(StatusCode),
     #[error("the server redirects to {0}, which is not followed: {1}")]
@@ -58,9 +63,16 @@ enum Why {
 pub struct Fetcher {
     client: OnceLock<Result<reqwest::Client, String>>,
     stall: Option<Duration>,
+    /// Files with credentials for registries.
+    logins: Vec<PathBuf>,
 }
 
 impl Fetcher {
+    /// Makes one that finds the credentials for registries in these files.
+    pub fn new(logins: Vec<PathBuf>) -> Fetcher {
+        Fetcher { logins, ..Fetcher::default() }
+    }
+
     /// Fetches what `origin` says into the store, within `deadline`. Nothing is fetched that is there already.
     ///
     /// # Errors
@@ -84,11 +96,11 @@ impl Fetcher {
     }
 
     async fn take_in(&self, origin: &Origin, store: &Store, progress: &Progress) -> Result<(), Why> {
-        let url = match Address::parse(&origin.url) {
-            Ok(Address::Web(url)) => url,
+        let answer = match Address::parse(&origin.url) {
+            Ok(Address::Web(url)) => self.get(url).await?,
+            Ok(Address::Registry(image)) => registry::layer(self, &image, origin.sha256).await?,
             Err(flaw) => return Err(Why::Unreachable(flaw.why.to_owned())),
         };
-        let answer = self.get(url).await?;
         if answer.content_length().is_some_and(|length| length > origin.limit) {
             return Err(Why::Large(origin.limit));
         }
@@ -109,14 +121,28 @@ impl Fetcher {
     }
 
     async fn get(&self, url: &str) -> Result<Response, Why> {
-        let client = self.client.get_or_init(client).as_ref();
-        let client = client.map_err(|why| Why::Unreachable(why.clone()))?;
-        let answer = self.moving(client.get(url).send()).await?;
+        let answer = self.moving(self.client()?.get(url).send()).await?;
         match answer.status() {
             StatusCode::OK => Ok(answer),
             status if status.is_redirection() => Err(refused(&answer)),
             status => Err(Why::Answered(status)),
         }
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, Why> {
+        self.client.get_or_init(client).as_ref().map_err(|why| Why::Unreachable(why.clone()))
+    }
+
+    /// Reads a short body.
+    async fn body(&self, mut answer: Response, most: usize) -> Result<Vec<u8>, Why> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.moving(answer.chunk()).await? {
+            if bytes.len() + chunk.len() > most {
+                return Err(Why::Registry(format!("the registry's answer has more than {most} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
     }
 
     /// Waits for the next thing to come, but not for ever.

@@ -7,7 +7,7 @@
 
 mod body;
 mod containers;
-mod credentials;
+pub mod credentials;
 mod images;
 mod networks;
 mod settle;
@@ -151,16 +151,14 @@ impl Engine {
     /// Makes a client that has not connected yet. Of several `sockets`, the first that exists at the first call is the
     /// engine from then on: containers must not wander to another one because the first is being upgraded.
     pub fn new(sockets: Vec<PathBuf>, owner: Owner) -> Engine {
-        let logins = credentials::USUAL_FILES.map(PathBuf::from).to_vec();
+        let logins = credentials::files(None);
         Engine { sockets, owner, logins, client: OnceLock::new() }
     }
 
     /// Looks for registries' credentials in this file alone, instead of the usual ones.
     #[must_use]
     pub fn with_credentials(mut self, file: Option<PathBuf>) -> Engine {
-        if let Some(file) = file {
-            self.logins = vec![file];
-        }
+        self.logins = credentials::files(file);
         self
     }
 

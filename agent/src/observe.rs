@@ -52,9 +52,15 @@ pub struct Providers {
 
 impl Providers {
     /// Puts them together.
-    pub fn new(disk: Disk, systemd: Systemd, engine: Engine, backups: Backups, store: Store) -> Providers {
+    pub fn new(
+        disk: Disk,
+        systemd: Systemd,
+        engine: Engine,
+        backups: Backups,
+        artifacts: (Store, Fetcher),
+    ) -> Providers {
         let (texts, loaded, vendors) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let fetcher = Fetcher::default();
+        let (store, fetcher) = artifacts;
         Providers { disk, systemd, engine, backups, store, fetcher, texts, loaded, vendors }
     }
 

@@ -17,11 +17,12 @@ use spec::tree::Tree;
 use tracing::{error, info, warn};
 
 use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
+use crate::artifacts::Fetcher;
 use crate::backups::Backups;
 use crate::belief::{self, Belief, Refusal};
 use crate::check::{self, Eyes};
 use crate::disk::Disk;
-use crate::engine::{Engine, Owner};
+use crate::engine::{Engine, Owner, credentials};
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
@@ -137,7 +138,8 @@ impl Host {
         let registries = settings.registries.clone();
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
         let store = Store::of(&settings.state, Arc::clone(&progress));
-        let providers = Providers::new(Disk::new("", store.clone()), Systemd::new(), engine, backups, store);
+        let fetcher = Fetcher::new(credentials::files(registries.clone()));
+        let providers = Providers::new(Disk::new("", store.clone()), Systemd::new(), engine, backups, (store, fetcher));
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         let releases = Releases::open(&settings.state);
         Host {

@@ -160,3 +160,58 @@ fn what_is_not_as_wanted_changes_nothing() {
     assert!(code == 4 && said.contains("failed to write its content: No space left on device"), "{said}");
     assert_eq!(host.sh("ls -A /srv/small").unwrap(), "", "no half file is left");
 }
+
+/// `operator` with the password `open sesame`, as `htpasswd -B` writes it.
+const USERS: &str = "operator:$2b$05$dS/ix8aL.8.tvfmmmBhU6.rLkqfgI8I41VKLNxNAT8wpsun68uJdG\n";
+
+#[test]
+fn a_registry_is_asked_with_the_credentials_of_the_host() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = boot(&lab);
+    forge.write("/etc/forge/users", USERS).unwrap();
+    let settings = "version: 0.1\nlog: { level: warn }\nstorage: { filesystem: { rootdirectory: /srv/registry } }\n\
+                    http: { addr: \":5001\", tls: { certificate: /etc/forge/forge.crt, key: /etc/forge/forge.key } }\n\
+                    auth: { htpasswd: { realm: lab, path: /etc/forge/users } }\n";
+    forge.write("/etc/forge/private.yml", settings).unwrap();
+    forge
+        .sh("systemd-run --quiet --unit private-registry --uid git /usr/bin/docker-registry serve /etc/forge/private.yml")
+        .unwrap();
+    forge.wait_for(agent::SOON, ": </dev/tcp/127.0.0.1/5001").unwrap();
+    // As `oras push` leaves it: an empty configuration, and the file as the one layer.
+    let push = r#"
+        printf '#!/bin/sh\nexec sleep infinity\n' >/run/bridge; printf '{}' >/run/config
+        put() {
+            location=$(curl -sfi -X POST http://127.0.0.1:5000/v2/team/bridge/blobs/uploads/ | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
+            digest=$(sha256sum <$1 | cut -d' ' -f1)
+            curl -sf -X PUT -H 'Content-Type: application/octet-stream' --data-binary @$1 "$location&digest=sha256:$digest" >&2
+            echo $digest
+        }
+        layer=$(put /run/bridge) config=$(put /run/config)
+        printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:%s","size":2},"layers":[{"mediaType":"application/octet-stream","digest":"sha256:%s","size":%s}]}' \
+            $config $layer $(stat -c %s /run/bridge) >/run/manifest
+        curl -sf -X PUT -H 'Content-Type: application/vnd.oci.image.manifest.v1+json' --data-binary @/run/manifest \
+            http://127.0.0.1:5000/v2/team/bridge/manifests/1.4 >&2
+        echo $layer"#;
+    let digest = forge.sh(push).unwrap().trim().to_owned();
+    let registry = format!("{}:5001", forge.address());
+    let url = format!("oci://{registry}/team/bridge:1.4");
+    write_folder(&host, &entry(&url, &digest));
+    let (code, said) = agent::once(&host, FOLDER);
+    let expected =
+        format!("failed to fetch {url}: the registry answered 401 Unauthorized: this host has no credentials for it");
+    assert!(code == 4 && said.contains(&expected), "{said}");
+    host.sh(&format!("test ! -e {BRIDGE}")).unwrap();
+
+    let login =
+        format!("{{\"auths\": {{\"{registry}\": {{\"auth\": \"$(printf 'operator:open sesame' | base64)\"}}}}}}");
+    host.sh(&format!("mkdir -p /root/.docker; cat >/root/.docker/config.json <<EOF\n{login}\nEOF")).unwrap();
+    let said = agent::converge(&host, FOLDER);
+    assert!(!said.contains("sesame"), "{said}");
+    host.sh("systemctl is-active bridge").unwrap();
+
+    let other = "0".repeat(64);
+    write_folder(&host, &entry(&url, &other));
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains(&format!("it has no layer sha256:{other}, but sha256:{digest}")), "{said}");
+    host.sh("systemctl is-active bridge").unwrap();
+}

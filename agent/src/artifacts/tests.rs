@@ -17,7 +17,13 @@ enum Answer {
 async fn serve(answers: Vec<(&'static str, Answer)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    let answers: Arc<BTreeMap<&str, Answer>> = Arc::new(answers.into_iter().collect());
+    serve_on(listener, answers.into_iter().map(|(path, answer)| (path.to_owned(), answer)).collect());
+    address
+}
+
+/// Answers by path, or by path and `Authorization`, where there is an answer for both together.
+fn serve_on(listener: TcpListener, answers: Vec<(String, Answer)>) {
+    let answers: Arc<BTreeMap<String, Answer>> = Arc::new(answers.into_iter().collect());
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
@@ -27,7 +33,14 @@ async fn serve(answers: Vec<(&'static str, Answer)>) -> String {
                 let length = stream.read(&mut request).await.expect("a request");
                 let text = String::from_utf8_lossy(&request[..length]).into_owned();
                 let path = text.split(' ').nth(1).expect("a path").to_owned();
-                match &answers[path.as_str()] {
+                let header = |line: &str| {
+                    line.split_once(':')
+                        .filter(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+                        .map(|it| it.1.trim().to_owned())
+                };
+                let both = text.lines().find_map(header).map(|authorization| format!("{path} {authorization}"));
+                let key = both.filter(|both| answers.contains_key(both)).unwrap_or(path);
+                match &answers[&key] {
                     Answer::Whole(bytes) => stream.write_all(bytes).await.expect("an answer"),
                     Answer::Stalls(bytes) => {
                         stream.write_all(bytes).await.expect("an answer");
@@ -37,7 +50,6 @@ async fn serve(answers: Vec<(&'static str, Answer)>) -> String {
             });
         }
     });
-    address
 }
 
 fn ok(body: &str) -> Answer {
@@ -49,7 +61,7 @@ fn redirect_to(to: &str) -> Answer {
 }
 
 struct Ground {
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
     store: Store,
     fetcher: Fetcher,
 }
@@ -57,8 +69,9 @@ struct Ground {
 fn ground() -> Ground {
     let state = tempfile::tempdir().expect("a folder");
     let store = Store::of(state.path(), Arc::default());
-    let fetcher = Fetcher { stall: Some(Duration::from_millis(300)), ..Fetcher::default() };
-    Ground { _state: state, store, fetcher }
+    let logins = vec![state.path().join("logins")];
+    let fetcher = Fetcher { stall: Some(Duration::from_millis(300)), ..Fetcher::new(logins) };
+    Ground { state, store, fetcher }
 }
 
 impl Ground {
@@ -134,4 +147,62 @@ fn what_is_fetched_over_tls_stays_there() {
     assert!(flaw(&before, &url("http://cdn.example/x")).is_some());
     assert!(flaw(&before, &url("https://me@cdn.example/x")).is_some());
     assert_eq!(flaw(&[url("http://127.0.0.1/x")], &url("https://cdn.example/x")), None);
+}
+
+/// A registry that wants a token, and a service that gives one for `me` with `secret`.
+async fn registry(manifest: &str, layer: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let challenge = format!(
+        "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{address}/token\",service=\"here\"\r\n\
+         content-length: 0\r\n\r\n"
+    );
+    let token = "/token?scope=repository%3Ateam%2Fbridge%3Apull&service=here";
+    let blob = format!("/v2/team/bridge/blobs/sha256:{}", Digest::of(layer.as_bytes()));
+    let denied = || Answer::Whole(challenge.clone().into_bytes());
+    serve_on(
+        listener,
+        vec![
+            ("/v2/team/bridge/manifests/1".to_owned(), denied()),
+            ("/v2/team/bridge/manifests/1 Bearer T".to_owned(), ok(manifest)),
+            (blob.clone(), denied()),
+            (format!("{blob} Bearer T"), redirect_to("/elsewhere")),
+            ("/elsewhere".to_owned(), ok(layer)),
+            (token.to_owned(), Answer::Whole(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_vec())),
+            (format!("{token} Basic bWU6c2VjcmV0"), ok(r#"{"token": "T", "expires_in": 60}"#)),
+        ],
+    );
+    address
+}
+
+#[tokio::test]
+async fn a_registry_gives_the_layer_that_is_wanted_to_who_may_have_it() {
+    let digest = |content: &str| Digest::of(content.as_bytes());
+    let manifest = format!(
+        r#"{{"layers": [{{"digest": "sha256:{}", "size": 3}}, {{"digest": "sha256:{}", "size": 8}}]}}"#,
+        digest("one"),
+        digest("artifact")
+    );
+    let address = registry(&manifest, "artifact").await;
+    let ground = ground();
+    let url = format!("oci://{address}/team/bridge:1");
+    let said = ground.fetch(url.clone(), "artifact", 100).await.expect_err("nobody may have it");
+    assert!(said.ends_with("the registry answered 401 Unauthorized: this host has no credentials for it"), "{said}");
+    let logins = format!(r#"{{"auths": {{"{address}": {{"auth": "bWU6c2VjcmV0"}}}}}}"#);
+    std::fs::write(ground.state.path().join("logins"), logins).expect("written");
+    assert_eq!(ground.fetch(url.clone(), "artifact", 100).await, Ok(()));
+    let said = ground.fetch(url.clone(), "other", 100).await.expect_err("no such layer");
+    let layers = format!(
+        "it has no layer sha256:{}, but sha256:{}, sha256:{}",
+        digest("other"),
+        digest("one"),
+        digest("artifact")
+    );
+    assert_eq!(said, format!("failed to fetch {url}: {layers}"));
+
+    let address = registry(r#"{"manifests": []}"#, "artifact").await;
+    let logins = format!(r#"{{"auths": {{"{address}": {{"auth": "bWU6c2VjcmV0"}}}}}}"#);
+    std::fs::write(ground.state.path().join("logins"), logins).expect("written");
+    let said = ground.fetch(format!("oci://{address}/team/bridge:1"), "more", 100).await.expect_err("a list");
+    assert!(said.contains("a list of images for several platforms"), "{said}");
 }

@@ -19,12 +19,17 @@ const FILE_LIMIT: u64 = 1024 * 1024;
 const HUB: [&str; 2] = ["docker.io", "https://index.docker.io/v1/"];
 
 /// Where credentials are looked for unless the settings name a file: our own, then root's of either engine.
-pub(super) const USUAL_FILES: [&str; 4] = [
+const USUAL_FILES: [&str; 4] = [
     "/etc/mainstay/registries.json",
     "/root/.docker/config.json",
     "/root/.config/containers/auth.json",
     "/run/containers/0/auth.json",
 ];
+
+/// Returns the files to look into: the one that the settings name, else the usual ones.
+pub fn files(named: Option<PathBuf>) -> Vec<PathBuf> {
+    named.map_or_else(|| USUAL_FILES.map(PathBuf::from).to_vec(), |file| vec![file])
+}
 
 #[derive(Default, Deserialize)]
 struct Logins {
@@ -46,7 +51,7 @@ struct Login {
 
 /// What the files say of one image; never printed.
 #[derive(PartialEq)]
-pub(super) enum Found {
+pub enum Found {
     /// With these it is to be asked for.
     Login(DockerCredentials),
     /// Nothing is known of its registry: it is asked for as anybody.
@@ -56,7 +61,7 @@ pub(super) enum Found {
 }
 
 /// Finds the credentials for an image; of several files, the first that knows its registry counts.
-pub(super) fn find(files: &[PathBuf], image: &str) -> Found {
+pub fn find(files: &[PathBuf], image: &str) -> Found {
     let mut unusable = None;
     for file in files {
         match read(file).map(|logins| logins.map_or(Found::Nothing, |logins| pick(&logins, image))) {

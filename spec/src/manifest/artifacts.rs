@@ -99,10 +99,6 @@ const LATER: [&str; 2] = ["unpack", "strip"];
 
 fn url(page: &mut Page<'_>, node: &Node) -> Option<String> {
     let text = page.text(node, "`url`")?;
-    if text.starts_with("oci://") {
-        super::page::not_supported(page, node.extent, "an artifact from a registry (oci://)");
-        return None;
-    }
     match Address::parse(text) {
         Ok(_) => Some(text.to_owned()),
         Err(flaw) => {

@@ -89,23 +89,21 @@ fn addresses_that_are_none() {
     check_app(
         &format!("artifacts:\n{entries}"),
         expect![[r#"
-        error[artifact-url] apps/a/app.yaml:2:19: `http://ci.example/x` is not where an artifact can be fetched: everybody on the way sees what is fetched over http://
-          = write https://; http:// is for loopback
-        error[artifact-url] apps/a/app.yaml:3:19: `https://me:secret@ci.example/x` is not where an artifact can be fetched: it holds a user or password, which everybody who reads the repository sees
-          = remove what is before the `@`
-        error[artifact-url] apps/a/app.yaml:4:19: `ftp://ci.example/bridge` is not where an artifact can be fetched: artifacts are fetched over https://
-          = write the whole address, such as https://ci.example/bridge-1.4
-        error[artifact-url] apps/a/app.yaml:5:19: `/srv/bridge` is not where an artifact can be fetched: it does not begin with https://
-          = write the whole address, such as https://ci.example/bridge-1.4
-        error[artifact-url] apps/a/app.yaml:6:19: `https://ci.example/a b/c/d/e` is not where an artifact can be fetched: it holds a character that URLs escape
-          = write it with %-escapes, such as %20 for a space
-        error[artifact-url] apps/a/app.yaml:7:19: `https://ci.example/bridge#top` is not where an artifact can be fetched: a server never sees what is behind a `#`
-          = remove it
-        error[artifact-url] apps/a/app.yaml:8:19: `https:///bridge` is not where an artifact can be fetched: its host or port is none
-          = write the whole address, such as https://ci.example/bridge-1.4
-        error[not-supported] apps/a/app.yaml:9:19: an artifact from a registry (oci://) is not supported by this version of mainstay
-          = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-    "#]],
+            error[artifact-url] apps/a/app.yaml:2:19: `http://ci.example/x` is not where an artifact can be fetched: everybody on the way sees what is fetched over http://
+              = write https://; http:// is for loopback
+            error[artifact-url] apps/a/app.yaml:3:19: `https://me:secret@ci.example/x` is not where an artifact can be fetched: it holds a user or password, which everybody who reads the repository sees
+              = remove what is before the `@`
+            error[artifact-url] apps/a/app.yaml:4:19: `ftp://ci.example/bridge` is not where an artifact can be fetched: artifacts are fetched over https:// or oci://
+              = write the whole address, such as https://ci.example/bridge-1.4
+            error[artifact-url] apps/a/app.yaml:5:19: `/srv/bridge` is not where an artifact can be fetched: it does not begin with https://
+              = write the whole address, such as https://ci.example/bridge-1.4
+            error[artifact-url] apps/a/app.yaml:6:19: `https://ci.example/a b/c/d/e` is not where an artifact can be fetched: it holds a character that URLs escape
+              = write it with %-escapes, such as %20 for a space
+            error[artifact-url] apps/a/app.yaml:7:19: `https://ci.example/bridge#top` is not where an artifact can be fetched: a server never sees what is behind a `#`
+              = remove it
+            error[artifact-url] apps/a/app.yaml:8:19: `https:///bridge` is not where an artifact can be fetched: its host or port is none
+              = write the whole address, such as https://ci.example/bridge-1.4
+        "#]],
     );
 }
 
