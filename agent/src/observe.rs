@@ -134,23 +134,31 @@ fn artifacts(store: &Store, desired: &Desired, observed: &mut Observed) {
     }
 }
 
-/// Resolves the users and groups that files want; root and numbers need no look.
+/// Resolves the users and groups that files want and units run with; root needs no look.
 fn accounts(desired: &Desired, observed: &mut Observed) {
     for (_, _, file) in desired.files() {
-        if !observed.users.contains_key(&file.owner) {
-            let id = match file.owner.as_str() {
-                "root" => Some(0),
-                name => uzers::get_user_by_name(name).map(|user| user.uid()),
-            };
-            observed.users.insert(file.owner.clone(), id);
-        }
-        if !observed.groups.contains_key(&file.group) {
-            let id = match file.group.as_str() {
-                "root" => Some(0),
-                name => uzers::get_group_by_name(name).map(|group| group.gid()),
-            };
-            observed.groups.insert(file.group.clone(), id);
-        }
+        user(&mut observed.users, &file.owner);
+        group(&mut observed.groups, &file.group);
+    }
+    let managed = inputs::managed(desired);
+    for (_, name, unit) in desired.units() {
+        let accounts = inputs::accounts(name, unit, &managed);
+        accounts.users.iter().for_each(|name| user(&mut observed.users, name));
+        accounts.groups.iter().for_each(|name| group(&mut observed.groups, name));
+    }
+}
+
+fn user(known: &mut BTreeMap<String, Option<u32>>, name: &str) {
+    if !known.contains_key(name) {
+        let id = if name == "root" { Some(0) } else { uzers::get_user_by_name(name).map(|user| user.uid()) };
+        known.insert(name.to_owned(), id);
+    }
+}
+
+fn group(known: &mut BTreeMap<String, Option<u32>>, name: &str) {
+    if !known.contains_key(name) {
+        let id = if name == "root" { Some(0) } else { uzers::get_group_by_name(name).map(|group| group.gid()) };
+        known.insert(name.to_owned(), id);
     }
 }
 

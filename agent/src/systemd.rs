@@ -12,6 +12,7 @@ mod run;
 mod settle;
 mod transient;
 mod units;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use journal::journal_tail;
 pub use run::Progress;
 pub use settle::{Unrest, Unsettled};
 pub use transient::Ended;
+pub use verify::{Complaint, Place, complaints};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";

@@ -2,6 +2,8 @@
 //!
 //! Pure text work on unit files (systemd.syntax(7), systemd.unit(5), systemd.exec(5)); nothing here asks systemd.
 
+mod accounts;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -10,6 +12,7 @@ use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::{Digest, Fields};
 use crate::id::{ContainerName, HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
+pub use accounts::{Accounts, accounts};
 
 /// Every managed path of a host; what unit texts are searched for.
 pub type Managed<'a> = BTreeMap<&'a HostPath, &'a DesiredFile>;

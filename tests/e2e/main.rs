@@ -36,6 +36,7 @@ mod quadlets;
 mod records;
 mod sources;
 mod states;
+mod unit_texts;
 mod way_back;
 
 /// A lab, or `None` with the reason printed.

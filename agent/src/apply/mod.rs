@@ -8,6 +8,7 @@ mod containers;
 mod blame;
 mod files;
 mod quadlets;
+mod texts;
 mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,6 +133,7 @@ pub async fn apply(
 
 impl<'a> Work<'a> {
     async fn carry_out(&mut self) -> Result<(), LedgerError> {
+        texts::prove(self).await;
         quadlets::prove(self).await;
         containers::pull(self).await;
         quadlets::pull(self).await;

@@ -1,6 +1,6 @@
 //! Plans units: enablement, and starts, restarts, reloads and stops by what each was last started with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{DesiredUnit, UnitGoal, UnitOrigin};
 use crate::digest::{Digest, Fields};
@@ -48,7 +48,8 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             let text = format!("its text takes the place of {vendor}, which a package brought");
             draft.plan.notes.push(Note { app: app.clone(), resource: id.clone(), text });
         }
-        if let Err(why) = possible(unit, &state, has_drop_ins) {
+        let possible = possible(unit, &state, has_drop_ins).and_then(|()| has_accounts(draft, name, unit));
+        if let Err(why) = possible {
             draft.conflict(app, id, why);
             continue;
         }
@@ -79,6 +80,25 @@ fn possible(unit: &DesiredUnit, state: &UnitState, has_drop_ins: impl FnOnce() -
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a start with an account that the host does not have, which systemd finds out when it is too late.
+fn has_accounts(draft: &Draft<'_>, name: &UnitName, unit: &DesiredUnit) -> Result<(), String> {
+    if unit.state != Some(UnitGoal::Running) && unit.enabled != Some(true) {
+        return Ok(());
+    }
+    let accounts = inputs::accounts(name, unit, &draft.managed);
+    let missing = |known: &BTreeMap<String, Option<u32>>, names: BTreeSet<String>| {
+        names.into_iter().find(|name| known.get(name) == Some(&None))
+    };
+    let user = missing(&draft.observed.users, accounts.users).map(|name| ("user", name));
+    let found = user.or_else(|| missing(&draft.observed.groups, accounts.groups).map(|name| ("group", name)));
+    found.map_or(Ok(()), |(what, name)| {
+        Err(format!(
+            "it is to run with {what} `{name}`, which this host does not have: create it (a package or sysusers.d does), \
+             name another, or let systemd make one up with `DynamicUser=yes`"
+        ))
+    })
 }
 
 fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &DesiredUnit, state: &UnitState) {

@@ -1,0 +1,65 @@
+//! What is done for unit files and drop-ins before anything changes: systemd is asked what it would make of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use spec::desired::FileKind;
+use spec::id::{HostPath, UNIT_DIRECTORY, UnitName};
+use spec::plan::Action;
+
+use super::Work;
+use crate::systemd::{self, Complaint, Place};
+
+/// Asks systemd about the texts that are about to be written. What it would refuse, or would silently do without (a sandbox
+/// that is misspelt is none), fails its application, of which nothing is changed then.
+pub(super) async fn prove(work: &mut Work<'_>) {
+    let written = work.plan.steps.iter().filter_map(|step| match &step.action {
+        Action::WriteFile(path, _) => Some(path),
+        _ => None,
+    });
+    let units: BTreeSet<UnitName> = written.filter_map(|path| path.unit().or_else(|| path.drop_in())).collect();
+    if units.is_empty() {
+        return;
+    }
+    let units: Vec<UnitName> = units.into_iter().collect();
+    let complaints = match stage(work) {
+        Ok(stage) => systemd::complaints(stage.path(), &units).await,
+        Err(error) => Err(format!("the unit files cannot be put together: {error}")),
+    };
+    match complaints {
+        Ok(complaints) => complaints.iter().for_each(|complaint| blame(work, complaint)),
+        // It is one look more, and systemd says at the start what it refuses.
+        Err(why) => tracing::warn!(why, "unit files are not looked through before they are written"),
+    }
+}
+
+/// Puts all unit files and drop-ins together as they will be.
+fn stage(work: &Work<'_>) -> io::Result<tempfile::TempDir> {
+    let stage = tempfile::Builder::new().prefix("mainstay-units-").tempdir()?;
+    for (_, path, file) in work.desired.files() {
+        let FileKind::Regular { content, .. } = &file.kind else { continue };
+        if let Ok(within) = Path::new(path.as_str()).strip_prefix(UNIT_DIRECTORY) {
+            let target = stage.path().join(within);
+            target.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(target, content)?;
+        }
+    }
+    Ok(stage)
+}
+
+/// Fails the application whose text a complaint is about.
+fn blame(work: &mut Work<'_>, complaint: &Complaint) {
+    let (below, line) = match &complaint.at {
+        Place::Line(file, line) => (file.clone(), format!(":{line}")),
+        Place::Unit(unit) => (unit.to_string(), String::new()),
+    };
+    let plan = work.plan;
+    let is_it = |path: &HostPath| path.as_str().strip_prefix(UNIT_DIRECTORY) == Some(&format!("/{below}"));
+    let step = plan.steps.iter().find(|step| matches!(&step.action, Action::WriteFile(path, _) if is_it(path)));
+    // One that is there already came through this once, or is left alone.
+    let Some((step, app)) = step.and_then(|step| Some((step, step.app.as_ref()?))) else { return };
+    let why = format!("apps/{app}/{below}{line}: systemd does not take it as it is written: {}", complaint.text);
+    work.failed_with(step, &why, "");
+}
