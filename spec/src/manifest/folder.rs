@@ -113,12 +113,7 @@ pub(super) fn strangers(folder: &Folder<'_>, used: &BTreeSet<String>) -> Vec<Dia
     let complaints = strange.map(|(within, beside)| {
         let message = format!("mainstay does not know what `{}` is for: the compose file does not name it", shown(within));
         let mut complaint = Diagnostic::error("unknown-file", Location::whole(&beside.path), message);
-        complaint.help(match within.as_str() {
-            "compose.override.yaml" | "compose.override.yml" | "docker-compose.override.yml" => {
-                "merge it into the compose file; what differs from host to host goes into an overlay, such as @prod/compose.yaml"
-            }
-            _ => "mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/",
-        });
+        complaint.help("mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/");
         complaint
     });
     complaints.collect()

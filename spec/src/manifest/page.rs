@@ -46,6 +46,8 @@ pub(super) struct Page<'a> {
     unlisted: usize,
     /// Where complaints go that are only counted.
     spare: Diagnostic,
+    /// Other files that are read with this one, and where their text begins: behind this one's.
+    sheets: Vec<(usize, Page<'a>)>,
 }
 
 impl<'a> Page<'a> {
@@ -54,11 +56,31 @@ impl<'a> Page<'a> {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
         let spare = Diagnostic::error("too-many", Location::whole(path), "");
-        Page { path, text, line_starts, counted: Cell::new((0, 1)), diagnostics: Vec::new(), unlisted: 0, spare }
+        Page {
+            path,
+            text,
+            line_starts,
+            counted: Cell::new((0, 1)),
+            diagnostics: Vec::new(),
+            unlisted: 0,
+            spare,
+            sheets: Vec::new(),
+        }
+    }
+
+    /// Adds a file that is read with this one, and returns what its extents have to be moved by.
+    pub(super) fn attach(&mut self, path: &'a str, text: &'a str) -> usize {
+        let end = |(start, sheet): &(usize, Page<'a>)| start + sheet.text.len();
+        let start = self.sheets.last().map_or(self.text.len(), end) + 1;
+        self.sheets.push((start, Page::new(path, text)));
+        start
     }
 
     /// Turns a run of bytes into a place that people can find: at most one line of it.
     pub(super) fn at(&self, extent: Extent) -> Location {
+        if let Some((start, sheet)) = self.sheets.iter().rev().find(|(start, _)| extent.start >= *start) {
+            return sheet.at(Extent::new(extent.start - start, extent.end - start));
+        }
         let start = floor_boundary(self.text, extent.start);
         let end = floor_boundary(self.text, extent.end).max(start);
         let first_line = self.text[start..end].split('\n').next().unwrap_or_default().trim_end();

@@ -86,6 +86,25 @@ impl Node {
         }
     }
 
+    /// Counts this node and those below it.
+    pub(super) fn count(&self) -> usize {
+        self.size().nodes
+    }
+
+    /// Moves this node and those below it by as many bytes: its file is read with another one.
+    pub(super) fn shift(&mut self, by: usize) {
+        let moved = |extent: Extent| Extent::new(extent.start + by, extent.end + by);
+        self.extent = moved(self.extent);
+        match &mut self.kind {
+            Kind::Scalar { .. } => {}
+            Kind::Sequence(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Kind::Mapping(entries) => entries.iter_mut().for_each(|(key, node)| {
+                key.extent = moved(key.extent);
+                node.shift(by);
+            }),
+        }
+    }
+
     /// Counts this node, those below it, their text, and the levels they take.
     fn size(&self) -> Size {
         match &self.kind {

@@ -7,6 +7,8 @@
 
 mod amounts;
 mod variables;
+mod merge;
+mod sources;
 mod ports;
 mod rights;
 mod limits;
@@ -24,12 +26,13 @@ use super::folder::Beside;
 use super::model::{Container, File, Network, Volume};
 use super::page::{Extent, Page};
 use super::words::did_you_mean;
-use super::yaml::{self, Key, Node};
+use super::yaml::{Key, Node};
 use crate::container::VolumeSettings;
 use crate::diagnostic::Diagnostic;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, VolumeName, shown};
 use attached::Content;
 use network::Declared;
+use sources::Sources;
 use variables::{Format, Variables};
 
 /// Where the files of projects go: each has a folder of its application's name. Below /srv, which is for what a host serves,
@@ -106,12 +109,12 @@ impl Choices {
 }
 
 /// Reads the compose file `page` of application `app`.
-pub(super) fn read(
-    page: &mut Page<'_>,
+pub(super) fn read<'t>(
+    page: &mut Page<'t>,
     app: &AppName,
     vars: &BTreeMap<String, serde_json::Value>,
     choices: &Choices,
-    beside: &BTreeMap<String, Beside>,
+    beside: &'t BTreeMap<String, Beside>,
 ) -> (Brought, Vec<Diagnostic>) {
     let variables = vars.iter().filter_map(|(name, value)| Some((name.clone(), plain(value)?))).collect();
     let mut project = Project {
@@ -126,10 +129,12 @@ pub(super) fn read(
         elsewhere: Vec::new(),
     };
     project.read_env();
-    if let Some(mut node) = yaml::read(page) {
-        variables::prepare(page, &mut node, &project.variables);
+    let mut sources = Sources::new(beside);
+    if let Some(node) = sources.whole(page, &project.variables) {
         project.whole(page, &node, choices);
     }
+    project.brought.used.extend(sources.used);
+    project.elsewhere.extend(sources.elsewhere);
     (project.brought, project.elsewhere)
 }
 
@@ -165,10 +170,6 @@ impl Project<'_> {
         }
         if let Some((_, node)) = table.take("name") {
             self.rename(page, node);
-        }
-        if let Some((key, _)) = table.take("include") {
-            page.error("not-supported", key.extent, "`include` in a compose file is not supported")
-                .help("write the services into this file; an application of its own has a compose file of its own");
         }
         let mut networks = BTreeMap::new();
         for (key, node) in named(page, &mut table, "networks") {

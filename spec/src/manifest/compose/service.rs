@@ -51,10 +51,9 @@ pub(super) struct After {
 }
 
 /// Keys that are refused, and what to do instead.
-const REFUSED: [(&str, &str); 22] = [
+const REFUSED: [(&str, &str); 21] = [
     ("build", "build the image in CI, push it to a registry, and name it with `image`"),
     ("develop", "remove it: it is for a developer's machine"),
-    ("extends", "write the service out, or share its parts with `&anchor` and `<<: *anchor`"),
     ("external_links", "put both on one `external` network, and use the container's name"),
     ("volumes_from", "mount the same named volume in both services"),
     ("gpus", "remove it, or run this with `devices` and a line in app.yaml's `compose: { allow-privileged: … }`"),
@@ -81,6 +80,8 @@ pub(super) fn read(page: &mut Page<'_>, project: &mut Project<'_>, key: &Key, no
     let mut table = page.table(node, "a service")?;
     // Read before, when it was decided which services take part.
     table.take("profiles");
+    // Replaced by what it stands for, or complained about.
+    let is_lost = table.take("extends").is_some();
     // What is attached to a terminal matters to who types `docker compose up`.
     table.take("attach");
     let is_built = node_has(node, "build");
@@ -88,7 +89,7 @@ pub(super) fn read(page: &mut Page<'_>, project: &mut Project<'_>, key: &Key, no
     let mut settings = Settings::default();
     let named = table.take("image");
     let image = named.and_then(|(_, node)| image::read(page, node));
-    if named.is_none() && !is_built && !table.has_misspelt("image") {
+    if named.is_none() && !is_built && !is_lost && !table.has_misspelt("image") {
         let help = "add image: registry.example/name:version";
         page.error("container-image", key.extent, format!("service `{}` names no image", shown(&key.text))).help(help);
     }

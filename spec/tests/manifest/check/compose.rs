@@ -174,8 +174,8 @@ services:
         expect![[r#"
             warning[compose-version] apps/shop/compose.yaml:1:1: `version` has no meaning any more
               = remove it
-            error[not-supported] apps/shop/compose.yaml:2:1: `include` in a compose file is not supported
-              = write the services into this file; an application of its own has a compose file of its own
+            error[compose-path] apps/shop/compose.yaml:2:11: the application's folder has no file `other.yaml`
+              = name a file beside the compose file, or below
             error[not-supported] apps/shop/compose.yaml:5:5: `build` in a compose file is not supported
               = build the image in CI, push it to a registry, and name it with `image`
             error[compose-variable] apps/shop/compose.yaml:6:12: variable `NOWHERE` is not set in `.env` or in `vars` of app.yaml
@@ -505,6 +505,245 @@ fn app_yaml_speaks_of_the_compose_file_that_is_there() {
             error[conflict] apps/a/app.yaml:1:15: container `a-b-1` is wanted twice by `a`
               = keep one of the two
               - apps/a/compose.yaml:1:13: wanted here as well
+        "#]],
+    );
+}
+
+/// Prints the containers of a sound repository: image, command, environment, and what else was merged.
+fn merged(files: &str, expected: Expect) {
+    let parsed = parse(&tree(&format!("-- fleet.yaml --\n{FLEET}{files}")), None);
+    let said = lines(&parsed);
+    let fleet = parsed.fleet.unwrap_or_else(|| panic!("{said}"));
+    let desired = resolve(&fleet, &HostName::parse("attic").expect("a host")).expect("a host of the fleet");
+    let mut text = said;
+    for (_, name, it) in desired.containers() {
+        let settings = serde_json::to_value(&it.settings).expect("JSON");
+        text.push_str(&format!("{name}\n"));
+        for (key, value) in settings.as_object().expect("an object").iter().filter(|(key, _)| *key != "labels") {
+            text.push_str(&format!("  {key}: {value}\n"));
+        }
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn services_extend_others_by_the_rules_of_the_specification() {
+    merged(
+        r#"-- apps/a/compose.yaml --
+services:
+  web:
+    extends: { file: common/base.yaml, service: web }
+    environment: [LEVEL=debug, OWN=1]
+    ports: ["8081:80"]
+    volumes: ["./own:/etc/web", "data:/data"]
+    healthcheck: { retries: 9 }
+    depends_on: { db: { condition: service_healthy } }
+  worker:
+    extends: web
+    command: work
+    ports: ["8082:80"]
+  again: { extends: { file: compose.yaml, service: worker }, network_mode: none, ports: ["8083:80"] }
+  db: { image: "db:1" }
+volumes: { data: }
+-- apps/a/common/base.yaml --
+services:
+  root:
+    image: "web:1"
+    env_file: base.env
+    dns: 10.0.0.1
+    logging: { driver: json-file, options: { max-size: 1m } }
+  web:
+    extends: root
+    command: [serve, all]
+    environment: { LEVEL: info, BASE: 1 }
+    ports: ["8080:80"]
+    volumes: ["./conf:/etc/web:ro", "./more:/more"]
+    healthcheck: { test: [CMD, ask], interval: 5s }
+    dns: [10.0.0.2]
+    depends_on: [db]
+    ulimits: { nofile: 10 }
+-- apps/a/common/base.env --
+BASE=0
+FILE=1
+-- apps/a/common/more/x --
+x
+"#,
+        expect![[r#"
+            a-again-1
+              command: ["work"]
+              env: {"BASE":"1","FILE":"1","LEVEL":"debug","OWN":"1"}
+              health: {"interval_ms":5000,"retries":9,"test":["CMD","ask"]}
+              image: "web:1"
+              limits: {"ulimits":{"nofile":[10,10]}}
+              logging: {"driver":"json-file","options":{"max-size":"1m"}}
+              mounts: [{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/own","propagation":null,"relabel":null}},"target":"/etc/web"},{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/common/more","propagation":null,"relabel":null}},"target":"/more"},{"read_only":false,"source":{"volume":{"name":"a_data","nocopy":false,"subpath":null}},"target":"/data"}]
+              names: {"dns":["10.0.0.1","10.0.0.2"]}
+              networking: {"mode":"none"}
+              ports: [{"address":null,"container":80,"host":8080,"protocol":"tcp"},{"address":null,"container":80,"host":8081,"protocol":"tcp"},{"address":null,"container":80,"host":8082,"protocol":"tcp"},{"address":null,"container":80,"host":8083,"protocol":"tcp"}]
+              restart: "no"
+            a-db-1
+              image: "db:1"
+              networking: {"networks":{"a_default":{"aliases":["db"]}}}
+              restart: "no"
+            a-web-1
+              command: ["serve","all"]
+              env: {"BASE":"1","FILE":"1","LEVEL":"debug","OWN":"1"}
+              health: {"interval_ms":5000,"retries":9,"test":["CMD","ask"]}
+              image: "web:1"
+              limits: {"ulimits":{"nofile":[10,10]}}
+              logging: {"driver":"json-file","options":{"max-size":"1m"}}
+              mounts: [{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/own","propagation":null,"relabel":null}},"target":"/etc/web"},{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/common/more","propagation":null,"relabel":null}},"target":"/more"},{"read_only":false,"source":{"volume":{"name":"a_data","nocopy":false,"subpath":null}},"target":"/data"}]
+              names: {"dns":["10.0.0.1","10.0.0.2"]}
+              networking: {"networks":{"a_default":{"aliases":["web"]}}}
+              ports: [{"address":null,"container":80,"host":8080,"protocol":"tcp"},{"address":null,"container":80,"host":8081,"protocol":"tcp"}]
+              restart: "no"
+            a-worker-1
+              command: ["work"]
+              env: {"BASE":"1","FILE":"1","LEVEL":"debug","OWN":"1"}
+              health: {"interval_ms":5000,"retries":9,"test":["CMD","ask"]}
+              image: "web:1"
+              limits: {"ulimits":{"nofile":[10,10]}}
+              logging: {"driver":"json-file","options":{"max-size":"1m"}}
+              mounts: [{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/own","propagation":null,"relabel":null}},"target":"/etc/web"},{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/common/more","propagation":null,"relabel":null}},"target":"/more"},{"read_only":false,"source":{"volume":{"name":"a_data","nocopy":false,"subpath":null}},"target":"/data"}]
+              names: {"dns":["10.0.0.1","10.0.0.2"]}
+              networking: {"networks":{"a_default":{"aliases":["worker"]}}}
+              ports: [{"address":null,"container":80,"host":8080,"protocol":"tcp"},{"address":null,"container":80,"host":8081,"protocol":"tcp"},{"address":null,"container":80,"host":8082,"protocol":"tcp"}]
+              restart: "no"
+        "#]],
+    );
+}
+
+#[test]
+fn other_files_are_included_and_an_override_is_put_on_top() {
+    merged(
+        r#"-- apps/a/compose.yaml --
+include: [db/compose.yaml, { path: [log.yaml, log.more.yaml], env_file: log.env }]
+services:
+  web: { image: "web:${TAG}", depends_on: [db, log], volumes: ["stored:/stored"] }
+-- apps/a/.env --
+TAG=main
+-- apps/a/db/compose.yaml --
+include: [deep/compose.yaml]
+services: { db: { image: "db:${TAG}-${OWN}", volumes: ["./conf:/conf", "stored:/data"], secrets: [key] } }
+volumes: { stored: }
+secrets: { key: { file: key.txt } }
+-- apps/a/db/.env --
+TAG=ignored
+OWN=own
+-- apps/a/db/key.txt --
+k
+-- apps/a/db/conf/db.conf --
+c
+-- apps/a/db/deep/compose.yaml --
+services: { deep: { image: "deep:${OWN}", env_file: deep.env } }
+-- apps/a/db/deep/deep.env --
+DEEP=1
+-- apps/a/log.yaml --
+services: { log: { image: "log:${VERSION}", command: a } }
+-- apps/a/log.more.yaml --
+services: { log: { command: b, environment: { X: 1 } } }
+-- apps/a/log.env --
+VERSION=3
+-- apps/a/compose.override.yaml --
+services:
+  web: { image: "web:over", labels: [a=b], environment: { SITE: here } }
+"#,
+        expect![[r#"
+            a-db-1
+              image: "db:main-own"
+              mounts: [{"read_only":false,"source":{"bind":{"create":true,"path":"/srv/compose/a/db/conf","propagation":null,"relabel":null}},"target":"/conf"},{"read_only":false,"source":{"volume":{"name":"a_stored","nocopy":false,"subpath":null}},"target":"/data"},{"read_only":true,"source":{"bind":{"create":false,"path":"/srv/compose/a/.secrets/key","propagation":null,"relabel":null}},"target":"/run/secrets/key"}]
+              networking: {"networks":{"a_default":{"aliases":["db"]}}}
+              restart: "no"
+            a-deep-1
+              env: {"DEEP":"1"}
+              image: "deep:own"
+              networking: {"networks":{"a_default":{"aliases":["deep"]}}}
+              restart: "no"
+            a-log-1
+              command: ["b"]
+              env: {"X":"1"}
+              image: "log:3"
+              networking: {"networks":{"a_default":{"aliases":["log"]}}}
+              restart: "no"
+            a-web-1
+              env: {"SITE":"here"}
+              image: "web:over"
+              mounts: [{"read_only":false,"source":{"volume":{"name":"a_stored","nocopy":false,"subpath":null}},"target":"/stored"}]
+              networking: {"networks":{"a_default":{"aliases":["web"]}}}
+              restart: "no"
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_told_there() {
+    check(
+        &format!(
+            "-- fleet.yaml --\n{FLEET}{}",
+            r#"-- apps/a/compose.yaml --
+include: [../b/compose.yaml, gone.yaml, more.yaml, { path: more.yaml, project_directory: x }]
+services:
+  a: { extends: b }
+  b: { extends: { service: c } }
+  c: { extends: a, image: "c:1" }
+  d: { extends: { file: more.yaml, service: wen } }
+  e: { extends: { file: /etc/passwd, service: x } }
+  f: { extends: { file: more.yaml, service: form }, environment: 1 }
+  web: { image: "web:1", volumes: [] }
+-- apps/a/more.yaml --
+include: [more.yaml]
+services:
+  web:
+    image: "web:1"
+    prots: []
+  form: { image: "x:1", volumes: { a: b } }
+  bad: { image: "${NOWHERE}", ports: ["x:80"] }
+-- apps/b/compose.yaml --
+services: { a: { image: "a:1" } }
+-- apps/b/docker-compose.override.yml --
+services: { a: { volumes: { x: y }, ports: [1] } }
+"#
+        ),
+        expect![[r#"
+            error[compose-path] apps/a/compose.yaml:1:11: the application's folder has no file `../b/compose.yaml`
+              = name a file beside the compose file, or below
+            error[compose-path] apps/a/compose.yaml:1:30: the application's folder has no file `gone.yaml`
+              = did you mean `more.yaml`?
+            error[not-supported] apps/a/compose.yaml:1:71: `project_directory` is not supported by this version of mainstay
+              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
+            error[compose-circle] apps/a/compose.yaml:3:8: service `a` extends itself in the end
+              = remove one of these `extends`
+            error[compose-circle] apps/a/compose.yaml:4:8: service `b` extends itself in the end
+              = remove one of these `extends`
+            error[compose-circle] apps/a/compose.yaml:5:8: service `c` extends itself in the end
+              = remove one of these `extends`
+            error[compose-service] apps/a/compose.yaml:6:17: there is no service `wen` to extend
+              = did you mean `web`?
+            error[compose-path] apps/a/compose.yaml:7:25: the application's folder has no file `/etc/passwd`
+              = name a file beside the compose file, or below
+            error[wrong-type] apps/a/compose.yaml:8:66: `environment` must be a map, but a number stands here
+              = write a map such as { name: … }
+            error[compose-circle] apps/a/more.yaml:1:11: `more.yaml` includes itself in the end
+              = remove one of these `include`s
+            error[conflict] apps/a/more.yaml:3:3: `web` is in an included file and in the one that includes it
+              = keep one of the two
+              - apps/a/compose.yaml:9:3: written here as well
+            error[conflict] apps/a/more.yaml:6:3: `form` is in an included file and in the one that includes it
+              = keep one of the two
+              - apps/a/more.yaml:6:3: written here as well
+            error[wrong-type] apps/a/more.yaml:6:34: `volumes` must be a list, but a map stands here
+              = write a list such as [one, two]
+            error[conflict] apps/a/more.yaml:7:3: `bad` is in an included file and in the one that includes it
+              = keep one of the two
+              - apps/a/more.yaml:7:3: written here as well
+            error[compose-variable] apps/a/more.yaml:7:17: variable `NOWHERE` is not set in `.env` or in `vars` of app.yaml
+              = set it there, or write a default: ${NOWHERE:-…}; a host's environment is never used
+            error[container-port] apps/a/more.yaml:7:39: this is not a published port: `x` is not a port from 1 to 65535
+              = write "HOST:CONTAINER", "ADDRESS:HOST:CONTAINER" or "HOST:CONTAINER/udp", such as "8080:80"
+            error[wrong-type] apps/b/docker-compose.override.yml:1:27: `volumes` must be a list, but a map stands here
+              = write a list such as [one, two]
+            error[container-port] apps/b/docker-compose.override.yml:1:45: this is not a published port: `1` names only one port, and mainstay publishes no random ones
+              = write "HOST:CONTAINER", "ADDRESS:HOST:CONTAINER" or "HOST:CONTAINER/udp", such as "8080:80"
         "#]],
     );
 }
