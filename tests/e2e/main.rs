@@ -12,6 +12,7 @@ mod agent;
 mod artifacts;
 mod backups;
 mod compose;
+mod compose_alike;
 mod convergence;
 mod dice;
 mod drift;

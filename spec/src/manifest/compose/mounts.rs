@@ -155,9 +155,9 @@ pub(super) fn check_targets(page: &mut Page<'_>, extent: Extent, mounts: &[Mount
 pub(super) fn tmpfs(page: &mut Page<'_>, node: &Node) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for word in one_or_more(page, node, "`tmpfs`") {
-        let (path, options) = word.split_once(':').map_or((word.as_str(), None), |(path, rest)| (path, Some(rest)));
+        let (path, options) = word.split_once(':').unwrap_or((&word, ""));
         let Some(target) = target_of(page, path, node.extent) else { continue };
-        let options = options.map(str::to_owned);
+        let options = Some(options.to_owned());
         mounts.push(Mount { target, source: MountSource::Tmpfs { size: None, mode: None, options }, read_only: false });
     }
     mounts
