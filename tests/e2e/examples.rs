@@ -97,6 +97,46 @@ fn the_shop_of_a_compose_project() {
 }
 
 #[test]
+fn the_quadlet_stack() {
+    let Some(lab) = start() else { return };
+    let forge = lab.forge().unwrap();
+    publish_images(&forge);
+    let host = host_with(&lab, "desk", "stack");
+    forge.stand_in_for_docker_hub(&host).unwrap();
+
+    agent::converge(&host, FOLDER);
+    page(&host, "http://127.0.0.1:8081/cgi-bin/index.cgi?order", "orders so far: 1");
+    assert_eq!(host.sh("podman pod ps --format '{{.Name}}'; podman volume ls --quiet").unwrap(), "notes\nnotes-data\n");
+    assert_nothing_to_do(&host);
+
+    let before = agent::invocation(&host, "notes-db");
+    edit(&host, "apps/notes/files/etc/notes/web.env", "SHOP_NAME=Notes", "SHOP_NAME=Memos");
+    agent::converge(&host, FOLDER);
+    page(&host, "http://127.0.0.1:8081/", "Memos");
+    page(&host, "http://127.0.0.1:8081/", "orders so far: 1");
+    assert_eq!(agent::invocation(&host, "notes-db"), before, "the database was restarted for the web server's sake");
+}
+
+#[test]
+fn the_plain_binary() {
+    let Some(lab) = start() else { return };
+    let forge = lab.forge().unwrap();
+    let host = host_with(&lab, "porch", "plain");
+    forge.trust_https(&host).unwrap();
+    let busybox = forge.read_bytes("/bin/busybox").unwrap();
+    forge.publish("busybox", &busybox).unwrap();
+    let sum = forge.sh("sha256sum </bin/busybox | cut -d' ' -f1").unwrap();
+    edit(&host, "apps/greeter/app.yaml", "https://releases.example/busybox-1.36.1", "https://forge/busybox");
+    edit(&host, "apps/greeter/app.yaml", &"0".repeat(64), sum.trim());
+
+    agent::converge(&host, FOLDER);
+    page(&host, "http://127.0.0.1:8082/", "Good morning.");
+    assert_nothing_to_do(&host);
+    let exposure = host.sh("systemd-analyze security --no-pager greeter.service | tail -n 1").unwrap();
+    assert!(exposure.contains("OK"), "{exposure}");
+}
+
+#[test]
 fn the_brokers() {
     let Some(lab) = start() else { return };
     let host = host_with(&lab, "attic", "brokers");

@@ -20,7 +20,7 @@ const SUITE: &str = "trixie";
 const PACKAGES: &[&str] = &[
     "systemd,systemd-sysv,dbus,polkitd,ca-certificates,iproute2,iputils-ping,procps,curl,openssl",
     "git,openssh-server,openssh-client,lighttpd,lighttpd-mod-openssl,age",
-    "docker.io,docker-cli,docker-compose,podman,crun,nftables,passt,netavark,aardvark-dns,fuse-overlayfs,iptables",
+    "docker.io,docker-cli,docker-compose,podman,catatonit,crun,nftables,passt,netavark,aardvark-dns,fuse-overlayfs,iptables",
     "busybox-static,docker-registry,mosquitto,mosquitto-clients,redis-server,strace",
     "uidmap,dbus-user-session",
 ];

@@ -3,7 +3,9 @@
 set -eu
 root=$1
 
-rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/hostname "$root"/etc/resolv.conf
+rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/hostname
+# Nobody answers, at once; without the file, Podman's name server does not start.
+echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
 : > "$root/etc/machine-id"
 mkdir -p "$root/srv" "$root/root/.ssh"
 chmod 700 "$root/root/.ssh"
