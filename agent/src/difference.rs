@@ -35,6 +35,7 @@ pub fn of_plan(plan: &Plan, desired: &Desired) -> Vec<Difference> {
             let FileKind::Regular { content, .. } = &file.kind else { return None };
             let open = |bits: u32| bits & 0o004 != 0;
             let private = !open(file.mode.bits())
+                || is_behind(path, desired)
                 || matches!(state, FileState::Regular { access, .. } if !open(access.mode.bits()));
             let text = match (private, state) {
                 (true, _) => format!("not shown: not everybody may read it (mode {})\n", file.mode),
@@ -44,6 +45,13 @@ pub fn of_plan(plan: &Plan, desired: &Desired) -> Vec<Difference> {
             Some(Difference { path: path.clone(), text })
         })
         .collect()
+}
+
+/// Says whether a folder that is wanted lets not everybody through to the path.
+fn is_behind(path: &HostPath, desired: &Desired) -> bool {
+    let above = std::iter::successors(path.parent(), HostPath::parent);
+    let mut wanted = above.filter_map(|folder| desired.file(&folder));
+    wanted.any(|file| file.kind == FileKind::Directory && file.mode.bits() & 0o001 == 0)
 }
 
 /// Compares what is there with what is wanted.

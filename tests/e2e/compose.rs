@@ -118,7 +118,8 @@ fn a_project_lives(forge: &Forge, host: &Host, engine: &str) {
         // The lab's hosts delegate no memory controller to it.
         wanted.edit("apps/shop/compose.yaml", "    deploy: { resources: { limits: { memory: 64M } } }\n", "");
     }
-    wanted.converge();
+    let said = wanted.converge();
+    assert!(!said.contains("hunter2"), "{said}");
     let all = ["shop-beside-1", "shop-db-1", "shop-migrate-1", "shop-web-1"];
     assert_eq!(containers(host, engine).into_keys().collect::<Vec<_>>(), all);
     assert_eq!(agent::steps(&agent::plan(host, FOLDER)), Vec::<String>::new());
@@ -191,6 +192,7 @@ fn a_project_on_docker() {
     let Some(lab) = start() else { return };
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 500ms\n").unwrap();
     host.start_docker().unwrap();
 
     // Another project of the same name is somebody's: nothing of it is touched.
@@ -227,7 +229,31 @@ fn a_project_on_docker() {
     wanted.files.remove("apps/shop/app.yaml");
     wanted.converge();
     assert!(!containers(&host, "docker").contains_key("shop-debug-1"));
+    what_is_gone_and_only_reported_is_not_started_without(&host, &mut wanted);
     a_project_lives(&forge, &host, "docker");
+}
+
+/// Under `drift: report` a network that somebody removed stays away, and nothing is started that needs it.
+fn what_is_gone_and_only_reported_is_not_started_without(host: &Host, wanted: &mut Wanted<'_>) {
+    let report = FLEET.to_owned() + "defaults: { drift: report }\n";
+    let repair = wanted.files.insert("fleet.yaml".to_owned(), report).unwrap();
+    wanted.converge();
+    host.sh("docker rm --force shop-beside-1 shop-web-1; docker network rm shop_front").unwrap();
+    wanted.edit("apps/shop/web.env", "info", "warn");
+    wanted.write();
+    let (code, said) = agent::once(host, FOLDER);
+    assert_eq!(code, 4, "{said}");
+    println!("{said}");
+    assert!(
+        said.contains("container shop-web-1: waits for network shop_front, which is gone and is not put back"),
+        "{said}"
+    );
+    assert!(!host.sh("docker network ls --format '{{.Name}}'").unwrap().contains("shop_front"));
+    wanted.files.insert("fleet.yaml".to_owned(), repair);
+    wanted.converge();
+    assert!(containers(host, "docker").contains_key("shop-beside-1"));
+    wanted.edit("apps/shop/web.env", "warn", "info");
+    wanted.converge();
 }
 
 #[test]
@@ -235,6 +261,7 @@ fn a_project_on_the_socket_of_podman() {
     let Some(lab) = start() else { return };
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 500ms\n").unwrap();
     // Podman's name server for networks wants to know whom to ask.
     host.sh("test -e /etc/resolv.conf || echo 'nameserver 192.0.2.2' >/etc/resolv.conf; systemctl start podman.socket")
         .unwrap();

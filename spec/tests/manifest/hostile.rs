@@ -39,6 +39,57 @@ fn alias_bombs() {
     refuse("a: &a [*a]\n", "yaml-alias");
 }
 
+/// Refuses a compose file, with other files beside it.
+fn refuse_project(compose: &str, beside: &[(&str, &str)], rule: &str) {
+    let mut repository = tree(&format!("-- fleet.yaml --\n{FLEET}"));
+    repository.insert("apps/a/compose.yaml", compose.as_bytes());
+    beside.iter().for_each(|(path, text)| repository.insert(&format!("apps/a/{path}"), text.as_bytes()));
+    let start = Instant::now();
+    let parsed = parse(&repository);
+    let took = start.elapsed();
+    assert!(took < LIMIT, "{rule} took {took:?}");
+    let shown = lines(&parsed);
+    assert!(shown.contains(&format!("error[{rule}]")), "{}", &shown[..shown.len().min(2000)]);
+}
+
+#[test]
+fn projects_that_grow() {
+    // Each service has what the one before has, and more.
+    let items: String = (0..20).map(|at| format!("N{at}=x, ")).collect();
+    let chain: String =
+        (1..60).map(|at| format!("  s{at}: {{ extends: s{}, environment: [{items}] }}\n", at - 1)).collect();
+    let many: String = (0..3000).map(|at| format!("  t{at}: {{ extends: s59 }}\n")).collect();
+    refuse_project(&format!("services:\n  s0: {{ image: \"a:1\" }}\n{chain}{many}"), &[], "yaml-too-large");
+    for (length, rule) in [(40, "compose-circle"), (3000, "yaml-too-deep")] {
+        let round: String = (0..length).map(|at| format!("  s{at}: {{ extends: s{} }}\n", (at + 1) % length)).collect();
+        refuse_project(&format!("services:\n{round}"), &[], rule);
+    }
+    // One large file, named many times.
+    let large = format!("services: {{ x: {{ image: \"a:1\", labels: {{ a: \"{}\" }} }} }}\n", "x".repeat(900_000));
+    let users: String =
+        (0..3000).map(|at| format!("  s{at}: {{ extends: {{ file: large.yaml, service: x }} }}\n")).collect();
+    refuse_project(&format!("services:\n{users}"), &[("large.yaml", &large)], "yaml-too-large");
+    // Variables of variables.
+    let doubled: String = (1..60).map(|at| format!("V{at}=${{V{0}}}${{V{0}}}\n", at - 1)).collect();
+    let env = format!("V0=0123456789\n{doubled}");
+    refuse_project("services: { a: { image: \"a:1\", labels: [\"x=$V59\"] } }\n", &[(".env", &env)], "env-file");
+    let each: String = (0..20_000).map(|_| "\"$V\", ").collect();
+    let env = format!("V={}\n", "x".repeat(100_000));
+    refuse_project(
+        &format!("services: {{ a: {{ image: \"a:1\", command: [{each}] }} }}\n"),
+        &[(".env", &env)],
+        "compose-variable",
+    );
+    refuse_project(
+        "services: { a: { image: \"a:1\", ports: [\"1-65535:1-65535\"], scale: 99999 } }\n",
+        &[],
+        "container-port",
+    );
+    let includes: String = (0..3000).map(|_| "x.yaml, ").collect();
+    let included = [("x.yaml", "services: { a: { image: \"a:1\" } }\n")];
+    refuse_project(&format!("include: [{includes}]\n"), &included, "conflict");
+}
+
 #[test]
 fn depth() {
     refuse(&"[".repeat(100_000), "yaml-too-deep");
@@ -165,6 +216,43 @@ fn edits() -> impl Strategy<Value = Vec<(usize, usize, Vec<u8>)>> {
     prop::collection::vec((0..2000usize, 0..6usize, piece()), 0..6)
 }
 
+/// A project that exercises most of the format, in two files.
+const SOUND_PROJECT: &str = "name: p
+x-c: &c { image: \"a:${T:-1}\", logging: { driver: none } }
+services:
+  a:
+    <<: *c
+    extends: { file: sub/b.yaml, service: b }
+    ports: [\"80:80\", { target: 1, published: 2 }]
+    volumes: [\"./x:/x:ro\", \"v:/v\", { type: tmpfs, target: /t }]
+    depends_on: { d: { condition: service_healthy } }
+    secrets: [s]
+    deploy: { resources: { limits: { memory: 1m } } }
+  d: { <<: *c, command: a 'b c', healthcheck: { test: t, interval: 1s }, networks: { n: { aliases: [z] } } }
+networks: { n: { ipam: { config: [{ subnet: 10.0.0.0/24 }] } } }
+volumes: { v: }
+secrets: { s: { environment: T } }
+";
+const SOUND_BASE: &str =
+    "services: { b: { environment: [A=1], env_file: e.env, ports: [\"81:81\"], labels: { l: 1 } } }\n";
+const SOUND_ENV: &str = "T=1\nA=\"x\\n$T\" # c\nB='y'\nexport C=${A:-z}\n";
+
+fn project(compose: &[u8], base: &[u8], env: &[u8]) -> Tree {
+    let mut tree = Tree::default();
+    tree.insert("fleet.yaml", FLEET.as_bytes());
+    tree.insert("apps/web/compose.yaml", compose);
+    tree.insert("apps/web/sub/b.yaml", base);
+    tree.insert("apps/web/sub/e.env", env);
+    tree.insert("apps/web/.env", env);
+    tree
+}
+
+#[test]
+fn the_sound_project_is_sound() {
+    let project = project(SOUND_PROJECT.as_bytes(), SOUND_BASE.as_bytes(), SOUND_ENV.as_bytes());
+    assert_eq!(lines(&parse(&project)), "");
+}
+
 #[test]
 fn the_sound_repository_is_sound() {
     let parsed = parse(&repository(SOUND.as_bytes(), SOUND_APP.as_bytes(), SOUND_UNIT.as_bytes()));
@@ -188,6 +276,22 @@ proptest! {
         lines(&parse(&repository(&fleet, SOUND_APP.as_bytes(), &unit)));
         lines(&parse(&repository(SOUND.as_bytes(), &app, SOUND_UNIT.as_bytes())));
         lines(&parse(&repository(&fleet, &app, &unit)));
+    }
+
+    #[test]
+    fn mutated_projects_are_read_or_told_what_is_wrong(compose in edits(), base in edits(), env in edits()) {
+        let (compose, base) = (mutated(SOUND_PROJECT, &compose), mutated(SOUND_BASE, &base));
+        let tree = project(&compose, &base, &mutated(SOUND_ENV, &env));
+        let parsed = parse(&tree);
+        lines(&parsed);
+        for it in parsed.diagnostics {
+            prop_assert!(is_printable(&it), "{it:?}");
+            let Some(span) = it.location.span else { continue };
+            let Some(spec::tree::Entry::File { bytes, .. }) = tree.entries.get(&it.location.file) else { continue };
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            let meant = text.get(span.start..span.end);
+            prop_assert!(text.is_empty() || meant.is_some_and(|meant| !meant.contains('\n')), "{it:?}");
+        }
     }
 
     #[test]

@@ -131,9 +131,18 @@ impl<'t> Sources<'t> {
         let (key, node) = entries.remove(at);
         let (file, base) = extension(page, &node)?;
         let here = (place.file.to_owned(), name.to_owned());
-        if walked.contains(&here) || walked.len() >= MOST_FILES {
+        if walked.contains(&here) {
             page.error("compose-circle", key.extent, format!("service `{}` extends itself in the end", shown(name)))
                 .help("remove one of these `extends`");
+            return Some(service);
+        }
+        if walked.len() >= MOST_FILES {
+            page.error(
+                "yaml-too-deep",
+                key.extent,
+                format!("this extends more than {MOST_FILES} services, one another"),
+            )
+            .help("write out what is meant");
             return Some(service);
         }
         walked.push(here);
@@ -204,9 +213,14 @@ impl<'t> Sources<'t> {
             let mut paths = include.paths.iter().filter_map(|path| self.named(page, path, item.extent));
             let Some(first) = paths.next() else { continue };
             let more: Vec<String> = paths.collect();
-            if walked.contains(&first) || self.used.len() >= MOST_FILES {
+            if walked.contains(&first) {
                 page.error("compose-circle", item.extent, format!("`{}` includes itself in the end", shown(&first)))
                     .help("remove one of these `include`s");
+                continue;
+            }
+            if self.used.len() >= MOST_FILES {
+                page.error("yaml-too-large", item.extent, format!("a project is made of at most {MOST_FILES} files"))
+                    .help("put some of them into one file");
                 continue;
             }
             let variables = self.variables(page, &first, &include.env_files, item.extent, place.variables);
