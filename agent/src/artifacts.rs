@@ -2,6 +2,7 @@
 //!
 //! Nothing on the host changes here. No judgement about what is needed: who calls says what to fetch.
 
+mod archive;
 mod registry;
 
 use std::io;
@@ -54,6 +55,8 @@ enum Why {
     Stalled(Duration),
     #[error("it was not here within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
+    #[error("{0}")]
+    Archive(#[from] archive::ArchiveError),
     #[error("it could not be kept: {0}")]
     Disk(#[from] io::Error),
 }
@@ -84,14 +87,18 @@ impl Fetcher {
         deadline: Duration,
         progress: &Progress,
     ) -> Result<(), FetchError> {
-        if store.has(origin.sha256) {
+        if store.holds(origin) {
             return Ok(());
         }
         let until = Instant::now() + deadline;
-        let fetched = match tokio::time::timeout_at(until, self.take_in(origin, store, progress)).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(Why::TimedOut(deadline)),
-        };
+        let mut fetched = Ok(());
+        if !store.has(origin.sha256) {
+            let taken = tokio::time::timeout_at(until, self.take_in(origin, store, progress)).await;
+            fetched = taken.unwrap_or(Err(Why::TimedOut(deadline)));
+        }
+        if fetched.is_ok() && origin.unpack.is_some() {
+            fetched = unpack(origin, store).await;
+        }
         fetched.map_err(|why| FetchError { url: origin.url.clone(), why })
     }
 
@@ -152,6 +159,15 @@ impl Fetcher {
             Ok(come) => come.map_err(|error| Why::Unreachable(crate::chain(&error.without_url()))),
             Err(_) => Err(Why::Stalled(stall)),
         }
+    }
+}
+
+/// Unpacks an archive beside the loop, which turns meanwhile. It is bounded by what may be in it, and ends when the agent does.
+async fn unpack(origin: &Origin, store: &Store) -> Result<(), Why> {
+    let (origin, store) = (origin.clone(), store.clone());
+    match tokio::task::spawn_blocking(move || archive::unpack(&store, &origin)).await {
+        Ok(unpacked) => Ok(unpacked?),
+        Err(error) => Err(Why::Disk(io::Error::other(error))),
     }
 }
 

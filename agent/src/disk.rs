@@ -287,7 +287,7 @@ impl Disk {
                 self.fill(write, &prepared, |file| self.store.copy_out(*digest, file)).map(Some)
             }
             FileKind::Symlink { target } => link(write, &prepared, target).map(|()| None),
-            FileKind::Directory => Ok(None),
+            FileKind::Directory | FileKind::Archive { .. } => Ok(None),
         };
         match done {
             Ok(file) => prepared.file = file,

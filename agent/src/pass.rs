@@ -14,6 +14,7 @@ use spec::journal;
 use spec::memory::{AppState, Memory};
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
+use spec::unpack;
 use tracing::{error, info, warn};
 
 use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
@@ -224,6 +225,7 @@ impl Host {
 
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
+        self.open_archives();
         let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory);
         self.holds.clone_from(&holds);
         self.hold(&holds);
@@ -237,6 +239,25 @@ impl Host {
         holds.extend(more);
         self.hold(&holds);
         self.observe_and_plan(now, patience).await
+    }
+
+    /// Removes what is kept and not needed: not by what is believed, nor aimed at, nor by the releases that are kept.
+    fn tidy_up(&mut self) {
+        // What was just fetched counts as what it holds.
+        self.open_archives();
+        let wanted = self.belief.iter().chain(&self.held).flat_map(|belief| belief.desired.apps.values());
+        let needed = wanted.flat_map(DesiredApp::artifacts).chain(self.releases.artifacts()).collect();
+        self.providers.store.keep_only(&needed);
+    }
+
+    /// Puts what archives hold among the wanted files, where it is known by now.
+    fn open_archives(&mut self) {
+        let Host { belief, providers, .. } = self;
+        if let Some(belief) = belief {
+            unpack::open(&mut belief.desired, |origin| {
+                providers.store.list(origin.key()).filter(|_| providers.store.holds(origin))
+            });
+        }
     }
 
     fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
@@ -326,12 +347,13 @@ impl Host {
         report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), Timestamp::now());
         keep_good(&mut self.releases, &ledger.memory, aim);
         ledger.save()?;
-        if !plan.steps.is_empty() {
-            providers.store.keep_only(&needed(belief.as_ref(), aim, &self.releases));
-        }
         let done: usize = outcome.done.values().sum();
         let holds = belief.as_ref().map(|belief| course::holds(&belief.desired, &ledger.memory));
-        let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0);
+        let is_opened = plan.closed.iter().any(|app| !outcome.failed.contains_key(app)) && !outcome.interrupted;
+        let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0) || is_opened;
+        if !plan.steps.is_empty() {
+            self.tidy_up();
+        }
         Ok(Some(Passed { plan, outcome, again }))
     }
 }
@@ -386,12 +408,6 @@ async fn check(
             outcome.failed.entry(app.clone()).or_default().push(StepFailure { text, said: miss.said, blame });
         }
     }
-}
-
-/// Names the artifacts that are needed: by what is believed, by what is aimed at, and by the releases that are kept.
-fn needed(belief: Option<&Belief>, aim: &Belief, releases: &Releases) -> BTreeSet<Digest> {
-    let wanted = belief.into_iter().chain([aim]).flat_map(|belief| belief.desired.apps.values());
-    wanted.flat_map(DesiredApp::artifacts).chain(releases.artifacts()).collect()
 }
 
 /// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.

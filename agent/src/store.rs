@@ -11,12 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use spec::artifact::Origin;
 use spec::digest::Digest;
+use spec::unpack::{Inventory, Member};
 use tracing::{info, warn};
 
 use crate::progress::Progress;
 
 const FOLDER: &str = "artifacts";
+/// What the list of an archive's content ends in.
+const LIST: &str = ".list";
+/// The longest such list.
+const LONGEST_LIST: u64 = 64 << 20;
 /// What a download that is not done yet ends in.
 const COMING: &str = ".coming";
 /// How much is written before it has to be on the disk: a sync of everything at the end would take too long at once.
@@ -58,6 +64,52 @@ impl Store {
         fs::symlink_metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file())
     }
 
+    /// Says whether everything is here that comes of `origin`.
+    pub fn holds(&self, origin: &Origin) -> bool {
+        if origin.unpack.is_none() {
+            return self.has(origin.sha256);
+        }
+        let is_here = |member: &Member| match member {
+            Member::File { digest, .. } => self.has(*digest),
+            Member::Link { .. } | Member::Directory => true,
+        };
+        self.list(origin.key()).is_some_and(|list| list.members.values().all(is_here))
+    }
+
+    /// Returns what an archive holds, if that is known.
+    pub fn list(&self, key: Digest) -> Option<Inventory> {
+        let mut text = String::new();
+        let file = File::open(self.folder.join(format!("{key}{LIST}"))).ok()?;
+        file.take(LONGEST_LIST).read_to_string(&mut text).ok()?;
+        let (digest, list) = text.split_once('\n')?;
+        // A list that is damaged is none: the archive is fetched again.
+        (Digest::of(list.as_bytes()).to_string() == digest).then(|| serde_json::from_str(list).ok())?
+    }
+
+    /// Keeps what an archive holds, after all of that is on the disk.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn keep_list(&self, key: Digest, list: &Inventory) -> io::Result<()> {
+        let folder = File::open(&self.folder)?;
+        rustix::fs::syncfs(&folder)?;
+        let list = serde_json::to_string(list)?;
+        let new = self.folder.join(format!("{key}{COMING}"));
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(format!("{}\n{list}", Digest::of(list.as_bytes())).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, self.folder.join(format!("{key}{LIST}")))?;
+        folder.sync_all()
+    }
+
+    /// Opens an artifact to be read here.
+    ///
+    /// # Errors
+    /// It is not here, or the disk refuses.
+    pub fn open(&self, digest: Digest) -> io::Result<File> {
+        File::open(self.path(digest))
+    }
+
     /// Begins to take in an artifact.
     ///
     /// # Errors
@@ -65,6 +117,10 @@ impl Store {
     pub fn begin(&self, digest: Digest) -> io::Result<Incoming<'_>> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let path = self.folder.join(format!("{digest}{COMING}"));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
         Ok(Incoming { store: self, path, file, hasher: Sha256::new(), length: 0 })
     }
@@ -114,7 +170,8 @@ impl Store {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             // Whatever else somebody put here is not ours.
-            let Ok(digest) = Digest::parse(name.strip_suffix(COMING).unwrap_or(name)) else { continue };
+            let bare = name.strip_suffix(COMING).or(name.strip_suffix(LIST)).unwrap_or(name);
+            let Ok(digest) = Digest::parse(bare) else { continue };
             if needed.contains(&digest) && !name.ends_with(COMING) {
                 continue;
             }
@@ -153,6 +210,14 @@ impl Incoming<'_> {
     /// Returns the digest of what has come.
     pub fn digest(&self) -> Digest {
         Digest::from_bytes(self.hasher.clone().finalize().into())
+    }
+
+    /// Gives what came its name; when it is on the disk is another matter, see [`Store::keep_list`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn finish_soon(self) -> io::Result<()> {
+        fs::rename(&self.path, self.store.path(self.digest()))
     }
 
     /// Gives the artifact its name, durably: it is the digest of what came.

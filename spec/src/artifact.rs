@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{is_authority, is_loopback};
-use crate::digest::Digest;
+use crate::digest::{Digest, Fields};
+use crate::id::HostPath;
 
 /// How many bytes an artifact may have unless its entry says so.
 pub const LIMIT: u64 = 1 << 30;
@@ -20,8 +21,31 @@ pub struct Origin {
     pub url: String,
     /// The digest of the bytes that are fetched.
     pub sha256: Digest,
-    /// More bytes than this are not fetched.
+    /// More bytes than this are not fetched, and not unpacked.
     pub limit: u64,
+    /// What becomes of it, when it is an archive that is unpacked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpack: Option<Unpack>,
+}
+
+/// How an archive is unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpack {
+    /// The directory.
+    pub into: HostPath,
+    /// So many leading folders of its paths are left out.
+    pub strip: usize,
+}
+
+impl Origin {
+    /// Identifies what comes of it: another `strip` of the same archive is another content.
+    pub fn key(&self) -> Digest {
+        let Some(unpack) = &self.unpack else { return self.sha256 };
+        let mut fields = Fields::default();
+        fields.add("archive", self.sha256.to_string().as_bytes()).add("into", unpack.into.as_str().as_bytes());
+        fields.add("strip", &unpack.strip.to_le_bytes()).finish()
+    }
 }
 
 /// The kinds of address.

@@ -149,6 +149,21 @@ pub enum FileKind {
         /// What is fetched for it.
         origin: Arc<Origin>,
     },
+    /// A directory with what is in an archive. What that is shows when it was fetched; from then on all of it is among the
+    /// application's files.
+    Archive {
+        /// What is fetched for it.
+        origin: Arc<Origin>,
+        /// Whether it is known what is in it.
+        is_open: bool,
+    },
+}
+
+impl FileKind {
+    /// Says whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self, FileKind::Directory | FileKind::Archive { .. })
+    }
 }
 
 fn no_content() -> Arc<[u8]> {
@@ -273,11 +288,21 @@ impl DesiredApp {
         }
     }
 
-    /// Names the artifacts that its files are made of.
+    /// Names what is kept in the store for its files: contents, and what archives hold.
     pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
         self.files.values().filter_map(|file| match &file.kind {
             FileKind::Artifact { digest, .. } => Some(*digest),
+            FileKind::Archive { origin, is_open: true } => Some(origin.key()),
+            FileKind::Archive { origin, is_open: false } => Some(origin.sha256),
             FileKind::Regular { .. } | FileKind::Symlink { .. } | FileKind::Directory => None,
+        })
+    }
+
+    /// Names the archives of which it is not known what is in them.
+    pub fn closed_archives(&self) -> impl Iterator<Item = (HostPath, Arc<Origin>)> {
+        self.files.iter().filter_map(|(path, file)| match &file.kind {
+            FileKind::Archive { origin, is_open: false } => Some((path.clone(), Arc::clone(origin))),
+            _ => None,
         })
     }
 
@@ -302,6 +327,7 @@ impl DesiredFile {
             }
             FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
             FileKind::Directory => fields.add("directory", b""),
+            FileKind::Archive { origin, .. } => fields.add("archive", origin.key().to_string().as_bytes()),
         };
         fields.add("mode", &self.mode.bits().to_le_bytes());
         fields.add("owner", self.owner.as_bytes()).add("group", self.group.as_bytes());

@@ -51,7 +51,8 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
     let mut restart = text.as_ref().map(|text| named(name, text, managed)).unwrap_or_default();
     restart.extend(own.cloned());
     restart.extend(drop_ins.iter().map(|(path, _)| (*path).clone()));
-    restart.extend(unit.restart_on.iter().cloned());
+    restart.extend(as_archives(unit.restart_on.iter().cloned(), managed));
+    // A part of an archive that only reloads, or is ignored, says nothing of the rest of it.
     restart.retain(|path| !unit.reload_on.contains(path) && !unit.ignore.contains(path));
     let digests = Inputs { start: digest(&restart, managed), reload: digest(&unit.reload_on, managed) };
     let once = text.is_some_and(|text| runs_to_its_end(&text));
@@ -156,7 +157,9 @@ fn texts_below<'m>(
         .take_while(|(path, _)| path.as_str().starts_with(folder.as_str()))
         .filter_map(|(path, file)| match &file.kind {
             FileKind::Regular { content, .. } => Some((*path, std::str::from_utf8(content).unwrap_or_default())),
-            FileKind::Artifact { .. } | FileKind::Symlink { .. } | FileKind::Directory => None,
+            FileKind::Symlink { .. } | FileKind::Directory | FileKind::Artifact { .. } | FileKind::Archive { .. } => {
+                None
+            }
         })
         .collect();
     within.into_iter()
@@ -175,7 +178,10 @@ fn with_drop_ins<'t>(text: Option<&'t str>, drop_ins: &[(&HostPath, &str)]) -> O
 fn digest(paths: &BTreeSet<HostPath>, managed: &Managed<'_>) -> Digest {
     let mut fields = Fields::default();
     for path in paths {
-        let content = managed.get(path).map(|file| fingerprint(&file.kind).to_string());
+        let content = managed.get(path).map(|file| match &file.kind {
+            FileKind::Archive { origin, .. } => origin.key().to_string(),
+            kind => fingerprint(kind).to_string(),
+        });
         fields.add(path.as_str(), content.unwrap_or_default().as_bytes());
     }
     fields.finish()
@@ -186,7 +192,7 @@ pub fn fingerprint(kind: &FileKind) -> Digest {
     match kind {
         FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. } => *digest,
         FileKind::Symlink { target } => Fields::default().add("symlink", target.as_bytes()).finish(),
-        FileKind::Directory => Fields::default().add("directory", b"").finish(),
+        FileKind::Directory | FileKind::Archive { .. } => Fields::default().add("directory", b"").finish(),
     }
 }
 
@@ -272,20 +278,36 @@ pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<Hos
                         managed.keys().filter(|path| glob(candidate, path.as_str())).map(|path| (*path).clone()),
                     );
                 }
-                Reference::Subtree => found.extend(
-                    managed
-                        .keys()
-                        .filter(|path| path.as_str() == candidate || path.is_below(candidate))
-                        .map(|path| (*path).clone()),
-                ),
+                Reference::Subtree => {
+                    let archive = HostPath::parse(candidate).ok().and_then(|path| archive_of(&path, managed));
+                    found.extend(archive);
+                    found.extend(
+                        managed
+                            .keys()
+                            .filter(|path| path.as_str() == candidate || path.is_below(candidate))
+                            .map(|path| (*path).clone()),
+                    );
+                }
                 Reference::Exact | Reference::Glob => {
                     let path = HostPath::parse(candidate).ok();
-                    found.extend(path.filter(|path| managed.contains_key(path)));
+                    found.extend(path.filter(|path| managed.contains_key(path) || archive_of(path, managed).is_some()));
                 }
             }
         }
     }
-    by_key.into_values().flatten().collect()
+    as_archives(by_key.into_values().flatten(), managed)
+}
+
+/// Finds the archive that a path is of. What is started from an archive is started with all of it.
+pub fn archive_of(path: &HostPath, managed: &Managed<'_>) -> Option<HostPath> {
+    let is_archive =
+        |path: &HostPath| managed.get(path).is_some_and(|file| matches!(file.kind, FileKind::Archive { .. }));
+    std::iter::successors(Some(path.clone()), HostPath::parent).find(is_archive)
+}
+
+/// Names archives in the place of what is in them: a unit reads an archive as a whole, whether it is known what that is or not.
+fn as_archives(paths: impl IntoIterator<Item = HostPath>, managed: &Managed<'_>) -> BTreeSet<HostPath> {
+    paths.into_iter().map(|path| archive_of(&path, managed).unwrap_or(path)).collect()
 }
 
 /// Splits a unit's text into `(section, key, value)`, with continuation lines joined and comments dropped.

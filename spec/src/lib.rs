@@ -15,6 +15,7 @@ pub mod authority;
 pub mod artifact;
 pub mod manifest;
 pub mod desired;
+pub mod unpack;
 pub mod observed;
 pub mod memory;
 pub mod inputs;

@@ -218,6 +218,9 @@ fn resolve_file(file: &manifest::File) -> DesiredFile {
         }
         manifest::FileKind::Symlink { target } => FileKind::Symlink { target: target.clone() },
         manifest::FileKind::Directory => FileKind::Directory,
+        manifest::FileKind::Artifact { origin } if origin.unpack.is_some() => {
+            FileKind::Archive { origin: Arc::clone(origin), is_open: false }
+        }
         manifest::FileKind::Artifact { origin } => {
             FileKind::Artifact { digest: origin.sha256, origin: Arc::clone(origin) }
         }
@@ -323,8 +326,13 @@ fn resolve_container(
 fn inputs(mounts: &[Mount], host_files: &BTreeMap<&HostPath, &manifest::File>) -> BTreeSet<HostPath> {
     let sources: Vec<&str> = mounts.iter().filter_map(Mount::host_path).collect();
     let mounted = |path: &HostPath| sources.iter().any(|source| path.as_str() == *source || path.is_below(source));
+    let below = |path: &HostPath| {
+        sources.iter().any(|source| HostPath::parse(source).is_ok_and(|source| source.is_below(path.as_str())))
+    };
     let files = host_files.iter().filter(|(_, file)| file.kind != manifest::FileKind::Directory);
-    files.filter(|(path, _)| mounted(path)).map(|(path, _)| (*path).clone()).collect()
+    // What is below the directory of an archive is in the archive.
+    let holds = |path: &HostPath, file: &manifest::File| file.is_archive() && below(path);
+    files.filter(|(path, file)| mounted(path) || holds(path, file)).map(|(path, _)| (*path).clone()).collect()
 }
 
 fn digest_app(app: &DesiredApp) -> Digest {
@@ -340,7 +348,7 @@ fn digest_app(app: &DesiredApp) -> Digest {
     for (path, file) in &app.files {
         fields.add("file", path.as_str().as_bytes());
         add_file(&mut fields, file);
-        if let FileKind::Artifact { origin, .. } = &file.kind {
+        if let FileKind::Artifact { origin, .. } | FileKind::Archive { origin, .. } = &file.kind {
             // Another address is another attempt, for whom the first one failed.
             fields.add("url", origin.url.as_bytes()).add("limit", &origin.limit.to_le_bytes());
         }
@@ -390,6 +398,7 @@ fn add_file(fields: &mut Fields, file: &DesiredFile) {
         }
         FileKind::Symlink { target } => fields.add("symlink", target.as_bytes()),
         FileKind::Directory => fields.add("directory", b""),
+        FileKind::Archive { origin, .. } => fields.add("archive", origin.key().to_string().as_bytes()),
     };
     fields.add("mode", &file.mode.bits().to_le_bytes());
     fields.add("owner", file.owner.as_bytes());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
-use spec::desired::Desired;
+use spec::desired::{Desired, FileKind};
 use spec::digest::Digest;
 use spec::id::{HostName, HostPath, Mode};
 use spec::journal;
@@ -12,6 +12,7 @@ use spec::memory::Memory;
 use spec::observed::{Access, ActiveState, FileState, LoadState, Observed, Reach, UnitState};
 use spec::plan::{self, Action, Patience, Plan};
 use spec::tree::Tree;
+use spec::unpack::{self, Inventory, Member};
 use spec::{inputs, manifest, resolve};
 
 const BRIDGE: &str = "/usr/local/bin/bridge";
@@ -47,7 +48,11 @@ fn converged(desired: &Desired) -> (Observed, Memory) {
     for (app, path, file) in desired.files() {
         let access = Access { mode: file.mode, uid: 0, gid: 0 };
         let digest = inputs::fingerprint(&file.kind);
-        let state = FileState::Regular { digest, access, modified: Timestamp::UNIX_EPOCH, mark: None };
+        let state = match &file.kind {
+            FileKind::Symlink { target } => FileState::Symlink { target: target.clone(), access },
+            kind if kind.is_directory() => FileState::Directory { access, empty: false },
+            _ => FileState::Regular { digest, access, modified: Timestamp::UNIX_EPOCH, mark: None },
+        };
         observed.files.insert(path.clone(), state);
         journal::wrote(&mut memory, app, path, &file.kind, &[]);
     }
@@ -185,6 +190,160 @@ fn another_address_of_the_same_bytes_changes_nothing_but_the_release() {
         &memory,
         &expect![[r#"
         nothing to do
+    "#]],
+    );
+}
+
+/// An application with an archive below /opt/app, of which `find` knows the content.
+fn with_archive(version: &str, is_open: bool) -> Desired {
+    let mut tree = Tree::default();
+    tree.insert("fleet.yaml", b"fleet: home\nhosts: { attic: {} }\n");
+    let digest = Digest::of(version.as_bytes());
+    let app = format!(
+        "artifacts:\n  /opt/app: {{ url: \"https://ci.example/app-{version}.tgz\", sha256: \"{digest}\", unpack: tar }}\n"
+    );
+    tree.insert("apps/app/app.yaml", app.as_bytes());
+    let unit = "[Service]\nExecStart=/opt/app/bin/run\n[Install]\nWantedBy=multi-user.target\n";
+    tree.insert("apps/app/app.service", unit.as_bytes());
+    let parsed = manifest::parse(&tree, None);
+    let fleet = parsed.fleet.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    let mut desired = resolve::resolve(&fleet, &HostName::parse("attic").expect("valid")).expect("valid");
+    let file = |content: &str, executable| Member::File { digest: Digest::of(content.as_bytes()), executable };
+    let mut members = BTreeMap::from([
+        ("bin".to_owned(), Member::Directory),
+        ("bin/run".to_owned(), file("run", true)),
+        (format!("lib-{version}"), file(version, false)),
+        ("now".to_owned(), Member::Link { target: format!("lib-{version}") }),
+    ]);
+    if version == "1" {
+        members.extend((0..9).map(|index| (format!("old{index}"), file("old", false))));
+    }
+    let opened = unpack::open(&mut desired, |_| is_open.then(|| Inventory { members: members.clone() }));
+    assert_eq!(opened, is_open);
+    desired
+}
+
+#[test]
+fn what_is_in_an_archive_is_planned_once_it_is_known() {
+    let mut observed = Observed::default();
+    let wanted = with_archive("1", false);
+    for (_, path, _) in wanted.files() {
+        observed.files.insert(path.clone(), FileState::Absent);
+    }
+    observed.units = Reach::Seen(BTreeMap::new());
+    (observed.users, observed.groups) =
+        (BTreeMap::from([("root".to_owned(), Some(0))]), BTreeMap::from([("root".to_owned(), Some(0))]));
+    check(
+        &wanted,
+        &observed,
+        &Memory::default(),
+        &expect![[r#"
+        fetch    https://ci.example/app-1.tgz  app  what is in it is not known
+        left alone: what is in it is planned once it was fetched
+          file /opt/app (app)
+    "#]],
+    );
+}
+
+#[test]
+fn another_archive_changes_what_differs_and_restarts_what_runs_from_it() {
+    let (mut observed, memory) = converged(&with_archive("1", true));
+    check(
+        &with_archive("1", true),
+        &observed,
+        &memory,
+        &expect![[r#"
+        nothing to do
+    "#]],
+    );
+    // Nothing is removed, and nothing held, while it is not known what the new one leaves out.
+    check(
+        &with_archive("2", false),
+        &observed,
+        &memory,
+        &expect![[r#"
+        fetch    https://ci.example/app-2.tgz  app  what is in it is not known
+        left alone: what is in it is planned once it was fetched
+          file /opt/app (app)
+    "#]],
+    );
+    observed.files.insert(path("/opt/app/lib-2"), FileState::Absent);
+    let later = with_archive("2", true);
+    check(
+        &later,
+        &observed,
+        &memory,
+        &expect![[r#"
+        fetch    https://ci.example/app-2.tgz  app  new
+        remove   /opt/app/lib-1                app  no longer wanted
+        remove   /opt/app/old0                 app  no longer wanted
+        remove   /opt/app/old1                 app  no longer wanted
+        remove   /opt/app/old2                 app  no longer wanted
+        remove   /opt/app/old3                 app  no longer wanted
+        remove   /opt/app/old4                 app  no longer wanted
+        remove   /opt/app/old5                 app  no longer wanted
+        remove   /opt/app/old6                 app  no longer wanted
+        remove   /opt/app/old7                 app  no longer wanted
+        remove   /opt/app/old8                 app  no longer wanted
+        create   /opt/app/lib-2                app  new
+        write    /opt/app/now                  app  it points to lib-1
+        restart  app.service                   app  /opt/app changes
+    "#]],
+    );
+    observed.artifacts.insert(Digest::of(b"2"));
+    let plan = check(
+        &later,
+        &observed,
+        &memory,
+        &expect![[r#"
+        remove   /opt/app/lib-1  app  no longer wanted
+        remove   /opt/app/old0   app  no longer wanted
+        remove   /opt/app/old1   app  no longer wanted
+        remove   /opt/app/old2   app  no longer wanted
+        remove   /opt/app/old3   app  no longer wanted
+        remove   /opt/app/old4   app  no longer wanted
+        remove   /opt/app/old5   app  no longer wanted
+        remove   /opt/app/old6   app  no longer wanted
+        remove   /opt/app/old7   app  no longer wanted
+        remove   /opt/app/old8   app  no longer wanted
+        create   /opt/app/lib-2  app  new
+        write    /opt/app/now    app  it points to lib-1
+        restart  app.service     app  /opt/app changes
+    "#]],
+    );
+    let run = plan.steps.iter().find(|step| matches!(step.action, Action::RunUnit { .. })).expect("a restart");
+    assert!(run.reads.contains(&path("/opt/app")));
+}
+
+#[test]
+fn drift_within_an_archive_is_that_of_one_file() {
+    let wanted = with_archive("1", true);
+    let (mut observed, memory) = converged(&wanted);
+    observed.files.insert(path("/opt/app/old0"), FileState::Absent);
+    observed.artifacts.insert(Digest::of(b"old"));
+    check(
+        &wanted,
+        &observed,
+        &memory,
+        &expect![[r#"
+        create   /opt/app/old0  app  drift: it was removed
+    "#]],
+    );
+    // What somebody else put there is nobody's business, unless the archive brings it.
+    let mut foreign = memory.clone();
+    foreign.owned.remove(&spec::id::ResourceId::File(path("/opt/app/old1")));
+    let access = Access { mode: Mode::from_bits(0o644), uid: 0, gid: 0 };
+    let digest = Digest::of(b"theirs");
+    let theirs = FileState::Regular { digest, access, modified: Timestamp::UNIX_EPOCH, mark: None };
+    observed.files.insert(path("/opt/app/old1"), theirs);
+    check(
+        &wanted,
+        &observed,
+        &foreign,
+        &expect![[r#"
+        create   /opt/app/old0  app  drift: it was removed
+        conflict in app: file /opt/app/old1: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
+        conflict in app: unit app.service: waits for /opt/app, which cannot be put in place
     "#]],
     );
 }

@@ -215,3 +215,124 @@ fn a_registry_is_asked_with_the_credentials_of_the_host() {
     assert!(code == 4 && said.contains(&format!("it has no layer sha256:{other}, but sha256:{digest}")), "{said}");
     host.sh("systemctl is-active bridge").unwrap();
 }
+
+/// Packs what `script` makes in a folder `app-VERSION` on the forge; returns the entry that unpacks it.
+fn pack(forge: &Forge, version: &str, script: &str) -> String {
+    let pack = format!(
+        "mkdir -p /run/app-{version}/bin; cd /run/app-{version}; {script}\n\
+         cd ..; tar -czf /srv/www/app-{version}.tgz app-{version}; sha256sum </srv/www/app-{version}.tgz | cut -d' ' -f1"
+    );
+    let digest = forge.sh(&pack).unwrap().trim().to_owned();
+    let url = format!("https://{}/app-{version}.tgz", forge.address());
+    format!("{{ url: \"{url}\", sha256: {digest}, unpack: tar, strip: 1, owner: daemon }}")
+}
+
+/// Everything below the directory: kind, mode, owner, link, and content.
+fn tree(host: &Host) -> String {
+    host.sh("cd /opt/app; find . -printf '%y %m %u %p %l\\n' | sort -k4; find . -type f | sort | xargs sha256sum")
+        .unwrap()
+}
+
+#[test]
+fn an_archive_is_unpacked_kept_as_it_is_and_replaced() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = boot(&lab);
+    let write = |entry: &str| {
+        let unit = |command: &str| format!("[Service]\nExecStart={command}\n[Install]\nWantedBy=multi-user.target\n");
+        let app = format!("artifacts:\n  /opt/app: {entry}\n");
+        let files = [
+            ("fleet.yaml", FLEET),
+            ("apps/app/app.yaml", &*app),
+            ("apps/app/app.service", &unit("/opt/app/bin/run")),
+            ("apps/app/beside.service", &unit("sleep infinity")),
+            ("apps/other/files/etc/other.conf", entry),
+        ];
+        agent::write_folder(&host, FOLDER, &files);
+    };
+    let program = "printf '#!/bin/sh\\ngrep good \"$(dirname $0)/../conf\" || exit 3\\nexec sleep infinity\\n' >bin/run; chmod 700 bin/run;";
+    let first = pack(
+        &forge,
+        "1",
+        &format!("{program} echo good one >conf; echo 1 >lib-1; ln -s lib-1 lib; mkdir -m 777 empty"),
+    );
+    write(&first);
+    agent::converge(&host, FOLDER);
+    let one = tree(&host);
+    for line in [
+        "d 755 daemon .",
+        "f 755 daemon ./bin/run",
+        "f 644 daemon ./conf",
+        "l 777 daemon ./lib lib-1",
+        "d 755 daemon ./empty",
+    ] {
+        assert!(one.contains(line), "{line}: {one}");
+    }
+
+    // Without a server: nothing to do, and drift of single files is put back; what others put there stays theirs.
+    forge.stop_git().unwrap();
+    assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+    let runs = || ["app", "beside"].map(|unit| agent::invocation(&host, unit));
+    let before = runs();
+    host.sh("cd /opt/app; echo bad >conf; rm -r lib-1 empty; chmod 600 bin/run").unwrap();
+    let said = agent::converge(&host, FOLDER);
+    assert!(said.contains("/opt/app/conf: it was edited on this host"), "{said}");
+    assert_eq!((tree(&host), runs()), (one.clone(), before.clone()), "{said}");
+    host.sh("echo theirs >/opt/app/data; mkdir /opt/app/log; echo theirs >/opt/app/log/1").unwrap();
+    assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+    forge.start_git().unwrap();
+
+    // Another version: what it leaves out goes, what it brings comes, what runs from it restarts, and nothing else.
+    let second = pack(
+        &forge,
+        "2",
+        &format!(
+            "{program} echo good two >conf; echo 2 >lib-2; ln -s lib-2 lib; mkdir share; seq 300 | xargs -I% cp conf share/%"
+        ),
+    );
+    write(&second);
+    agent::converge(&host, FOLDER);
+    let after = runs();
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+    let two = tree(&host);
+    assert!(two.contains("./lib lib-2") && !two.contains("lib-1") && !two.contains("./empty"), "{two}");
+    assert_eq!(host.sh("cat /opt/app/data /opt/app/log/1").unwrap(), "theirs\ntheirs\n");
+
+    // One that does not run goes back to the byte, though nobody serves what it goes back to.
+    let bad = pack(&forge, "3", &format!("{program} echo bad three >conf; echo 3 >lib-3; ln -s conf bin/conf"));
+    forge.sh("rm /srv/www/app-2.tgz").unwrap();
+    write(&bad);
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("failed in app: "), "{said}");
+    assert_eq!(tree(&host), two, "{said}");
+    assert_eq!(agent::status(&host).1["apps"]["app"]["state"], "rolled-back");
+
+    // Traps, and what would be in the way of something else, change nothing.
+    let evil = forge.sh("cd /run/app-2; tar -cPf /srv/www/evil.tar --transform 's,conf,app/../../../etc/evil,' conf; sha256sum </srv/www/evil.tar | cut -d' ' -f1");
+    let trap = format!(
+        "{{ url: \"https://{}/evil.tar\", sha256: {}, unpack: tar, strip: 1 }}",
+        forge.address(),
+        evil.unwrap().trim()
+    );
+    write(&trap);
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("the archive is refused: `app/../../../etc/evil` in it has a path"), "{said}");
+    assert_eq!((tree(&host), host.read("/etc/other.conf").unwrap()), (two.clone(), trap));
+    host.sh("test ! -e /etc/evil").unwrap();
+    let clash = pack(&forge, "4", &format!("{program} echo good four >conf; echo ours >data"));
+    write(&clash);
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("conflict in app: file /opt/app/data: a file is there already"), "{said}");
+    assert_eq!(host.read("/opt/app/data").unwrap(), "theirs\n");
+
+    // What goes leaves what others put there.
+    let rest = |fleet: &str| {
+        agent::write_folder(&host, FOLDER, &[("fleet.yaml", fleet), ("apps/other/files/etc/other.conf", "x")]);
+    };
+    rest(FLEET);
+    let (_, said) = agent::once(&host, FOLDER);
+    let at = said.find("prune: \"").expect("many things go at once");
+    rest(&format!("{FLEET}acknowledge: [ {{ prune: \"{}\", reason: \"all of it\" }} ]\n", &said[at + 8..at + 20]));
+    agent::converge(&host, FOLDER);
+    assert_eq!(host.sh("cd /opt/app; find . | sort").unwrap(), ".\n./data\n./log\n./log/1\n");
+    host.sh("test -z \"$(ls -A /var/lib/mainstay/artifacts)\"").unwrap();
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use spec::desired::{Desired, FileKind};
+use spec::desired::Desired;
 use spec::digest::Digest;
 use spec::id::{HostPath, ResourceId};
 use spec::inputs;
@@ -18,6 +18,8 @@ use crate::backups::Reason;
 use crate::disk::{Disk, Write};
 use crate::observe::Providers;
 
+/// So many files are prepared before the first of them is put in place.
+const BATCH: usize = 256;
 /// Said when a name that the planner resolved does not resolve any more.
 const UNKNOWN_OWNER: &str = "this host no longer knows its owner or group";
 
@@ -106,7 +108,7 @@ pub(super) fn remove(work: &mut Work<'_>) {
 pub(super) fn write(work: &mut Work<'_>) {
     let steps = work.steps(Phase::Write);
     let is_directory = |step: &&Step| match &step.action {
-        Action::WriteFile(path, _) => work.desired.file(path).is_some_and(|file| file.kind == FileKind::Directory),
+        Action::WriteFile(path, _) => work.desired.file(path).is_some_and(|file| file.kind.is_directory()),
         _ => false,
     };
     let (directories, rest): (Vec<&Step>, Vec<&Step>) = steps.into_iter().partition(is_directory);
@@ -115,7 +117,8 @@ pub(super) fn write(work: &mut Work<'_>) {
     }
     let (files, access): (Vec<&Step>, Vec<&Step>) =
         rest.into_iter().partition(|step| matches!(step.action, Action::WriteFile(..)));
-    write_batch(work, &files);
+    // Each is open until all of its batch are in place.
+    files.chunks(BATCH).for_each(|files| write_batch(work, files));
     for step in access {
         if let Action::SetAccess(path, expected) = &step.action
             && keep(work, step, path, expected)

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use spec::desired::{Desired, UnitGoal};
+use spec::desired::{Desired, FileKind, UnitGoal};
 use spec::id::{AppName, ContainerName, HostPath, ResourceId, UnitName, shown};
 use spec::journal;
 use spec::observed::FileState;
@@ -252,7 +252,13 @@ impl<'a> Work<'a> {
     /// Fails what would start without a file that it reads: it would be remembered as started with it.
     fn hold_back(&mut self) {
         for step in self.steps(Phase::Ensure) {
-            if let Some(path) = step.reads.iter().find(|path| self.missing.contains(*path)) {
+            let is_missing = |path: &&HostPath| {
+                let is_archive =
+                    self.desired.file(path).is_some_and(|file| matches!(file.kind, FileKind::Archive { .. }));
+                let lacks_a_part = || self.missing.iter().any(|missing| missing.is_below(path.as_str()));
+                self.missing.contains(*path) || (is_archive && lacks_a_part())
+            };
+            if let Some(path) = step.reads.iter().find(is_missing) {
                 let why = format!("it waits for {path}, which could not be put in place");
                 self.failed_with(step, &why, "");
             }

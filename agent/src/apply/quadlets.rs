@@ -98,7 +98,9 @@ fn blame(work: &mut Work<'_>, complaint: &str) {
     };
     let text = match &file.kind {
         FileKind::Regular { content, .. } => String::from_utf8_lossy(content),
-        FileKind::Artifact { .. } | FileKind::Symlink { .. } | FileKind::Directory => "".into(),
+        FileKind::Symlink { .. } | FileKind::Directory | FileKind::Artifact { .. } | FileKind::Archive { .. } => {
+            "".into()
+        }
     };
     let line = line_of(&text, path.file_name(), complaint).map_or(String::new(), |line| format!(":{line}"));
     let why = format!("apps/{app}/{}{line}: Podman makes no service of {path}: {complaint}", path.file_name());

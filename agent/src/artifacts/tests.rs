@@ -77,7 +77,7 @@ fn ground() -> Ground {
 impl Ground {
     async fn fetch(&self, url: String, content: &str, limit: u64) -> Result<(), String> {
         let sha256 = Digest::of(content.as_bytes());
-        let origin = Origin { url, sha256, limit };
+        let origin = Origin { url, sha256, limit, unpack: None };
         let deadline = Duration::from_secs(20);
         let fetched = self.fetcher.fetch(&origin, &self.store, deadline, &Progress::default()).await;
         assert_eq!(fetched.is_ok(), self.store.has(sha256), "in the store exactly when it is right");

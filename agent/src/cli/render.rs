@@ -108,6 +108,10 @@ fn file_lines(path: &HostPath, file: &DesiredFile, bold: &dyn Fn(&str) -> String
     match &file.kind {
         FileKind::Directory => vec![format!("  {}  directory {access}", bold(&format!("{path}/")))],
         FileKind::Symlink { target } => vec![format!("  {}  link to {}", bold(path.as_str()), shown(target))],
+        FileKind::Archive { origin, .. } => vec![
+            format!("  {}  directory {access}", bold(&format!("{path}/"))),
+            format!("    (unpacked from {}, sha256 {})", shown(&origin.url), origin.sha256),
+        ],
         FileKind::Artifact { origin, .. } => vec![
             format!("  {}  {access}", bold(path.as_str())),
             format!("    (fetched from {}, sha256 {})", shown(&origin.url), origin.sha256),
@@ -224,6 +228,11 @@ fn file_json(path: &HostPath, file: &DesiredFile) -> Value {
         FileKind::Symlink { target } => {
             value["kind"] = "symlink".into();
             value["target"] = target.as_str().into();
+        }
+        FileKind::Archive { origin, .. } => {
+            value["kind"] = "archive".into();
+            value["sha256"] = origin.sha256.to_string().into();
+            value["url"] = origin.url.as_str().into();
         }
         FileKind::Artifact { digest, origin } => {
             value["kind"] = "artifact".into();

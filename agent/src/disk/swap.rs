@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{self, AtFlags, RenameFlags};
 use rustix::io::Errno;
-use spec::desired::FileKind;
 use spec::id::HostPath;
 use spec::observed::FileState;
 
@@ -35,7 +34,7 @@ impl Disk {
             discard(&prepared);
             return Err(state.err().unwrap_or(DiskError::Moved));
         }
-        if write.file.kind == FileKind::Directory {
+        if write.file.kind.is_directory() {
             make_directory(&prepared.parent, name, write.access)?;
         } else if *write.expected == FileState::Absent {
             appear(&prepared, name)?;

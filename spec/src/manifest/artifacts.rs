@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::critical;
 use super::files::{self, account, guarded, mode};
 use super::folder::Folder;
 use super::model::{File, FileKind, Policy, owned_by_root};
 use super::page::Page;
 use super::policy;
 use super::yaml::{Key, Node};
-use crate::artifact::{Address, LIMIT, MOST, Origin};
+use crate::artifact::{Address, LIMIT, MOST, Origin, Unpack};
 use crate::digest::Digest;
 use crate::id::{HostPath, Mode, QUADLET_DIRECTORY, ResourceId, shown};
 
+/// More folders than these are not left out of an archive's paths.
+const MOST_STRIPPED: usize = 20;
 /// The units of sizes, the largest first.
 const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
@@ -43,9 +46,14 @@ pub(super) fn read(
                 .related(other, "the file");
             continue;
         }
+        let unpack = match entry.strip {
+            Some(_) if !is_fit(page, key, &path) => continue,
+            Some(strip) => Some(Unpack { into: path.clone(), strip }),
+            None => None,
+        };
         policies.insert(ResourceId::File(path.clone()), entry.policy);
-        let file =
-            owned_by_root(FileKind::Artifact { origin: Arc::new(entry.origin) }, entry.mode, page.at(key.extent));
+        let origin = Origin { unpack, ..entry.origin };
+        let file = owned_by_root(FileKind::Artifact { origin: Arc::new(origin) }, entry.mode, page.at(key.extent));
         let owner = entry.owner.unwrap_or_else(|| file.owner.clone());
         let group = entry.group.unwrap_or_else(|| file.group.clone());
         files.insert(path, File { owner, group, ..file });
@@ -60,6 +68,19 @@ struct Entry {
     group: Option<String>,
     policy: Policy,
     allow_critical: bool,
+    /// How many folders of an archive are left out, if it is one that is unpacked.
+    strip: Option<usize>,
+}
+
+/// Complains about a directory that no archive may fill: what is in it is known only when it was fetched.
+fn is_fit(page: &mut Page<'_>, key: &Key, path: &HostPath) -> bool {
+    let is_at_top = path.parent().is_none();
+    if is_at_top || !critical::is_open(path) {
+        let message = format!("an archive is not unpacked into `{path}`, which others have to share");
+        page.error("artifact-unpack", key.extent, message).help("give it a directory of its own, such as /opt/bridge");
+        return false;
+    }
+    true
 }
 
 fn entry(page: &mut Page<'_>, key: &Key, node: &Node) -> Option<Entry> {
@@ -77,25 +98,39 @@ fn entry(page: &mut Page<'_>, key: &Key, node: &Node) -> Option<Entry> {
     let address = address.and_then(|node| url(page, node));
     let digest = digest.and_then(|node| sha256(page, node));
     let limit = table.take("limit").map_or(Some(LIMIT), |(_, node)| limit(page, node));
-    let mode = table.take("mode").map_or(Some(Mode::from_bits(0o644)), |(_, node)| mode(page, node));
+    let written_mode = table.take("mode").map(|(key, node)| (key.extent, mode(page, node)));
+    let otherwise = Mode::from_bits(if table.has("unpack") { 0o755 } else { 0o644 });
+    let mode = written_mode.as_ref().map_or(Some(otherwise), |(_, mode)| *mode);
+    let written_mode = written_mode.map(|(extent, _)| extent);
+    let unpack = table.take("unpack").map(|(_, node)| page.choice(node, "`unpack`", &[("tar", ())]));
+    let strip = table.take("strip").map(|(key, node)| (key.extent, strip(page, node)));
+    match (&unpack, &strip, &written_mode) {
+        (None, Some((extent, _)), _) => {
+            page.error("artifact-unpack", *extent, "`strip` is for an archive that is unpacked")
+                .help("add unpack: tar, or remove it");
+        }
+        (Some(_), _, Some(extent)) => {
+            page.error("artifact-unpack", *extent, "what is unpacked has no mode of its own")
+                .help("remove it: directories and what can be executed get 0755, the rest 0644");
+        }
+        _ => {}
+    }
     let owner = table.take("owner").and_then(|(_, node)| account(page, node, "`owner`"));
     let group = table.take("group").and_then(|(_, node)| account(page, node, "`group`"));
     let allow_critical = table.take("allow-critical").and_then(|(_, node)| page.boolean(node, "`allow-critical`"));
     let policy = policy::read(page, &mut table);
-    table.later(&LATER).finish(page, "an entry of `artifacts`");
+    table.finish(page, "an entry of `artifacts`");
     let (url, sha256, limit, mode) = (address?, digest?, limit?, mode?);
     (page.errors() == before).then_some(Entry {
-        origin: Origin { url, sha256, limit },
+        origin: Origin { url, sha256, limit, unpack: None },
         mode,
         owner,
         group,
         policy,
         allow_critical: allow_critical.unwrap_or(false),
+        strip: unpack.map(|_| strip.and_then(|(_, strip)| strip).unwrap_or(0)),
     })
 }
-
-/// Parts of an entry that later versions act on.
-const LATER: [&str; 2] = ["unpack", "strip"];
 
 fn url(page: &mut Page<'_>, node: &Node) -> Option<String> {
     let text = page.text(node, "`url`")?;
@@ -123,6 +158,22 @@ fn sha256(page: &mut Page<'_>, node: &Node) -> Option<Digest> {
     page.error("artifact-sha256", node.extent, "`sha256` is not the digest of a file, which has 64 hex digits")
         .help(help);
     None
+}
+
+fn strip(page: &mut Page<'_>, node: &Node) -> Option<usize> {
+    let text = page.as_written(node, "`strip`")?;
+    match text.parse::<usize>() {
+        Ok(strip) if strip <= MOST_STRIPPED => Some(strip),
+        _ => {
+            page.error(
+                "artifact-unpack",
+                node.extent,
+                format!("`strip` is a number up to {MOST_STRIPPED}, not `{}`", shown(text)),
+            )
+            .help("write how many leading folders of the archive's paths are left out, such as 1");
+            None
+        }
+    }
 }
 
 fn limit(page: &mut Page<'_>, node: &Node) -> Option<u64> {

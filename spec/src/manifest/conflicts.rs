@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Watch;
-use super::model::{App, Application, FileKind, Port, Unit};
+use super::model::{App, Application, File, FileKind, Port, Unit};
 use super::words::{did_you_mean, nearest};
 use crate::container::Protocol;
 use crate::diagnostic::{Diagnostic, Location};
@@ -253,8 +253,14 @@ fn files_as_folders(pieces: &[Piece<'_>], diagnostics: &mut Vec<Diagnostic>) {
                     && made.len() < MOST
                     && made.insert((path, &file.location, clash.location))
                 {
-                    let message =
-                        format!("`{path}` needs `{folder}` to be a folder, but it is wanted as a file or link");
+                    let is_archive = pieces[clash.piece].content.files.get(&folder).is_some_and(File::is_archive);
+                    let (message, what) = match is_archive {
+                        true => (format!("`{path}` lies in `{folder}`, where an archive is unpacked"), "unpacked here"),
+                        false => (
+                            format!("`{path}` needs `{folder}` to be a folder, but it is wanted as a file or link"),
+                            "wanted as a file or link here",
+                        ),
+                    };
                     let mut complaint = Diagnostic::error("conflict", file.location.clone(), message);
                     complaint
                         .help(if pieces[clash.piece].app == *app {
@@ -262,7 +268,7 @@ fn files_as_folders(pieces: &[Piece<'_>], diagnostics: &mut Vec<Diagnostic>) {
                         } else {
                             "move one of the two, or place the applications on different hosts"
                         })
-                        .related(clash.location.clone(), "wanted as a file or link here");
+                        .related(clash.location.clone(), what);
                     diagnostics.push(complaint);
                 }
                 above = folder.parent();
@@ -288,11 +294,14 @@ pub(super) fn check_watches(
     let variants = apps.values().flat_map(|application| &application.variants);
     let mut managed: BTreeSet<&str> = variants.flat_map(|app| app.files.keys()).map(HostPath::as_str).collect();
     managed.insert(ENDPOINTS_FILE);
+    let files = apps.values().flat_map(|application| &application.variants).flat_map(|app| &app.files);
+    let archives: BTreeSet<&HostPath> = files.filter(|(_, file)| file.is_archive()).map(|(path, _)| path).collect();
     let mut made = 0;
     for Watch { path, location } in watches {
         let folder = format!("{path}/");
         let holds_some = managed.range(folder.as_str()..).next().is_some_and(|next| next.starts_with(&folder));
-        if managed.contains(path.as_str()) || holds_some {
+        let mut above = std::iter::successors(path.parent(), HostPath::parent);
+        if managed.contains(path.as_str()) || holds_some || above.any(|folder| archives.contains(&folder)) {
             continue;
         }
         made += 1;

@@ -1,6 +1,6 @@
 //! Paths and units that a host cannot do without: refused unless the author says so, and mainstay's own never.
 
-use crate::id::HostPath;
+use crate::id::{HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY};
 
 /// How carefully a path or unit is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +149,11 @@ pub(super) fn unaliased(path: &str) -> Option<String> {
         let rest = path.strip_prefix(alias)?;
         (rest.is_empty() || rest.starts_with('/')).then(|| format!("{target}{rest}"))
     })
+}
+
+/// Says whether anybody may manage a path, and as a plain file: it is neither guarded nor systemd's to read.
+pub fn is_open(path: &HostPath) -> bool {
+    self::path(path) == Guard::Open && !path.is_below(UNIT_DIRECTORY) && !path.is_below(QUADLET_DIRECTORY)
 }
 
 /// Says how carefully a path is guarded.

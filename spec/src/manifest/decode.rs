@@ -30,6 +30,11 @@ impl<'n> Table<'n> {
         node.take().map(|node| (*found, node))
     }
 
+    /// Says whether `key` stands here and nobody has asked for it yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(entry, node)| entry.text == key && node.is_some())
+    }
+
     /// Says whether a key stands here that was probably meant to be `key`, and will be complained about as such.
     pub(super) fn has_misspelt(&self, key: &'static str) -> bool {
         let left = self.entries.iter().filter(|(_, node)| node.is_some()).take(100);

@@ -42,6 +42,7 @@ mod conflicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use critical::is_open;
 pub use model::{
     Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Place, Policy,
     Port, State, Unit, UnitText, Volume,

@@ -200,7 +200,7 @@ pub enum FileKind {
     },
     /// A directory.
     Directory,
-    /// A regular file that is fetched.
+    /// A regular file that is fetched, or a directory with what was in an archive.
     Artifact {
         /// From where, and what has to come.
         origin: Arc<Origin>,
@@ -337,6 +337,13 @@ impl Application {
     /// Returns the form that `host` has, if it has the application.
     pub fn on(&self, host: &HostName) -> Option<&App> {
         self.hosts.get(host).and_then(|variant| self.variants.get(*variant))
+    }
+}
+
+impl File {
+    /// Says whether it is a directory with what was in an archive.
+    pub fn is_archive(&self) -> bool {
+        matches!(&self.kind, FileKind::Artifact { origin } if origin.unpack.is_some())
     }
 }
 

@@ -9,7 +9,12 @@ use crate::plan::{Action, Draft, Keep, Lesson, Why};
 /// Plans every wanted file.
 pub(super) fn plan(draft: &mut Draft<'_>) {
     let desired = draft.desired;
+    closed_archives(draft);
     for (app, path, file) in desired.files() {
+        if matches!(file.kind, FileKind::Archive { is_open: false, .. }) {
+            draft.blocked.insert(path.clone());
+            continue;
+        }
         if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
             draft.blocked.insert(path.clone());
             draft.unknown(app, ResourceId::File(path.clone()), why);
@@ -27,6 +32,37 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
                 draft.conflict(app, ResourceId::File(path.clone()), why);
             }
             Ok(access) => plan_file(draft, app, path, file, access),
+        }
+    }
+}
+
+/// Plans what is needed to know what is in archives. Until it is known, nothing of their applications is changed: the rest of a
+/// release does not go without them, and what they leave out cannot be told.
+fn closed_archives(draft: &mut Draft<'_>) {
+    for (app, wanted) in &draft.desired.apps {
+        if draft.is_aside(app) {
+            continue;
+        }
+        for (path, origin) in wanted.closed_archives() {
+            let id = ResourceId::File(path);
+            let why = draft.because(app, &id, "what is in it is not known");
+            draft.fetch(app, origin.key(), &origin, &why);
+            draft.unknown(app, id, "what is in it is planned once it was fetched");
+            draft.plan.closed.insert(app.clone());
+        }
+    }
+}
+
+/// Tells who reads a whole archive what becomes of its parts.
+pub(super) fn archives(draft: &mut Draft<'_>) {
+    let open = |file: &DesiredFile| matches!(file.kind, FileKind::Archive { is_open: true, .. });
+    for (_, path, _) in draft.desired.files().filter(|(_, _, file)| open(file)) {
+        for set in [&mut draft.blocked, &mut draft.written, &mut draft.astray] {
+            // What lies below a folder follows it, but for names that go on where it ends.
+            let within = set.range(path.clone()..).take_while(|other| other.as_str().starts_with(path.as_str()));
+            if within.into_iter().any(|other| other.is_below(path.as_str())) {
+                set.insert(path.clone());
+            }
         }
     }
 }
@@ -119,7 +155,7 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
     if content {
         let why = draft.because(app, &id, difference(&state, access));
         draft.step(app, Action::SetAccess(path.clone(), state), why);
-    } else if replaceable && file.kind != FileKind::Directory {
+    } else if replaceable && !file.kind.is_directory() {
         let why = draft.because(app, &id, change(&state, &file.kind));
         if is_edited(draft, path, &state) {
             draft.plan.keeps.insert(path.clone(), Keep::Edited);
@@ -150,7 +186,7 @@ fn adopt(draft: &mut Draft<'_>, found: &Found<'_>, state: FileState) {
         draft.plan.lessons.push(Lesson::Holds(path.clone(), fingerprint(&file.kind)));
         return;
     }
-    if state == FileState::Other || is_directory != (file.kind == FileKind::Directory) {
+    if state == FileState::Other || is_directory != file.kind.is_directory() {
         return misplaced(draft, app, path, file, &state);
     }
     let why = Why::Changed(format!("{} that was there is taken over", noun(&state)));
@@ -180,7 +216,7 @@ pub(super) fn has_content(state: Option<&FileState>, kind: &FileKind) -> bool {
             FileKind::Regular { digest, .. } | FileKind::Artifact { digest, .. },
         ) => is == digest,
         (Some(FileState::Symlink { target: is, .. }), FileKind::Symlink { target }) => is == target,
-        (Some(FileState::Directory { .. }), FileKind::Directory) => true,
+        (Some(FileState::Directory { .. }), FileKind::Directory | FileKind::Archive { .. }) => true,
         _ => false,
     }
 }
@@ -231,7 +267,7 @@ fn wanted(kind: &FileKind) -> &'static str {
     match kind {
         FileKind::Regular { .. } | FileKind::Artifact { .. } => "a file",
         FileKind::Symlink { .. } => "a symbolic link",
-        FileKind::Directory => "a directory",
+        FileKind::Directory | FileKind::Archive { .. } => "a directory",
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Plan {
     pub unknown: Vec<Unknown>,
     /// Applications whose last attempt failed and whose next one is not due yet.
     pub waiting: BTreeMap<AppName, Timestamp>,
+    /// Applications with an archive of which it is not known yet what is in it.
+    pub closed: BTreeSet<AppName>,
     /// Applications that are not brought to the commit, and why.
     pub held_back: BTreeMap<AppName, HeldBack>,
     /// Applications that go only when others have gone: a higher number goes later.
@@ -318,6 +320,8 @@ struct Draft<'a> {
     written: BTreeSet<HostPath>,
     /// Paths whose drift is only reported: they keep a content that is not the wanted one.
     astray: BTreeSet<HostPath>,
+    /// What is fetched by this plan, by application.
+    fetched: BTreeSet<(AppName, Digest)>,
 }
 
 /// What becomes of a step.
@@ -345,9 +349,11 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
         blocked: observed.unpublished.clone(),
         written: BTreeSet::new(),
         astray: BTreeSet::new(),
+        fetched: BTreeSet::new(),
     };
     draft.set_aside(patience);
     files::plan(&mut draft);
+    files::archives(&mut draft);
     units::plan(&mut draft);
     containers::plan(&mut draft);
     prune::plan(&mut draft);
@@ -372,12 +378,14 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
 /// be put back and they may have been started with what is there now.
 pub fn units_in_doubt(desired: &Desired, observed: &Observed, memory: &Memory) -> BTreeSet<UnitName> {
     let managed = inputs::managed(desired);
-    let astray: BTreeSet<&HostPath> = managed
+    let astray: Vec<&HostPath> = managed
         .iter()
         .filter(|(path, _)| !desired.published.contains_key(**path))
         .filter(|(path, file)| !files::has_content(observed.files.get(**path), &file.kind))
         .map(|(path, _)| *path)
         .collect();
+    let archives = astray.iter().filter_map(|path| inputs::archive_of(path, &managed));
+    let astray: BTreeSet<HostPath> = archives.chain(astray.iter().map(|path| (*path).clone())).collect();
     let mut doubtful = BTreeSet::new();
     for (_, name, unit) in desired.units() {
         let run = memory.units.get(name).map_or(&Run::Unknown, |known| &known.run);
@@ -529,8 +537,10 @@ impl Draft<'_> {
         let action = Action::WriteFile(path.clone(), state);
         let step = Step { app: Some(app.clone()), action, why, reads: BTreeSet::new() };
         let fate = self.fate(&step);
-        if fate == Fate::Done {
-            self.fetch(app, path, &step.why);
+        if let (Fate::Done, Some(FileKind::Artifact { digest, origin })) =
+            (fate, self.managed.get(path).map(|file| &file.kind))
+        {
+            self.fetch(app, *digest, &Arc::clone(origin), &step.why);
         }
         let set = match fate {
             Fate::Done => &mut self.written,
@@ -541,15 +551,11 @@ impl Draft<'_> {
         self.step(app, step.action, step.why);
     }
 
-    /// Adds the step that fetches what is about to be written, unless it is here: before anything stops, so that a server
+    /// Adds the step that fetches what is needed, unless that is here: before anything stops, so that a server
     /// that is away changes nothing.
-    fn fetch(&mut self, app: &AppName, path: &HostPath, why: &Why) {
-        let Some(file) = self.managed.get(path) else { return };
-        let FileKind::Artifact { digest, origin } = &file.kind else { return };
-        let action = Action::FetchArtifact(Arc::clone(origin));
-        let is_planned = self.plan.steps.iter().any(|step| step.action == action && step.app.as_ref() == Some(app));
-        if !is_planned && !self.observed.artifacts.contains(digest) {
-            self.step(app, action, why.clone());
+    fn fetch(&mut self, app: &AppName, needed: Digest, origin: &Arc<Origin>, why: &Why) {
+        if !self.observed.artifacts.contains(&needed) && self.fetched.insert((app.clone(), origin.key())) {
+            self.step(app, Action::FetchArtifact(Arc::clone(origin)), why.clone());
         }
     }
 
@@ -592,7 +598,9 @@ impl Draft<'_> {
 
     /// Says whether nothing of `app` is changed by this plan.
     fn is_aside(&self, app: &AppName) -> bool {
-        self.plan.waiting.contains_key(app) || self.desired.held_back.get(app).is_some_and(|held| held.is_untouched)
+        self.plan.waiting.contains_key(app)
+            || self.plan.closed.contains(app)
+            || self.desired.held_back.get(app).is_some_and(|held| held.is_untouched)
     }
 
     /// Says whether `app` goes back to its last good release: what the failed one made is taken away again.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::{Desired, DesiredUnit, UnitOrigin};
+use crate::desired::{Desired, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::Fields;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
 use crate::memory::{self, Inputs, Memory, Run};
@@ -19,7 +19,10 @@ const FREE_SHARE: usize = 5;
 /// Plans the removal of everything owned that no application wants.
 pub(super) fn plan(draft: &mut Draft<'_>) {
     let mut removals = Removals::default();
-    for (id, owned) in &draft.memory.owned {
+    // What an archive leaves out cannot be told before it is known what is in it.
+    let owned = draft.memory.owned.iter().filter(|(_, owned)| !draft.plan.closed.contains(&owned.app));
+    let owned: Vec<_> = owned.collect();
+    for (id, owned) in owned {
         match id {
             ResourceId::File(path) if !draft.managed.contains_key(path) => file(draft, &mut removals, &owned.app, path),
             ResourceId::Container(name) if !draft.desired.containers().any(|(_, wanted, _)| wanted == name) => {
@@ -54,10 +57,19 @@ struct Removals {
     released: Vec<UnitName>,
 }
 
+/// Says whether something lies where an archive still is wanted: that another version leaves it out is a change of that.
+fn is_of_an_archive(draft: &Draft<'_>, id: &ResourceId) -> bool {
+    let ResourceId::File(path) = id else { return false };
+    let above = std::iter::successors(path.parent(), HostPath::parent);
+    above
+        .into_iter()
+        .any(|folder| draft.managed.get(&folder).is_some_and(|file| matches!(file.kind, FileKind::Archive { .. })))
+}
+
 impl Removals {
     /// Counts a removal for the guard, unless the application goes back to what it was.
     fn count(&mut self, draft: &Draft<'_>, app: &AppName, id: ResourceId) {
-        if !draft.goes_back(app) {
+        if !draft.goes_back(app) && !is_of_an_archive(draft, &id) {
             self.counted.insert(id);
         }
     }

@@ -35,7 +35,9 @@ fn summary(desired: &Desired) -> String {
                 FileKind::Regular { content, .. } => format!("file of {} bytes", content.len()),
                 FileKind::Symlink { target } => format!("link to {target}"),
                 FileKind::Directory => "directory".to_owned(),
-                FileKind::Artifact { origin, .. } => format!("artifact of {}", origin.url),
+                FileKind::Artifact { origin, .. } | FileKind::Archive { origin, .. } => {
+                    format!("artifact of {}", origin.url)
+                }
             };
             text.push_str(&format!("  {path}: {kind} {} {}:{}\n", file.mode, file.owner, file.group));
         }

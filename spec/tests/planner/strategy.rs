@@ -413,7 +413,7 @@ impl FileShape {
                 let content = format!("artifact {index} version {}", self.version);
                 let digest = Digest::of(content.as_bytes());
                 let url = format!("https://ci.example/{content}");
-                FileKind::Artifact { digest, origin: Origin { url, sha256: digest, limit: 1 }.into() }
+                FileKind::Artifact { digest, origin: Origin { url, sha256: digest, limit: 1, unpack: None }.into() }
             }
         };
         root(kind, if self.mode == 0 { 0o644 } else { 0o600 })

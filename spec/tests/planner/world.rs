@@ -309,7 +309,7 @@ impl World {
         let before = match &file.kind {
             FileKind::Regular { content, .. } => Some(String::from_utf8_lossy(content).into_owned()),
             FileKind::Artifact { .. } => Some(String::new()),
-            FileKind::Symlink { .. } | FileKind::Directory => None,
+            FileKind::Symlink { .. } | FileKind::Directory | FileKind::Archive { .. } => None,
         };
         if let Some(before) = before {
             let text = format!("{before}# edited {stamp}\n");
@@ -378,7 +378,7 @@ impl World {
                 FileState::Regular { digest: *digest, access, modified: at(self.inodes[path]), mark: None }
             }
             FileKind::Symlink { target } => FileState::Symlink { target: target.clone(), access },
-            FileKind::Directory => FileState::Directory { access, empty: true },
+            FileKind::Directory | FileKind::Archive { .. } => FileState::Directory { access, empty: true },
         }
     }
 
@@ -748,9 +748,10 @@ impl World {
                 let of = |world: &World| {
                     world.files.get(path).map(|file| match &file.kind {
                         FileKind::Symlink { .. } => (file.kind.clone(), Mode::from_bits(0)),
-                        FileKind::Regular { .. } | FileKind::Artifact { .. } | FileKind::Directory => {
-                            (file.kind.clone(), file.mode)
-                        }
+                        FileKind::Regular { .. }
+                        | FileKind::Artifact { .. }
+                        | FileKind::Archive { .. }
+                        | FileKind::Directory => (file.kind.clone(), file.mode),
                     })
                 };
                 prop_assert_eq!(of(self), of(good), "{}", path);

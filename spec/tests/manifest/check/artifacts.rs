@@ -61,7 +61,7 @@ fn mistakes_are_told_all_at_once() {
             error[size] apps/a/app.yaml:9:138: `limit` is between 1KiB and 4GiB, not `5GiB`
               = write it such as 64MiB or 2GiB
             error[unknown-key] apps/a/app.yaml:9:144: an entry of `artifacts` has no key `target`
-              = it knows `url`, `sha256`, `limit`, `mode`, `owner`, `group`, `allow-critical`, `adopt` and `drift`
+              = it knows `url`, `sha256`, `limit`, `mode`, `unpack`, `strip`, `owner`, `group`, `allow-critical`, `adopt` and `drift`
         "#]],
     );
 }
@@ -159,6 +159,49 @@ fn two_applications_want_one_path() {
             error[conflict] apps/c/files/opt/x/y: `/opt/x/y` needs `/opt/x` to be a folder, but it is wanted as a file or link
               = move one of the two, or place the applications on different hosts
               - apps/a/app.yaml:2:3: wanted as a file or link here
+        "#]],
+    );
+}
+
+#[test]
+fn archives() {
+    let artifact = |more: &str| {
+        format!(
+            r#"{{ url: "https://ci.example/x", sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08, {more} }}"#
+        )
+    };
+    let entries: String = [
+        ("/opt/good", "unpack: tar, strip: 1, owner: www-data"),
+        ("/opt/strip", "strip: 1"),
+        ("/opt/mode", "unpack: tar, mode: \"0755\""),
+        ("/opt/zip", "unpack: zip"),
+        ("/opt/minus", "unpack: tar, strip: -1"),
+        ("/opt", "unpack: tar"),
+        ("/usr/local/bin", "unpack: tar, allow-critical: true"),
+        ("/etc/web", "unpack: tar"),
+    ]
+    .map(|(path, more)| format!("  {path}: {}\n", artifact(more)))
+    .concat();
+    check_app(
+        &format!("artifacts:\n{entries}units: {{ web.service: {{ reload-on: [/opt/good/conf] }} }}\n"),
+        expect![[r#"
+            error[artifact-unpack] apps/a/app.yaml:3:120: `strip` is for an archive that is unpacked
+              = add unpack: tar, or remove it
+            error[artifact-unpack] apps/a/app.yaml:4:132: what is unpacked has no mode of its own
+              = remove it: directories and what can be executed get 0755, the rest 0644
+            error[unknown-value] apps/a/app.yaml:5:126: `unpack` is `tar`, not `zip`
+              = write `tar`
+            error[artifact-unpack] apps/a/app.yaml:6:140: `strip` is a number up to 20, not `-1`
+              = write how many leading folders of the archive's paths are left out, such as 1
+            error[artifact-unpack] apps/a/app.yaml:7:3: an archive is not unpacked into `/opt`, which others have to share
+              = give it a directory of its own, such as /opt/bridge
+            error[critical-path] apps/a/app.yaml:7:3: `/opt` is guarded: everything else on the host lies in it
+              = if you mean it, write artifacts: { /opt: { allow-critical: true } } in app.yaml
+            error[artifact-unpack] apps/a/app.yaml:8:3: an archive is not unpacked into `/usr/local/bin`, which others have to share
+              = give it a directory of its own, such as /opt/bridge
+            error[conflict] apps/a/files/etc/web/web.conf: `/etc/web/web.conf` lies in `/etc/web`, where an archive is unpacked
+              = move one of the two
+              - apps/a/app.yaml:9:3: unpacked here
         "#]],
     );
 }
