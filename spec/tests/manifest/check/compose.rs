@@ -748,6 +748,59 @@ services: { a: { volumes: { x: y }, ports: [1] } }
     );
 }
 
+/// Where a key stands, and every key that the specification has there (schema/compose-spec.json, July 2026).
+const KEYS: [(&str, &str); 14] = [
+    ("?", "version name include services models networks volumes secrets configs"),
+    (
+        "services: { a: { ? } }",
+        "annotations attach blkio_config build cap_add cap_drop cgroup cgroup_parent command configs container_name cpu_count \
+         cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus cpuset credential_spec depends_on deploy \
+         develop device_cgroup_rules devices dns dns_opt dns_search domainname entrypoint env_file environment expose extends \
+         external_links extra_hosts gpus group_add healthcheck hostname image init ipc isolation label_file labels links logging \
+         mac_address mem_limit mem_reservation mem_swappiness memswap_limit models network_mode networks oom_kill_disable \
+         oom_score_adj pid pids_limit platform ports post_start pre_stop privileged profiles provider pull_policy \
+         pull_refresh_after read_only restart runtime scale secrets security_opt shm_size stdin_open stop_grace_period \
+         stop_signal storage_opt sysctls tmpfs tty ulimits use_api_socket user userns_mode uts volumes volumes_from working_dir",
+    ),
+    ("services: { a: { healthcheck: { ? } } }", "disable interval retries start_interval start_period test timeout"),
+    (
+        "services: { a: { deploy: { ? } } }",
+        "endpoint_mode labels mode placement replicas resources restart_policy rollback_config update_config",
+    ),
+    ("services: { a: { deploy: { resources: { limits: { ? } } } } }", "cpus memory pids"),
+    ("services: { a: { deploy: { resources: { reservations: { ? } } } } }", "cpus devices generic_resources memory"),
+    ("services: { a: { deploy: { restart_policy: { ? } } } }", "condition delay max_attempts window"),
+    (
+        "services: { a: { networks: { default: { ? } } } }",
+        "aliases driver_opts gw_priority interface_name ipv4_address ipv6_address link_local_ips mac_address priority",
+    ),
+    ("services: { a: { ports: [{ ? }] } }", "app_protocol host_ip mode name protocol published target"),
+    ("services: { a: { volumes: [{ ? }] } }", "bind consistency image read_only source target tmpfs type volume"),
+    ("services: { a: { depends_on: { a: { ? } } } }", "condition required restart"),
+    (
+        "networks: { a: { ? } }",
+        "attachable driver driver_opts enable_ipv4 enable_ipv6 external internal ipam labels name",
+    ),
+    ("volumes: { a: { ? } }", "driver driver_opts external labels name"),
+    ("secrets: { a: { ? } }", "driver driver_opts environment external file labels name template_driver"),
+];
+
+#[test]
+fn every_key_of_the_specification_is_known() {
+    for (place, keys) in KEYS {
+        for key in keys.split_whitespace() {
+            let compose = place.replace('?', &format!("{key}: 1"));
+            let parsed =
+                parse(&tree(&format!("-- fleet.yaml --\n{FLEET}-- apps/a/compose.yaml --\n{compose}\n")), None);
+            let said = lines(&parsed);
+            assert!(!said.contains("has no key"), "{compose}\n{said}");
+        }
+    }
+    let unknown = "-- apps/a/compose.yaml --\nservices: { a: { image: \"a:1\", colour: red, x-colour: red } }\n";
+    let parsed = parse(&tree(&format!("-- fleet.yaml --\n{FLEET}{unknown}")), None);
+    assert!(lines(&parsed).contains("a service has no key `colour`"));
+}
+
 #[test]
 fn two_applications_do_not_share_a_project() {
     let compose = "name: same\nservices: { a: { image: \"a:1\", volumes: [\"d:/d\"] } }\nvolumes: { d: }\n";
