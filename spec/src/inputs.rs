@@ -433,6 +433,18 @@ pub fn install_links(unit: &UnitName, text: &str) -> Option<Vec<HostPath>> {
     (!links.is_empty()).then_some(links)
 }
 
+/// Returns the symlinks by which a unit was enabled with its old text and would not be with its new one; none where only
+/// systemd can tell.
+pub fn stale_links(unit: &UnitName, old: &str, new: &str) -> Vec<HostPath> {
+    let has_install = assignments(new).iter().any(|(section, ..)| section == "Install");
+    let stay = match install_links(unit, new) {
+        None if has_install => return Vec::new(),
+        links => links.unwrap_or_default(),
+    };
+    let were = install_links(unit, old).unwrap_or_default();
+    were.into_iter().filter(|link| !stay.contains(link)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -574,5 +586,13 @@ mod tests {
             ["/etc/systemd/system/timers.target.wants/a.timer", "/etc/systemd/system/b.timer"]
         );
         assert_eq!(install_links(&unit, "[Timer]\nOnCalendar=daily"), None);
+        let stale =
+            |old: &str, new: &str| stale_links(&unit, old, new).iter().map(HostPath::to_string).collect::<Vec<_>>();
+        let (one, two) = ("[Install]\nWantedBy=one.target", "[Install]\nWantedBy=two.target one.target");
+        let link = format!("/etc/systemd/system/two.target.wants/{unit}");
+        assert_eq!(stale(two, one), [link]);
+        assert_eq!(stale(one, two), Vec::<String>::new());
+        assert_eq!(stale(one, "[Timer]").len(), 1);
+        assert_eq!(stale(two, "[Install]\nAlso=x.timer"), Vec::<String>::new());
     }
 }

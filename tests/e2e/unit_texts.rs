@@ -56,4 +56,22 @@ fn what_systemd_would_not_take_changes_nothing() {
     agent::converge(&host, "/root/fleet");
     assert_eq!(host.sh("systemctl show -P User user").unwrap().trim(), "keeper");
     host.sh("systemctl is-active soft added never.timer user").unwrap();
+
+    // Who is wanted by another target from now on, or by none, is no longer wanted by the one before.
+    let links =
+        || host.sh("cd /etc/systemd/system; find . -type l -name soft.service -o -type l -name well.service").unwrap();
+    assert_eq!(sorted(&links()), ["./multi-user.target.wants/soft.service", "./multi-user.target.wants/well.service"]);
+    let other = service("ExecStart=sleep infinity").replace("multi-user", "graphical");
+    host.write("/root/fleet/apps/soft/soft.service", other).unwrap();
+    let bare = service("ExecStart=/usr/local/bin/well").replace(INSTALL, "");
+    host.write("/root/fleet/apps/well/well.service", bare).unwrap();
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(sorted(&links()), ["./graphical.target.wants/soft.service"]);
+    assert_eq!(agent::steps(&agent::plan(&host, "/root/fleet")), Vec::<String>::new());
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
 }

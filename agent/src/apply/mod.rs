@@ -146,6 +146,7 @@ impl<'a> Work<'a> {
         }
         units::disable_unwanted(self).await;
         files::remove(self);
+        texts::unlink_stale(self);
         files::write(self);
         units::enable(self).await;
         units::reload(self).await;

@@ -7,10 +7,17 @@ use std::path::Path;
 
 use spec::desired::FileKind;
 use spec::id::{HostPath, UNIT_DIRECTORY, UnitName};
-use spec::plan::Action;
+use spec::inputs;
+use spec::observed::FileState;
+use spec::plan::{Action, Phase, Step};
+use tracing::info;
 
 use super::Work;
+use crate::disk::Disk;
 use crate::systemd::{self, Complaint, Place};
+
+/// The most that is read of a unit's old text.
+const LARGEST: u64 = 1 << 20;
 
 /// Asks systemd about the texts that are about to be written. What it would refuse, or would silently do without (a sandbox
 /// that is misspelt is none), fails its application, of which nothing is changed then.
@@ -32,6 +39,42 @@ pub(super) async fn prove(work: &mut Work<'_>) {
         Ok(complaints) => complaints.iter().for_each(|complaint| blame(work, complaint)),
         // It is one look more, and systemd says at the start what it refuses.
         Err(why) => tracing::warn!(why, "unit files are not looked through before they are written"),
+    }
+}
+
+/// Removes the links by which units are enabled whose new text no longer says so: systemd makes the new ones and leaves these,
+/// so that a unit would go on starting with a target that it has left. They go first: a kill in between leaves a unit that
+/// is not enabled, which the next pass sees.
+pub(super) fn unlink_stale(work: &mut Work<'_>) {
+    for step in work.steps(Phase::Write) {
+        let Action::WriteFile(path, FileState::Regular { .. }) = &step.action else { continue };
+        let (Some(text), Some(new)) = (path.unit(), text_of(work, path)) else { continue };
+        let Some(old) = Disk::read(path, LARGEST) else { continue };
+        let (old, new) = (String::from_utf8_lossy(&old).into_owned(), new.to_owned());
+        let instances =
+            work.desired.units().map(|(_, name, _)| name).filter(|it| it.template().as_ref() == Some(&text));
+        for unit in std::iter::once(&text).chain(instances) {
+            for link in inputs::stale_links(unit, &old, &new) {
+                unlink(work, step, &link);
+            }
+        }
+    }
+}
+
+fn unlink(work: &mut Work<'_>, step: &Step, link: &HostPath) {
+    let state = work.providers.disk.look(link);
+    let FileState::Symlink { target, .. } = &state else { return };
+    let Some(app) = step.app.as_ref().filter(|_| target.starts_with(UNIT_DIRECTORY)) else { return };
+    match work.providers.disk.remove(link, &state) {
+        Ok(()) => info!(app = app.as_str(), %link, "removed: the unit's new text does not ask for this link"),
+        Err(error) => work.failed(step, &error, ""),
+    }
+}
+
+fn text_of<'w>(work: &Work<'w>, path: &HostPath) -> Option<&'w str> {
+    match &work.desired.file(path)?.kind {
+        FileKind::Regular { content, .. } => std::str::from_utf8(content).ok(),
+        FileKind::Artifact { .. } | FileKind::Archive { .. } | FileKind::Symlink { .. } | FileKind::Directory => None,
     }
 }
 
