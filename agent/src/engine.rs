@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use spec::id::{HostName, shown};
 
 pub use containers::{ContainerRunState, Health};
+pub use images::Image;
 pub use settle::{Unrest, Unsettled, Watched};
 
 /// How long the engine may take to answer a question. An engine that hangs must not hold up files and units.

@@ -10,12 +10,16 @@ use spec::course::{self, Release};
 use spec::desired::{DesiredApp, Hold};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId};
+use spec::images;
 use spec::journal;
 use spec::memory::{AppState, Memory};
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
 use spec::unpack;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+/// So many images are removed after one pass at most.
+const IMAGES: usize = 5;
 
 use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
 use crate::artifacts::Fetcher;
@@ -242,12 +246,18 @@ impl Host {
     }
 
     /// Removes what is kept and not needed: not by what is believed, nor aimed at, nor by the releases that are kept.
-    fn tidy_up(&mut self) {
+    async fn tidy_up(&mut self) -> Result<(), LedgerError> {
         // What was just fetched counts as what it holds.
         self.open_archives();
         let wanted = self.belief.iter().chain(&self.held).flat_map(|belief| belief.desired.apps.values());
         let needed = wanted.flat_map(DesiredApp::artifacts).chain(self.releases.artifacts()).collect();
         self.providers.store.keep_only(&needed);
+        let wanted = self.belief.iter().chain(&self.held).flat_map(|belief| belief.desired.apps.values());
+        let unneeded = images::unneeded(&self.ledger.memory, wanted, self.releases.images());
+        match remove_images(&self.providers.engine, &mut self.ledger.memory, unneeded).await {
+            true => self.ledger.save(),
+            false => Ok(()),
+        }
     }
 
     /// Puts what archives hold among the wanted files, where it is known by now.
@@ -352,7 +362,7 @@ impl Host {
         let is_opened = plan.closed.iter().any(|app| !outcome.failed.contains_key(app)) && !outcome.interrupted;
         let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0) || is_opened;
         if !plan.steps.is_empty() {
-            self.tidy_up();
+            self.tidy_up().await?;
         }
         Ok(Some(Passed { plan, outcome, again }))
     }
@@ -408,6 +418,24 @@ async fn check(
             outcome.failed.entry(app.clone()).or_default().push(StepFailure { text, said: miss.said, blame });
         }
     }
+}
+
+/// Removes images that nothing needs, a few of them: the rest goes after the next change. One that a container uses stays, and
+/// one that somebody has named is theirs from now on. Says whether anything is to be remembered.
+async fn remove_images(engine: &Engine, memory: &mut Memory, unneeded: Vec<String>) -> bool {
+    let mut is_news = false;
+    for id in unneeded.into_iter().take(IMAGES) {
+        let reference = memory.pulled.get(&id).and_then(|pulled| pulled.reference.clone());
+        match engine.remove_image(&id, reference.as_deref()).await {
+            Ok(is_gone) => {
+                info!(id, reference, is_gone, "an image that was fetched is not needed any more");
+                memory.pulled.remove(&id);
+                is_news = true;
+            }
+            Err(error) => debug!(id, error = crate::chain(&error), "an image that is not needed stays for now"),
+        }
+    }
+    is_news
 }
 
 /// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.

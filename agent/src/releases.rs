@@ -15,6 +15,7 @@ use spec::course::Release;
 use spec::desired::{DesiredApp, FileKind};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostPath};
+use spec::images;
 use tracing::{error, warn};
 
 /// The version of the files' format that this agent writes.
@@ -34,6 +35,9 @@ struct Head {
     /// The artifacts it is made of, which the store keeps for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     artifacts: BTreeSet<Digest>,
+    /// The images it is made of, which stay on the engine for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    images: BTreeSet<String>,
 }
 
 /// The second line; the contents of files follow, one after another.
@@ -53,6 +57,8 @@ pub struct Releases {
     kept: BTreeMap<AppName, Digest>,
     /// Which artifacts each is made of.
     artifacts: BTreeMap<AppName, BTreeSet<Digest>>,
+    /// Which images each is made of.
+    images: BTreeMap<AppName, BTreeSet<String>>,
     /// Those that are in use, read once.
     read: BTreeMap<AppName, Release>,
 }
@@ -61,7 +67,7 @@ impl Releases {
     /// Looks at what is kept in the state folder. What cannot be read is not kept, and says so.
     pub fn open(state: &Path) -> Releases {
         let folder = state.join(FOLDER);
-        let (mut kept, mut artifacts) = (BTreeMap::new(), BTreeMap::new());
+        let (mut kept, mut artifacts, mut images) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             // What a write left unfinished begins with a dot, which no application's name does.
@@ -69,12 +75,13 @@ impl Releases {
             match head(&entry.path()) {
                 Ok(head) => {
                     artifacts.insert(app.clone(), head.artifacts);
+                    images.insert(app.clone(), head.images);
                     kept.insert(app, head.release);
                 }
                 Err(error) => warn!(%app, %error, "the last good release cannot be read"),
             }
         }
-        Releases { folder, kept, artifacts, read: BTreeMap::new() }
+        Releases { folder, kept, artifacts, images, read: BTreeMap::new() }
     }
 
     /// Returns which release of each application is kept.
@@ -85,6 +92,11 @@ impl Releases {
     /// Names the artifacts that the releases which are kept are made of.
     pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
         self.artifacts.values().flatten().copied()
+    }
+
+    /// Names the images that the releases which are kept are made of.
+    pub fn images(&self) -> impl Iterator<Item = String> {
+        self.images.values().flatten().cloned()
     }
 
     /// Returns the good releases of these applications; one that is lost or damaged is left out.
@@ -123,6 +135,7 @@ impl Releases {
             Ok(()) => {
                 self.kept.insert(name.clone(), release.app.digest);
                 self.artifacts.insert(name.clone(), release.app.artifacts().collect());
+                self.images.insert(name.clone(), images::of_app(&release.app));
             }
             Err(_) => self.forget(name),
         }
@@ -138,6 +151,7 @@ impl Releases {
     fn forget(&mut self, name: &AppName) {
         self.kept.remove(name);
         self.artifacts.remove(name);
+        self.images.remove(name);
         self.read.remove(name);
         match fs::remove_file(self.folder.join(name.as_str())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -165,8 +179,8 @@ fn write(folder: &Path, name: &AppName, release: &Release) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(&body)?;
     bytes.push(b'\n');
     contents.values().for_each(|content| bytes.extend_from_slice(content));
-    let artifacts = release.app.artifacts().collect();
-    let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes), artifacts };
+    let (artifacts, images) = (release.app.artifacts().collect(), images::of_app(&release.app));
+    let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes), artifacts, images };
     let new = folder.join(format!(".{name}"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec(&head)?)?;

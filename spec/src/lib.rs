@@ -19,6 +19,7 @@ pub mod unpack;
 pub mod observed;
 pub mod memory;
 pub mod inputs;
+pub mod images;
 pub mod resolve;
 pub mod plan;
 pub mod course;

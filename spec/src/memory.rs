@@ -48,6 +48,9 @@ pub struct Memory {
     /// What somebody else changes back again and again.
     #[serde(default)]
     pub fights: BTreeMap<ResourceId, Fight>,
+    /// Images on the engine that this agent fetched, by the engine's id: nobody had them before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pulled: BTreeMap<String, Pulled>,
     /// Counts the records this host has written; part of what will be signed.
     #[serde(default)]
     pub counter: u64,
@@ -148,6 +151,16 @@ impl Inputs {
         let nothing = Digest::of(b"nothing of ours");
         Inputs { start: nothing, reload: nothing }
     }
+}
+
+/// An image that this agent fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pulled {
+    /// What it was asked for as; `None` once that name has moved on to another image.
+    pub reference: Option<String>,
+    /// What its registry calls it, `name@sha256:…`, where that is known.
+    pub digest: Option<String>,
 }
 
 /// What of an application was as wanted once.

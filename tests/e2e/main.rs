@@ -23,6 +23,7 @@ mod first_steps;
 mod full_disks;
 mod hostile_hosts;
 mod hostile_trees;
+mod images;
 mod interruptions;
 mod kill_world;
 mod kills;

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use spec::container::Condition;
 use spec::desired::{Desired, DesiredContainer};
 use spec::id::{AppName, ContainerName, ResourceId};
+use spec::images;
 use spec::journal;
 use spec::plan::{Action, Phase, Step};
 
@@ -29,12 +30,20 @@ const WAIT: Duration = Duration::from_secs(600);
 /// Fetches images, a few at a time; nothing is disturbed by it, and a failure leaves the application as it is.
 pub(super) async fn pull(work: &mut Work<'_>) {
     let (engine, patience, progress) = (&work.providers.engine, work.patience.pull, work.progress);
-    let pulls = work.steps(Phase::Fetch).into_iter().filter_map(|step| match &step.action {
-        Action::PullImage(image) => Some(async move {
-            let pulled = engine.pull(image, patience, &mut |_, _| progress.mark()).await;
-            (step, pulled)
-        }),
+    let steps = work.steps(Phase::Fetch).into_iter().filter_map(|step| match &step.action {
+        Action::PullImage(image) => Some((step, image)),
         _ => None,
+    });
+    let steps: Vec<_> = steps.collect();
+    if steps.is_empty() {
+        return;
+    }
+    // What is there before us is somebody else's. Where that is not known, nothing is remembered as ours.
+    let before = engine.image_ids().await.ok();
+    let pulls = steps.into_iter().map(|(step, image)| async move {
+        let pulled = engine.pull(image, patience, &mut |_, _| progress.mark()).await;
+        let known = if pulled.is_ok() { engine.image(image).await.ok().flatten() } else { None };
+        (step, image, pulled.map(|_| known))
     });
     let pulls = stream::iter(pulls.collect::<Vec<_>>()).buffer_unordered(PULLS).collect::<Vec<_>>();
     let pulled = tokio::select! {
@@ -44,9 +53,14 @@ pub(super) async fn pull(work: &mut Work<'_>) {
             return;
         }
     };
-    for (step, pulled) in pulled {
+    for (step, image, pulled) in pulled {
         match pulled {
-            Ok(_) => work.done(step),
+            Ok(known) => {
+                if let (Some(known), Some(before)) = (known, &before) {
+                    images::fetched(&mut work.ledger.memory, &known.id, image, known.digest, before);
+                }
+                work.done(step);
+            }
             Err(error) => work.failed(step, &error, ""),
         }
     }

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
+use spec::images::full_name;
 
 /// The most that is read of such a file: thousands of registries have room.
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -145,20 +146,6 @@ fn usable(login: &Login, scope: &str) -> Found {
             ..DockerCredentials::default()
         }),
         None => Found::Unusable(format!("the credentials for {scope} are not `user:password` in base64")),
-    }
-}
-
-/// Writes a reference out as `registry/path`, without tag and digest.
-fn full_name(image: &str) -> String {
-    let name = image.split('@').next().unwrap_or(image);
-    let name = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => name,
-    };
-    match name.split_once('/') {
-        Some((registry, _)) if registry.contains(['.', ':']) || registry == "localhost" => name.to_owned(),
-        Some(_) => format!("{}/{name}", HUB[0]),
-        None => format!("{}/library/{name}", HUB[0]),
     }
 }
 

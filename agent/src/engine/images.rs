@@ -1,13 +1,14 @@
-//! Images on the engine: whether one is there, and fetching it. Nothing here removes an image.
+//! Images on the engine: whether one is there, fetching it, and removing one that nothing uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::models::CreateImageInfo;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use spec::id::shown;
+use spec::images;
 use tokio::time::Instant;
 
 use super::credentials::{self, Found};
@@ -16,8 +17,27 @@ use super::{Engine, Error, path_escaped};
 /// How long a pull may stand still: a registry that throttles still sends something, and so does the engine extracting.
 const STALL: Duration = Duration::from_secs(120);
 
+/// What an image on the engine is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// By the engine.
+    pub id: String,
+    /// By its registry, as `name@sha256:…`.
+    pub digest: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Listed {
+    #[serde(rename = "Id")]
+    id: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct Inspected {
+    #[serde(rename = "Id", default)]
+    id: String,
+    #[serde(rename = "RepoTags", default)]
+    repo_tags: Option<Vec<String>>,
     #[serde(rename = "RepoDigests", default)]
     repo_digests: Option<Vec<String>>,
 }
@@ -39,6 +59,49 @@ impl Engine {
     pub async fn image_digest(&self, reference: &str) -> Result<Option<String>, Error> {
         let found = self.inspect_image(reference).await?;
         Ok(found.and_then(|image| repo_digest(reference, image.repo_digests.unwrap_or_default())))
+    }
+
+    /// Returns what an image on the engine is called.
+    ///
+    /// # Errors
+    /// Unreachable or timed out.
+    pub async fn image(&self, reference: &str) -> Result<Option<Image>, Error> {
+        let found = self.inspect_image(reference).await?;
+        Ok(found.map(|image| Image {
+            id: bare(&image.id).to_owned(),
+            digest: repo_digest(reference, image.repo_digests.unwrap_or_default()),
+        }))
+    }
+
+    /// Names every image on the engine, by its id.
+    ///
+    /// # Errors
+    /// Unreachable or timed out.
+    pub async fn image_ids(&self) -> Result<BTreeSet<String>, Error> {
+        let listed: Vec<Listed> = self.get("list images", "/images/json").await?;
+        Ok(listed.iter().map(|image| bare(&image.id).to_owned()).collect())
+    }
+
+    /// Removes an image that has no other name than `reference`, without force: the engine refuses while a container uses
+    /// it. Says whether it is gone; it is left alone when somebody has given it another name.
+    ///
+    /// # Errors
+    /// Unreachable, timed out, or in use.
+    pub async fn remove_image(&self, id: &str, reference: Option<&str>) -> Result<bool, Error> {
+        let Some(image) = self.inspect_image(id).await? else { return Ok(true) };
+        let ours = reference.map(images::full_reference);
+        let tags = image.repo_tags.unwrap_or_default();
+        let is_ours = |tag: &String| tag == "<none>:<none>" || Some(images::full_reference(tag)) == ours;
+        if !tags.iter().all(is_ours) {
+            return Ok(false);
+        }
+        let doing = format!("remove image `{}`", shown(id));
+        let client = self.client(&doing)?;
+        let options = RemoveImageOptions { force: false, noprune: true, ..RemoveImageOptions::default() };
+        match client.within(&doing, super::ASK, client.docker.remove_image(id, Some(options), None)).await {
+            Ok(_) | Err(Error::Missing { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     async fn inspect_image(&self, reference: &str) -> Result<Option<Inspected>, Error> {
@@ -98,6 +161,11 @@ impl Engine {
             None => Err(Error::Refused { doing: doing.into(), words: "the pull ended without the image".to_owned() }),
         }
     }
+}
+
+/// Returns an id without the name of its digest, which not every engine writes.
+fn bare(id: &str) -> &str {
+    id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 /// An image that the registry does not have is the registry's refusal; there is nothing of ours missing. Credentials that
