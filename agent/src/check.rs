@@ -180,7 +180,8 @@ async fn program(app: &AppName, command: &[String], user: Option<&str>, timeout:
 }
 
 async fn active(unit: &UnitName) -> Result<(), Miss> {
-    let states = Systemd::new().units(std::slice::from_ref(unit)).await.map_err(|error| Miss::blind(&error))?;
+    let mut systemd = unit.user().map_or_else(Systemd::new, Systemd::of);
+    let states = systemd.units(std::slice::from_ref(unit)).await.map_err(|error| Miss::blind(&error))?;
     match states.get(unit) {
         Some(state) if matches!(state.active, ActiveState::Active | ActiveState::Reloading) => Ok(()),
         Some(state) => Err(Miss::saw(format!("it is {}", shown(&state.sub)))),

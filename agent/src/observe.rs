@@ -4,14 +4,16 @@
 //! (enablement of the host's own units, texts, invocations) is asked only where the planner needs it, or kept until the
 //! file it came from changes. No judgement here about what should be.
 
+mod users;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use spec::desired::{Desired, DesiredUnit, FileKind, UnitOrigin};
-use spec::id::{ContainerName, HostPath, ResourceId, UnitName};
+use spec::id::{ContainerName, HostPath, ResourceId, UnitName, User};
 use spec::inputs;
 use spec::memory::Memory;
-use spec::observed::{ContainerState, FileState, LoadState, Observed, Reach, UnitState};
+use spec::observed::{ContainerState, FileState, LoadState, ManagerState, Observed, Reach, UnitState};
 use spec::plan;
 
 use crate::artifacts::Fetcher;
@@ -20,7 +22,7 @@ use crate::disk::{Beside, Disk};
 use crate::engine::{self, Engine};
 use crate::podman;
 use crate::store::Store;
-use crate::systemd::{self, Systemd};
+use crate::systemd::{self, Managers, by_manager};
 
 /// For how long the text of a unit that the host provides is taken as read.
 const HOST_TEXT_AGE: Duration = Duration::from_secs(300);
@@ -33,7 +35,7 @@ pub struct Providers {
     /// Files.
     pub disk: Disk,
     /// Units.
-    pub systemd: Systemd,
+    pub systemd: Managers,
     /// Containers.
     pub engine: Engine,
     /// What others wrote where we write.
@@ -54,7 +56,7 @@ impl Providers {
     /// Puts them together.
     pub fn new(
         disk: Disk,
-        systemd: Systemd,
+        systemd: Managers,
         engine: Engine,
         backups: Backups,
         artifacts: (Store, Fetcher),
@@ -76,10 +78,12 @@ impl Providers {
 pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memory) -> Observed {
     let mut observed = Observed::default();
     let names = names(desired, memory);
+    let of_users = users::named(desired, memory);
+    let of_host = of_host(&names, &of_users);
     let Providers { disk, systemd, engine, store, .. } = &mut *providers;
     let listing = async {
-        let asks = !names.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.is_of_a_unit());
-        if asks { systemd.units(&names).await.map(Some) } else { Ok(None) }
+        let asks = !of_host.is_empty() || memory.reload_owed || desired.files().any(|(_, path, _)| path.is_of_a_unit());
+        if asks { systemd.host.units(&of_host).await.map(Some) } else { Ok(None) }
     };
     let containing = async {
         let owned = memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_) | ResourceId::Network(_)));
@@ -92,8 +96,11 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
         artifacts(store, desired, &mut observed);
         accounts(desired, &mut observed);
     };
-    let (listed, contained, ()) = tokio::join!(listing, containing, looking);
-    observed.units = match units(providers, desired, &names, listed, &observed).await {
+    let (mut listed, contained, ()) = tokio::join!(listing, containing, looking);
+    if let Ok(Some(states)) = &mut listed {
+        observed.managers = users::look(&mut providers.systemd, of_users, &names, states).await;
+    }
+    observed.units = match units(providers, desired, &of_host, listed, &mut observed).await {
         Ok(units) => units,
         Err(error) => Reach::Unreachable(crate::chain(&error)),
     };
@@ -176,13 +183,19 @@ fn names(desired: &Desired, memory: &Memory) -> Vec<UnitName> {
     all.into_iter().collect()
 }
 
+/// Names the units that the host's manager is asked of: its own, and the managers of users.
+fn of_host(names: &[UnitName], users: &BTreeSet<User>) -> Vec<UnitName> {
+    let own = names.iter().filter(|name| name.user().is_none()).cloned();
+    own.chain(users.iter().map(User::manager)).collect()
+}
+
 /// Completes what systemd lists by what it says only when asked for more.
 async fn units(
     providers: &mut Providers,
     desired: &Desired,
     names: &[UnitName],
     listed: Result<Option<BTreeMap<UnitName, UnitState>>, systemd::Error>,
-    observed: &Observed,
+    observed: &mut Observed,
 ) -> Result<Reach<BTreeMap<UnitName, UnitState>>, systemd::Error> {
     let Some(mut states) = listed? else { return Ok(Reach::NotAsked) };
     for name in names {
@@ -199,10 +212,11 @@ async fn reloads(
     providers: &mut Providers,
     states: &mut BTreeMap<UnitName, UnitState>,
     desired: &Desired,
-    observed: &Observed,
+    observed: &mut Observed,
 ) -> Result<(), systemd::Error> {
     let quadlets = quadlets(desired);
-    let files_of = |name: &UnitName| files_of(name, quadlets.get(name).copied(), observed);
+    let (files, managers) = (&observed.files, &mut observed.managers);
+    let files_of = |name: &UnitName| files_of(name, quadlets.get(name).copied(), files);
     let unsure: Vec<UnitName> = states
         .iter()
         .filter(|(name, state)| {
@@ -215,13 +229,22 @@ async fn reloads(
     if unsure.is_empty() {
         return Ok(());
     }
-    let stale = providers.systemd.need_reload(&unsure).await?;
-    for name in unsure {
-        match states.get_mut(&name) {
-            Some(state) if stale.contains(&name) => state.need_reload = true,
-            _ => {
-                let files = files_of(&name).into_iter().cloned().collect();
-                providers.loaded.insert(name, files);
+    for (user, unsure) in by_manager(unsure, |name| name) {
+        let stale = match (providers.systemd.of(user.as_ref()).need_reload(&unsure).await, user) {
+            (Ok(stale), _) => stale,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(user)) => {
+                users::lose(managers, states, &user, &error);
+                continue;
+            }
+        };
+        for name in unsure {
+            match states.get_mut(&name) {
+                Some(state) if stale.contains(&name) => state.need_reload = true,
+                _ => {
+                    let files = files_of(&name).into_iter().cloned().collect();
+                    providers.loaded.insert(name, files);
+                }
             }
         }
     }
@@ -239,17 +262,20 @@ fn quadlets(desired: &Desired) -> BTreeMap<&UnitName, &HostPath> {
 
 /// Returns what was seen of the files from which systemd reads a unit: its text and its drop-ins, or its template's; for
 /// the service of a quadlet, these are what Podman's generator reads too.
-fn files_of<'o>(name: &UnitName, quadlet: Option<&HostPath>, observed: &'o Observed) -> Vec<&'o FileState> {
+fn files_of<'o>(
+    name: &UnitName,
+    quadlet: Option<&HostPath>,
+    seen: &'o BTreeMap<HostPath, FileState>,
+) -> Vec<&'o FileState> {
     let mut files = Vec::new();
     if let Some(path) = quadlet {
-        let added = observed.files.range(path.clone()..).take_while(|(it, _)| it.as_str().starts_with(path.as_str()));
+        let added = seen.range(path.clone()..).take_while(|(it, _)| it.as_str().starts_with(path.as_str()));
         files.extend(added.filter(|(it, _)| it.is_of_a_unit()).map(|(_, file)| file));
     }
     for unit in name.template().iter().chain([name]) {
-        files.extend(observed.files.get(&unit.path()));
+        files.extend(seen.get(&unit.path()));
         let folder = unit.drop_in_folder();
-        let within =
-            observed.files.range(folder.clone()..).take_while(|(path, _)| path.as_str().starts_with(folder.as_str()));
+        let within = seen.range(folder.clone()..).take_while(|(path, _)| path.as_str().starts_with(folder.as_str()));
         files.extend(within.filter(|(path, _)| path.drop_in().as_ref() == Some(unit)).map(|(_, file)| file));
     }
     files
@@ -264,7 +290,8 @@ async fn enablement(
     let mut ask = Vec::new();
     let mut beside = Beside::default();
     let wanted: BTreeMap<&UnitName, &DesiredUnit> = desired.units().map(|(_, name, unit)| (name, unit)).collect();
-    for (name, state) in states.iter_mut() {
+    // What of a user's is managed comes from quadlets, which Podman enables as they say.
+    for (name, state) in states.iter_mut().filter(|(name, _)| name.user().is_none()) {
         let links = match wanted.get(name).map(|unit| (unit.enabled, &unit.origin)) {
             Some((None, _)) => continue,
             Some((Some(_), UnitOrigin::Application { text, .. })) => inputs::install_links(name, text),
@@ -277,7 +304,7 @@ async fn enablement(
         }
     }
     if !ask.is_empty() {
-        for (name, enabled) in providers.systemd.enablement(&ask).await? {
+        for (name, enabled) in providers.systemd.host.enablement(&ask).await? {
             if let Some(state) = states.get_mut(&name) {
                 state.enabled = enabled;
             }
@@ -305,7 +332,7 @@ async fn texts(
         .collect();
     if !missing.is_empty() {
         let managed = |path: &str| HostPath::parse(path).is_ok_and(|path| observed.files.contains_key(&path));
-        let read = providers.systemd.texts(&missing, &managed).await?;
+        let read = providers.systemd.host.texts(&missing, &managed).await?;
         providers.texts.extend(read.into_iter().map(|(name, text)| (name, (Instant::now(), text))));
     }
     for (name, (_, text)) in &providers.texts {
@@ -319,7 +346,8 @@ async fn texts(
 /// Finds the units of distribution packages that texts of ours take the place of. It is looked once for each: packages
 /// that come later are noticed when the agent starts again.
 fn shadowed(providers: &mut Providers, desired: &Desired) -> BTreeMap<UnitName, HostPath> {
-    let brought = desired.units().filter(|(_, _, unit)| matches!(unit.origin, UnitOrigin::Application { .. }));
+    let is_brought = |unit: &DesiredUnit| matches!(unit.origin, UnitOrigin::Application { .. });
+    let brought = desired.units().filter(|(_, name, unit)| name.user().is_none() && is_brought(unit));
     for (_, name, _) in brought {
         if !providers.vendors.contains_key(name) {
             let text = name.template().unwrap_or_else(|| name.clone());
@@ -346,13 +374,24 @@ async fn doubts(
     if doubtful.is_empty() {
         return Ok(());
     }
-    let runs = providers.systemd.runs(&doubtful).await?;
-    if let Reach::Seen(units) = &mut observed.units {
-        for (name, (invocation, since)) in runs {
-            if let Some(state) = units.get_mut(&name) {
-                state.invocation = Some(invocation);
-                state.since = since;
+    for (user, doubtful) in by_manager(doubtful, |name| name) {
+        let is_up = |user| observed.managers.get(user).is_some_and(|manager| manager.state == ManagerState::Up);
+        if user.as_ref().is_some_and(|user| !is_up(user)) {
+            continue;
+        }
+        let runs = providers.systemd.of(user.as_ref()).runs(&doubtful).await;
+        let Reach::Seen(units) = &mut observed.units else { continue };
+        match (runs, user) {
+            (Ok(runs), _) => {
+                for (name, (invocation, since)) in runs {
+                    if let Some(state) = units.get_mut(&name) {
+                        state.invocation = Some(invocation);
+                        state.since = since;
+                    }
+                }
             }
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(user)) => users::lose(&mut observed.managers, units, &user, &error),
         }
     }
     Ok(())

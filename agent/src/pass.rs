@@ -37,7 +37,7 @@ use crate::report;
 use crate::requests;
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::systemd::Systemd;
+use crate::systemd::Managers;
 
 /// One host and everything the agent holds of it.
 pub struct Host {
@@ -144,7 +144,8 @@ impl Host {
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
         let store = Store::of(&settings.state, Arc::clone(&progress));
         let fetcher = Fetcher::new(credentials::files(registries.clone()));
-        let providers = Providers::new(Disk::new("", store.clone()), Systemd::new(), engine, backups, (store, fetcher));
+        let providers =
+            Providers::new(Disk::new("", store.clone()), Managers::new(), engine, backups, (store, fetcher));
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         let releases = Releases::open(&settings.state);
         Host {

@@ -31,6 +31,15 @@ const IF_MISSING: &str = "podman image exists -- \"$0\" || podman pull --quiet \
 const ALWAYS: &str = "podman pull --quiet \"$@\" -- \"$0\" || exit 1; \
     exec podman image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' -- \"$0\"";
 
+/// Whose services the generator would make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The host's.
+    Host,
+    /// Those of some user.
+    User,
+}
+
 /// Returns Podman's generator, if it is on this host.
 pub fn generator() -> Option<&'static str> {
     GENERATORS.into_iter().find(|path| Path::new(path).exists())
@@ -41,9 +50,9 @@ pub fn generator() -> Option<&'static str> {
 ///
 /// # Errors
 /// It is not there, cannot be started, or does not end in time.
-pub async fn complaints(folder: &Path) -> Result<Vec<String>, String> {
+pub async fn complaints(folder: &Path, reader: Reader) -> Result<Vec<String>, String> {
     let program = generator().ok_or("this host has no Podman")?;
-    let asked = tokio::time::timeout(GENERATE, ask(program, folder)).await;
+    let asked = tokio::time::timeout(GENERATE, ask(program, folder, reader)).await;
     let (succeeded, said) = asked
         .map_err(|_| format!("Podman's generator gave no answer within {}", humantime::format_duration(GENERATE)))?
         .map_err(|error| format!("Podman's generator cannot be run: {error}"))?;
@@ -56,10 +65,13 @@ pub async fn complaints(folder: &Path) -> Result<Vec<String>, String> {
     Ok(lines.filter(is_one).map(shown).collect())
 }
 
-async fn ask(program: &str, folder: &Path) -> std::io::Result<(bool, String)> {
+async fn ask(program: &str, folder: &Path, reader: Reader) -> std::io::Result<(bool, String)> {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/bin:/bin:/usr/local/bin").env("LC_ALL", "C.UTF-8");
     command.env("QUADLET_UNIT_DIRS", folder).arg("-dryrun").current_dir("/");
+    if reader == Reader::User {
+        command.arg("-user");
+    }
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut said = Vec::new();

@@ -246,6 +246,7 @@ mod tests {
             drift: DriftPolicy::Repair,
             adopt: false,
             policies: BTreeMap::new(),
+            user: None,
             files: paths.into_iter().map(|path| (path, file.clone())).collect(),
             units: BTreeMap::new(),
             containers: BTreeMap::new(),

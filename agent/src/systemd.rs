@@ -1,4 +1,4 @@
-//! The client to systemd, over the system bus: reads units, runs jobs, and watches what was started until it has settled.
+//! The client to systemd, over the system bus, and to the managers of users, over their own sockets: reads units, runs jobs, and watches what was started until it has settled.
 //!
 //! It holds no judgement about what should run, keeps no memory of units between calls, and never parses `systemctl`.
 //! Every call has a deadline. The connection is made when it is first needed and made again when it has ended; what was
@@ -7,7 +7,10 @@
 
 mod jobs;
 mod journal;
+mod login;
 mod manage;
+mod managers;
+mod peer;
 mod run;
 mod settle;
 mod transient;
@@ -21,12 +24,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
-use spec::id::{UnitName, shown};
+use spec::id::{UnitName, User, shown};
 use zbus::names::ErrorName;
 use zbus::{Connection, DBusError, DynamicType, Message, Variant, fdo};
 
 pub use jobs::{JobDone, JobError, Verb, Why};
 pub use journal::journal_tail;
+pub use login::lingers;
+pub use managers::{Managers, Settled, by_manager};
 pub use run::Progress;
 pub use settle::{Unrest, Unsettled};
 pub use transient::Ended;
@@ -52,7 +57,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bus, or systemd on it, is away: nothing is known of any unit, and none may be touched this pass.
-    #[error("failed to {doing}: systemd does not answer on the system bus")]
+    #[error("failed to {doing}: systemd does not answer")]
     Unreachable {
         /// What we were doing.
         doing: &'static str,
@@ -126,18 +131,24 @@ fn is_away(code: &ErrorName<'_>) -> bool {
         || code.as_str() == "org.freedesktop.systemd1.ShuttingDown"
 }
 
-/// systemd on this host.
+/// One manager of systemd: the host's, or a user's.
 #[derive(Debug, Default)]
 pub struct Systemd {
+    user: Option<User>,
     connection: Option<Connection>,
     /// Whether systemd was asked on this connection to send signals.
     subscribed: bool,
 }
 
 impl Systemd {
-    /// Makes a client that has not connected yet.
+    /// Makes a client to the host's manager that has not connected yet.
     pub fn new() -> Systemd {
         Systemd::default()
+    }
+
+    /// Makes a client to a user's manager that has not connected yet.
+    pub fn of(user: &User) -> Systemd {
+        Systemd { user: Some(user.clone()), ..Systemd::default() }
     }
 
     /// Returns the connection, made anew if there is none or it has ended.
@@ -146,7 +157,13 @@ impl Systemd {
             return Ok(connection.clone());
         }
         self.forget();
-        let connection = tokio::time::timeout(CONNECT, Connection::system())
+        let connecting = async {
+            match &self.user {
+                Some(user) => peer::connect(user).await,
+                None => Connection::system().await,
+            }
+        };
+        let connection = tokio::time::timeout(CONNECT, connecting)
             .await
             .map_err(|_| Error::TimedOut { doing, after: CONNECT })?
             .map_err(|source| Error::Unreachable { doing, source: Box::new(source) })?;

@@ -10,7 +10,7 @@ use crate::check::Check;
 use crate::container::{Dependency, MountSource, NetworkSettings, Networking, Settings, VolumeSettings};
 use crate::digest::{Digest, Fields};
 use crate::id::{
-    AppName, CommitId, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName,
+    AppName, CommitId, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, User, VolumeName,
 };
 
 /// Everything one host should have.
@@ -69,6 +69,9 @@ pub struct DesiredApp {
     /// What is said of single resources, where it differs from the application.
     #[serde(default)]
     pub policies: BTreeMap<ResourceId, Policy>,
+    /// In whose manager its quadlets run; root's is the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// Files, symlinks and directories, unit texts included.
     pub files: BTreeMap<HostPath, DesiredFile>,
     /// Units whose state or enablement is wanted.

@@ -10,7 +10,7 @@ use std::ops::Bound;
 
 use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::{Digest, Fields};
-use crate::id::{ContainerName, HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY, UnitName};
+use crate::id::{ContainerName, HostPath, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 pub use accounts::{Accounts, accounts};
 
@@ -104,7 +104,7 @@ pub fn pod_of(unit: &DesiredUnit) -> Option<HostPath> {
     path.quadlet().filter(|file| file.ends_with(".container"))?;
     let pods = assignments(text).into_iter().filter(|(of, key, _)| of == "Container" && key == "Pod");
     let pod = pods.map(|(.., value)| value).next_back()?;
-    HostPath::parse(&format!("{QUADLET_DIRECTORY}/{pod}")).ok()
+    HostPath::parse(&format!("{}/{pod}", path.parent()?)).ok()
 }
 
 /// Returns what Podman calls the container of a .container quadlet, for the record of its image.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::desired::{Desired, FileKind, UnitOrigin};
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
+use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, User};
 use crate::inputs;
 use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
@@ -24,7 +24,10 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
     }
     for step in &plan.steps {
         let Some(app) = &step.app else {
-            memory.reload_owed = true;
+            match &step.action {
+                Action::ReloadManager(user) => drop(memory.reloads_owed.insert(user.clone())),
+                _ => memory.reload_owed = true,
+            }
             continue;
         };
         // Until it is known to be so again: what a failed release changed is no drift from the one before.
@@ -122,6 +125,7 @@ pub fn learn(memory: &mut Memory, lessons: &[Lesson]) {
                     owned.claim = Some(memory::outgoing(memory::WHICHEVER));
                 }
             }
+            Lesson::ReadsAnew(user) => drop(memory.reloads_owed.remove(user)),
             Lesson::Released(unit) => {
                 memory.quadlets.remove(unit);
                 memory.units.remove(unit);
@@ -239,9 +243,12 @@ pub fn retired(memory: &mut Memory, unit: &UnitName) {
     memory.units.remove(unit);
 }
 
-/// Notes that systemd has read its unit files.
-pub fn reloaded(memory: &mut Memory) {
-    memory.reload_owed = false;
+/// Notes that the host's manager has read its unit files, or a user's.
+pub fn reloaded(memory: &mut Memory, user: Option<&User>) {
+    match user {
+        None => memory.reload_owed = false,
+        Some(user) => drop(memory.reloads_owed.remove(user)),
+    }
 }
 
 /// Notes that these units are about to be started or restarted, each with the invocation it has now. One that was begun

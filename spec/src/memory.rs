@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{AppName, CommitId, ContainerName, HostPath, ResourceId, UnitName};
+use crate::id::{AppName, CommitId, ContainerName, HostPath, ResourceId, UnitName, User};
 use crate::observed::InvocationId;
 
 /// Everything remembered.
@@ -39,6 +39,9 @@ pub struct Memory {
     /// Whether unit files changed and systemd has not been told since.
     #[serde(default)]
     pub reload_owed: bool,
+    /// The users whose quadlets changed, and whose managers have not been told since.
+    #[serde(default)]
+    pub reloads_owed: BTreeSet<User>,
     /// How each application fares.
     #[serde(default)]
     pub apps: BTreeMap<AppName, AppMemory>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, VolumeName};
+use crate::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, User, VolumeName};
 
 /// One look at the host: everything that is wanted, and everything that is owned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct Observed {
     pub files: BTreeMap<HostPath, FileState>,
     /// Every wanted and every owned unit.
     pub units: Reach<BTreeMap<UnitName, UnitState>>,
+    /// What is known of the users whose managers have wanted or remembered units. These units are among the others, but for
+    /// those of a manager that is away.
+    pub managers: BTreeMap<User, Manager>,
     /// Every container on the engine, ours or not.
     pub containers: Reach<BTreeMap<ContainerName, ContainerState>>,
     /// Every network on the engine, ours or not; asked only where the planner needs it.
@@ -34,6 +37,60 @@ pub struct Observed {
     pub groups: BTreeMap<String, Option<u32>>,
     /// What should be published for units to read, and could not be written.
     pub unpublished: BTreeSet<HostPath>,
+}
+
+/// What is known of a user and the manager of the user's units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manager {
+    /// In which way the host's account is another, when it is: there is no such user then, and no manager.
+    pub stranger: Option<String>,
+    /// Whether the manager runs without anybody being logged in.
+    pub lingers: bool,
+    /// Whether it runs now.
+    pub state: ManagerState,
+}
+
+/// Whether a user's manager runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManagerState {
+    /// It answered.
+    Up,
+    /// It does not run, and so does none of its units.
+    Down,
+    /// It gave no answer, with the reason: nothing is known of its units.
+    Away(String),
+}
+
+impl Observed {
+    /// Says whether the units of a manager were seen; the host's manager is asked about those of users.
+    pub fn manager(&self, user: Option<&User>) -> Reach<()> {
+        let of_user = || user.map(|user| self.managers.get(user).map(|manager| &manager.state));
+        match (&self.units, of_user()) {
+            (Reach::Unreachable(why), _) | (_, Some(Some(ManagerState::Away(why)))) => Reach::Unreachable(why.clone()),
+            (Reach::NotAsked, _) | (_, Some(None)) => Reach::NotAsked,
+            (Reach::Seen(_), _) => Reach::Seen(()),
+        }
+    }
+
+    /// Says why the manager that reads the unit or quadlet at a path is away, if it is.
+    pub fn reader_away(&self, path: &HostPath) -> Option<String> {
+        let Some(uid) = path.quadlet_uid() else {
+            return match &self.units {
+                Reach::Unreachable(why) if path.is_of_a_unit() => Some(why.clone()),
+                _ => None,
+            };
+        };
+        let readers = self.managers.keys().filter(|user| user.uid() == uid);
+        readers.into_iter().find_map(|user| match self.manager(Some(user)) {
+            Reach::Unreachable(why) => Some(why),
+            Reach::Seen(()) | Reach::NotAsked => None,
+        })
+    }
+
+    /// Says whether a user's manager is known not to run.
+    pub fn is_down(&self, user: &User) -> bool {
+        self.managers.get(user).is_some_and(|manager| manager.state == ManagerState::Down)
+    }
 }
 
 /// The answer of something that can be away: the bus or the container engine.

@@ -182,6 +182,7 @@ fn resolve_app(
         drift,
         adopt: app.adopt,
         policies: policies(app, drift),
+        user: app.user.clone(),
         files,
         units,
         containers,
@@ -344,6 +345,9 @@ fn digest_app(app: &DesiredApp) -> Digest {
     }
     for (id, _) in app.policies.iter().filter(|(_, policy)| policy.adopt) {
         fields.add("adopt", id.to_string().as_bytes());
+    }
+    if let Some(user) = &app.user {
+        fields.add("user", String::from(user.clone()).as_bytes());
     }
     for (path, file) in &app.files {
         fields.add("file", path.as_str().as_bytes());

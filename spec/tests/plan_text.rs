@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use spec::course::{self, Release};
 use spec::desired::{Desired, DesiredApp};
 use spec::digest::Digest;
-use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName};
+use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName, User};
 use spec::memory::{AppMemory, AppState, Bad, Memory, Owned, Run, UnitMemory};
 use spec::observed::{
-    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Observed, Reach, UnitState,
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
+    Observed, Reach, UnitState,
 };
 use spec::plan::{Lesson, Patience, plan};
 use spec::tree::Tree;
@@ -20,11 +21,17 @@ const WEB: &str = "[Service]\nExecStart=/usr/bin/web /etc/web.conf\n\n[Install]\
 const APP: &str = "containers:\n  page: { image: \"registry.lan/page:1\", volumes: [\"/etc/web.conf:/conf:ro\"] }\n";
 
 fn desired() -> Desired {
+    desired_of(&[
+        ("apps/web/web.service", WEB),
+        ("apps/web/app.yaml", APP),
+        ("apps/web/files/etc/web.conf", "port = 80\n"),
+    ])
+}
+
+fn desired_of(files: &[(&str, &str)]) -> Desired {
     let mut tree = Tree::default();
     tree.insert("fleet.yaml", b"fleet: home\nhosts: { attic: {} }\n");
-    tree.insert("apps/web/web.service", WEB.as_bytes());
-    tree.insert("apps/web/app.yaml", APP.as_bytes());
-    tree.insert("apps/web/files/etc/web.conf", b"port = 80\n");
+    files.iter().for_each(|(path, text)| tree.insert(path, text.as_bytes()));
     let parsed = manifest::parse(&tree, None);
     let fleet = parsed.fleet.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
     resolve::resolve(&fleet, &HostName::parse("attic").expect("valid")).expect("valid")
@@ -45,6 +52,7 @@ fn bare() -> Observed {
         containers: Reach::Seen(BTreeMap::new()),
         images: BTreeSet::new(),
         has_podman: false,
+        managers: BTreeMap::new(),
         artifacts: BTreeSet::new(),
         shadowed: BTreeMap::new(),
         networks: Reach::NotAsked,
@@ -387,4 +395,70 @@ fn what_is_held_back_says_why_and_what_ends_it() {
           /etc/page.conf: it was edited on this host
           /etc/web.conf: it was edited on this host
     "#]].assert_eq(&text);
+}
+
+#[test]
+fn a_users_quadlet_from_her_manager_on() {
+    let alice = User::new("alice", 1500).unwrap();
+    let app = "user: { name: alice, uid: 1500 }\n";
+    let desired = desired_of(&[
+        ("apps/shop/app.yaml", app),
+        ("apps/shop/web.container", "[Container]\nImage=registry.lan/web:1\n"),
+    ]);
+    let path = HostPath::parse("/etc/containers/systemd/users/1500/web.container").unwrap();
+    let name = UnitName::parse("web.service").unwrap().of(Some(&alice));
+    let look = |manager: Manager, file: FileState| Observed {
+        files: BTreeMap::from([(path.clone(), file)]),
+        units: Reach::Seen(BTreeMap::from([(name.clone(), UnitState::not_found())])),
+        managers: BTreeMap::from([(alice.clone(), manager)]),
+        has_podman: true,
+        ..bare()
+    };
+    let manager = |lingers, state| Manager { stranger: None, lingers, state };
+    let plan = |observed: &Observed, memory: &Memory| {
+        plan(&desired, observed, memory, Timestamp::UNIX_EPOCH, Patience::Now).to_string()
+    };
+    let fresh = Memory::default();
+    expect![[r#"
+        enable   lingering of alice                                shop  its services are to run without a login
+        start    manager of alice                                  shop  it is not running
+        pull     image registry.lan/web:1 for alice                shop  new
+        create   /etc/containers/systemd/users/1500/web.container  shop  new
+        reload   systemd of alice                                        unit files change
+        start    web.service of alice                              shop  new
+    "#]]
+    .assert_eq(&plan(&look(manager(false, ManagerState::Down), FileState::Absent), &fresh));
+    expect![[r#"
+        enable   lingering of alice                                shop  its services are to run without a login
+        pull     image registry.lan/web:1 for alice                shop  new
+        create   /etc/containers/systemd/users/1500/web.container  shop  new
+        reload   systemd of alice                                        unit files change
+        start    web.service of alice                              shop  new
+    "#]]
+    .assert_eq(&plan(&look(manager(false, ManagerState::Up), FileState::Absent), &fresh));
+    // What it starts by itself, it starts with the text of before.
+    let mut memory = Memory::default();
+    let ours = Owned { put: Some(Digest::of(b"older")), ..Owned::by(&AppName::parse("shop").unwrap()) };
+    memory.owned.insert(ResourceId::File(path.clone()), ours);
+    expect![[r#"
+        start    manager of alice                                  shop  it is not running
+        pull     image registry.lan/web:1 for alice                shop  new
+        write    /etc/containers/systemd/users/1500/web.container  shop  its content differs
+        reload   systemd of alice                                        unit files change
+        restart  web.service of alice                              shop  new
+    "#]]
+    .assert_eq(&plan(&look(manager(true, ManagerState::Down), regular(b"older")), &memory));
+    // Nothing is known while it is away, and of somebody else's account nothing is wanted.
+    let away = manager(true, ManagerState::Away("the manager of alice cannot be asked".to_owned()));
+    expect![[r#"
+        left alone: the manager of alice cannot be asked
+          file /etc/containers/systemd/users/1500/web.container (shop)
+          unit web.service of alice (shop)
+    "#]]
+    .assert_eq(&plan(&look(away, regular(b"older")), &memory));
+    let stranger = Manager { stranger: Some("it is another".to_owned()), ..manager(false, ManagerState::Down) };
+    expect![[r#"
+        conflict in shop: file /etc/containers/systemd/users/1500/web.container: it is another
+        conflict in shop: unit web.service of alice: waits for /etc/containers/systemd/users/1500/web.container, which cannot be put in place
+    "#]].assert_eq(&plan(&look(stranger, FileState::Absent), &fresh));
 }

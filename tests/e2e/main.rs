@@ -36,6 +36,7 @@ mod private_registry;
 mod prune;
 mod quadlets;
 mod records;
+mod rootless;
 mod sources;
 mod states;
 mod unit_texts;

@@ -7,6 +7,7 @@ mod artifacts;
 mod containers;
 mod blame;
 mod files;
+mod managers;
 mod quadlets;
 mod texts;
 mod units;
@@ -79,8 +80,9 @@ struct Work<'a> {
     patience: Patience,
     progress: &'a Progress,
     outcome: Outcome,
-    /// Unit files or their links did change: what a failed application was spared needs no reload.
-    units_changed: bool,
+    /// Whose unit files or their links did change, root's or those of a user: what a failed application was spared needs no
+    /// reload.
+    units_changed: BTreeSet<Option<u32>>,
     /// Applications that stay because one that needs them could not go.
     spared: BTreeSet<AppName>,
     /// Paths that this plan was to write and that are not in place: nothing that reads them may start.
@@ -109,7 +111,7 @@ pub async fn apply(
         patience,
         progress,
         outcome: Outcome::default(),
-        units_changed: false,
+        units_changed: BTreeSet::new(),
         spared: BTreeSet::new(),
         missing: written_by(plan),
     };
@@ -135,6 +137,7 @@ impl<'a> Work<'a> {
     async fn carry_out(&mut self) -> Result<(), LedgerError> {
         texts::prove(self).await;
         quadlets::prove(self).await;
+        managers::prepare(self).await;
         containers::pull(self).await;
         quadlets::pull(self).await;
         artifacts::fetch(self).await;
@@ -278,11 +281,15 @@ impl<'a> Work<'a> {
             why = %step.why,
             "{step}"
         );
-        self.units_changed |= match &step.action {
-            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.is_of_a_unit(),
-            Action::EnableUnit(_) | Action::DisableUnit(_) => true,
-            _ => false,
-        };
+        match &step.action {
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) if path.is_of_a_unit() => {
+                self.units_changed.insert(path.quadlet_uid());
+            }
+            Action::EnableUnit(_) | Action::DisableUnit(_) => {
+                self.units_changed.insert(None);
+            }
+            _ => {}
+        }
         *self.outcome.done.entry(step.app.clone()).or_default() += 1;
     }
 
@@ -322,12 +329,21 @@ impl<'a> Work<'a> {
         );
         let apps: Vec<AppName> = match &step.app {
             Some(app) => vec![app.clone()],
-            None => self.plan.steps.iter().filter_map(|step| step.app.clone()).collect(),
+            None => {
+                self.plan.steps.iter().filter_map(|it| it.app.clone()).filter(|app| self.concerns(step, app)).collect()
+            }
         };
         for app in BTreeSet::from_iter(apps) {
             let failure = StepFailure { text: text.clone(), said: said.to_owned(), blame };
             self.outcome.failed.entry(app).or_default().push(failure);
         }
+    }
+
+    /// Says whether a step that is not for one application alone is for this one: each user's manager is for that user's.
+    fn concerns(&self, step: &Step, app: &AppName) -> bool {
+        let Action::ReloadManager(user) = &step.action else { return true };
+        let wanted = self.desired.apps.get(app).map(|wanted| wanted.user.as_ref());
+        wanted.is_none_or(|it| it == Some(user))
     }
 
     /// Notes a removal that was done.

@@ -1,6 +1,6 @@
 //! What is done for quadlets before anything changes: Podman's generator is asked about them, and images are fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,6 +13,8 @@ use spec::plan::{Action, Phase, Step};
 use super::Work;
 use crate::{podman, systemd};
 
+/// Where Podman looks for quadlets of every user, and below which for those of each (podman-systemd.unit(5)).
+const EVERY_USERS: &str = "/etc/containers/systemd/users";
 /// How much of somebody else's quadlets is read to see them together with ours.
 const LARGEST: u64 = 1 << 20;
 /// How many of the last lines of a failed pull are told.
@@ -21,33 +23,57 @@ const LINES: usize = 10;
 /// Asks Podman's generator about the quadlets as they will be. What it complains about fails its application, of which
 /// nothing is changed then.
 pub(super) async fn prove(work: &mut Work<'_>) {
-    let is_ours = |path: &HostPath| path.quadlet().is_some() || path.quadlet_drop_in().is_some();
-    let concerns = |step: &&Step| matches!(&step.action, Action::WriteFile(path, _) | Action::RemoveFile(path, _) if is_ours(path));
-    if !work.plan.steps.iter().any(|step| concerns(&step)) || podman::generator().is_none() {
+    if podman::generator().is_none() {
         return;
     }
-    let complaints = match stage(work) {
-        Ok(stage) => podman::complaints(stage.path()).await,
+    let whose = work.plan.steps.iter().filter_map(|step| concerned(&step.action));
+    for whose in whose.collect::<BTreeSet<Option<u32>>>() {
+        prove_those(work, whose).await;
+    }
+}
+
+/// Says whose quadlet is changed, if one is: root's (`None`), or that of a user with this number.
+fn concerned(action: &Action) -> Option<Option<u32>> {
+    match action {
+        Action::WriteFile(path, _) | Action::RemoveFile(path, _) => {
+            let is_one = path.quadlet().is_some() || path.quadlet_drop_in().is_some();
+            is_one.then(|| path.quadlet_uid())
+        }
+        _ => None,
+    }
+}
+
+async fn prove_those(work: &mut Work<'_>, whose: Option<u32>) {
+    let reader = if whose.is_some() { podman::Reader::User } else { podman::Reader::Host };
+    let complaints = match stage(work, whose) {
+        Ok(stage) => podman::complaints(stage.path(), reader).await,
         Err(error) => Err(format!("the quadlets cannot be put together for Podman's generator: {error}")),
     };
     let plan = work.plan;
+    let concerns = |step: &&Step| concerned(&step.action) == Some(whose);
     match complaints {
         Ok(complaints) => {
             for complaint in complaints {
-                blame(work, &complaint);
+                blame(work, whose, &complaint);
             }
         }
         Err(why) => plan.steps.iter().filter(concerns).for_each(|step| work.failed_with(step, &why, "")),
     }
 }
 
-/// Puts all quadlets together as they will be: those that are wanted, and those of others.
-fn stage(work: &Work<'_>) -> io::Result<tempfile::TempDir> {
+/// Puts all quadlets of root or of a user together as they will be: those that are wanted, and those of others. What a user
+/// has at home is left out: as root, nothing is read along a way that somebody else can bend.
+fn stage(work: &Work<'_>, whose: Option<u32>) -> io::Result<tempfile::TempDir> {
     let stage = tempfile::Builder::new().prefix("mainstay-quadlets-").tempdir()?;
-    theirs(work, Path::new(QUADLET_DIRECTORY), stage.path())?;
+    let folder = folder_of(whose);
+    if whose.is_some() {
+        theirs(work, Path::new(EVERY_USERS), stage.path())?;
+    }
+    theirs(work, Path::new(&folder), stage.path())?;
     for (_, path, file) in work.desired.files() {
         if let (FileKind::Regular { content, .. }, Ok(within)) =
-            (&file.kind, Path::new(path.as_str()).strip_prefix(QUADLET_DIRECTORY))
+            (&file.kind, Path::new(path.as_str()).strip_prefix(&folder))
+            && path.quadlet_uid() == whose
         {
             let target = stage.path().join(within);
             target.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -55,6 +81,11 @@ fn stage(work: &Work<'_>) -> io::Result<tempfile::TempDir> {
         }
     }
     Ok(stage)
+}
+
+/// Returns where Podman looks for the quadlets of root or of a user.
+fn folder_of(whose: Option<u32>) -> String {
+    whose.map_or_else(|| QUADLET_DIRECTORY.to_owned(), |uid| format!("{EVERY_USERS}/{uid}"))
 }
 
 /// Copies what is in `folder` and not ours; Podman looks one folder deep and more, of which nobody makes use.
@@ -78,7 +109,8 @@ fn theirs(work: &Work<'_>, folder: &Path, target: &Path) -> io::Result<()> {
                 continue;
             }
         };
-        if metadata.is_dir() && folder == Path::new(QUADLET_DIRECTORY) {
+        let is_whole = folder.parent() == Path::new(EVERY_USERS).into() || folder == Path::new(QUADLET_DIRECTORY);
+        if metadata.is_dir() && is_whole && path != Path::new(EVERY_USERS) {
             fs::create_dir_all(target.join(name))?;
             theirs(work, &path, &target.join(name))?;
         } else if metadata.is_file() && metadata.len() <= LARGEST && !is_ours {
@@ -89,9 +121,10 @@ fn theirs(work: &Work<'_>, folder: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Fails the application whose quadlet a complaint is about; one about somebody else's quadlet is theirs to mend.
-fn blame(work: &mut Work<'_>, complaint: &str) {
+fn blame(work: &mut Work<'_>, whose: Option<u32>, complaint: &str) {
     let desired = work.desired;
-    let named = |path: &HostPath| path.quadlet().is_some_and(|name| mentions(complaint, name));
+    let named =
+        |path: &HostPath| path.quadlet_uid() == whose && path.quadlet().is_some_and(|name| mentions(complaint, name));
     let Some((app, path, file)) = desired.files().find(|(_, path, _)| named(path)) else {
         tracing::debug!(complaint, "Podman's generator complains about a quadlet that is not ours");
         return;
@@ -139,8 +172,8 @@ fn line_of(text: &str, name: &str, complaint: &str) -> Option<usize> {
 pub(super) async fn pull(work: &mut Work<'_>) {
     let mut of: BTreeMap<UnitName, (&Pull, Vec<&Step>)> = BTreeMap::new();
     for step in work.steps(Phase::Fetch) {
-        if let Action::PullForUnit(_, pull) = &step.action {
-            of.entry(podman::pull_unit(pull)).or_insert((pull, Vec::new())).1.push(step);
+        if let Action::PullForUnit(unit, pull) = &step.action {
+            of.entry(podman::pull_unit(pull).of(unit.user())).or_insert((pull, Vec::new())).1.push(step);
         }
     }
     if of.is_empty() {
@@ -148,23 +181,24 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     }
     let (deadline, progress) = (work.patience.pull, work.progress);
     let names: Vec<UnitName> = of.keys().cloned().collect();
+    let mark = || progress.mark();
     let systemd = &mut work.providers.systemd;
     // What an earlier pass left behind, which was killed in between.
     let stops = names.iter().map(|name| (name.clone(), systemd::Verb::Stop)).collect();
-    systemd.run(stops, deadline, &mut |_, _| progress.mark()).await;
+    systemd.run(stops, deadline, &mark).await;
     let mut jobs = Vec::new();
     for (name, (pull, steps)) in &of {
         let description = format!("Fetch {} for mainstay", pull.image);
         let command = podman::pull_command(pull);
-        let started = work.providers.systemd.start_transient(name, &description, &command, deadline).await;
+        let systemd = work.providers.systemd.of(name.user());
+        let started = systemd.start_transient(name, &description, &command, deadline).await;
         match started {
             Ok(()) => jobs.push((name.clone(), systemd::Verb::Start)),
             Err(error) => steps.iter().for_each(|step| work.failed(step, &error, "")),
         }
     }
-    let mut mark = |_: &UnitName, _: &_| progress.mark();
     let ran = tokio::select! {
-        ran = work.providers.systemd.run(jobs, deadline, &mut mark) => ran,
+        ran = work.providers.systemd.run(jobs, deadline, &mark) => ran,
         () = progress.overdue() => {
             work.outcome.interrupted = true;
             return;
@@ -179,7 +213,7 @@ pub(super) async fn pull(work: &mut Work<'_>) {
         }
     }
     let stops = names.into_iter().map(|name| (name, systemd::Verb::Stop)).collect();
-    work.providers.systemd.run(stops, deadline, &mut |_, _| progress.mark()).await;
+    work.providers.systemd.run(stops, deadline, &mark).await;
 }
 
 fn note(work: &mut Work<'_>, pull: &Pull, steps: &[&Step], printed: &str) {

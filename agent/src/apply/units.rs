@@ -1,9 +1,10 @@
 //! Carries out the steps on units, each kind as one batch: systemd orders what depends on each other itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use spec::id::{AppName, UnitName};
+use jiff::Timestamp;
+use spec::id::{AppName, UnitName, User};
 use spec::journal;
 use spec::memory::Run;
 use spec::observed::InvocationId;
@@ -12,12 +13,10 @@ use spec::plan::{Action, Phase, Step, Verb, Why};
 use super::{Blame, StepFailure, Work, unit_of};
 use crate::ledger::LedgerError;
 use crate::progress::Progress;
-use crate::systemd::{self, JobError, Systemd, Unsettled};
+use crate::systemd::{self, JobError, Managers, Settled, Systemd};
 
 /// What came of jobs.
 type Results = BTreeMap<UnitName, Result<(), JobError>>;
-/// What became of units that were started.
-type Settled = Result<BTreeMap<UnitName, Result<Option<InvocationId>, Unsettled>>, systemd::Error>;
 
 /// How many of a failed service's last lines go into the failure.
 pub(super) const LINES: usize = 20;
@@ -40,7 +39,9 @@ pub(super) async fn retire(work: &mut Work<'_>, rank: usize) {
             Some(Err(error)) => work.failed(step, &error, ""),
             Some(Ok(())) | None => {
                 // What failed before it was stopped would stay in systemd's memory as failed.
-                if let Err(error) = work.providers.systemd.reset_failed(std::slice::from_ref(unit)).await {
+                if let Err(error) =
+                    work.providers.systemd.of(unit.user()).reset_failed(std::slice::from_ref(unit)).await
+                {
                     tracing::debug!(%unit, error = crate::chain(&error), "failed to reset a unit that goes");
                 }
                 journal::retired(&mut work.ledger.memory, unit);
@@ -78,8 +79,8 @@ async fn link(work: &mut Work<'_>, steps: &[&Step], enable: bool) {
         return;
     }
     let result = match enable {
-        true => work.providers.systemd.enable(&units).await,
-        false => work.providers.systemd.disable(&units).await,
+        true => work.providers.systemd.host.enable(&units).await,
+        false => work.providers.systemd.host.disable(&units).await,
     };
     for step in steps {
         let refused = result.as_ref().map(|refused| unit_of(&step.action).and_then(|unit| refused.get(unit)));
@@ -90,16 +91,20 @@ async fn link(work: &mut Work<'_>, steps: &[&Step], enable: bool) {
     }
 }
 
-/// Tells systemd to read its unit files again, once.
+/// Tells each manager to read its unit files again, once.
 pub(super) async fn reload(work: &mut Work<'_>) {
     for step in work.steps(Phase::Reload) {
-        if !work.units_changed && matches!(step.why, Why::Changed(_)) {
-            journal::reloaded(&mut work.ledger.memory);
+        let user = match &step.action {
+            Action::ReloadManager(user) => Some(user),
+            _ => None,
+        };
+        if !work.units_changed.contains(&user.map(User::uid)) && matches!(step.why, Why::Changed(_)) {
+            journal::reloaded(&mut work.ledger.memory, user);
             continue;
         }
-        match work.providers.systemd.reload().await {
+        match work.providers.systemd.of(user).reload().await {
             Ok(()) => {
-                journal::reloaded(&mut work.ledger.memory);
+                journal::reloaded(&mut work.ledger.memory, user);
                 work.done(step);
             }
             Err(error) => work.failed(step, &error, ""),
@@ -131,20 +136,21 @@ pub(super) async fn begin<'a>(work: &mut Work<'a>) -> Result<Vec<Wanted<'a>>, Le
     if names.is_empty() {
         return Ok(wanted);
     }
-    let systemd = &mut work.providers.systemd;
-    let looked = match systemd.runs(&names).await {
-        Ok(runs) => systemd.starting(&names).await.map(|starting| (runs, starting)),
-        Err(error) => Err(error),
-    };
-    let (runs, starting) = match looked {
-        Ok(looked) => looked,
-        Err(error) => {
-            for it in &wanted {
-                work.failed(it.step, &error, "");
+    let (mut runs, mut starting) = (BTreeMap::new(), BTreeSet::new());
+    for (user, names) in systemd::by_manager(names.clone(), |name| name) {
+        match looked(work.providers.systemd.of(user.as_ref()), &names).await {
+            Ok((seen, under_way)) => {
+                runs.extend(seen);
+                starting.extend(under_way);
             }
-            return Ok(Vec::new());
+            Err(error) => {
+                let (its, others): (Vec<_>, Vec<_>) =
+                    wanted.into_iter().partition(|it| it.unit.user() == user.as_ref());
+                its.iter().for_each(|it| work.failed(it.step, &error, ""));
+                wanted = others;
+            }
         }
-    };
+    }
     let run = |unit: &UnitName| runs.get(unit).map(|(invocation, _)| invocation.clone());
     for it in wanted.iter_mut().filter(|it| it.verb == Verb::Restart) {
         let known = work.ledger.memory.units.get(it.unit).map(|known| &known.run);
@@ -161,15 +167,26 @@ pub(super) async fn begin<'a>(work: &mut Work<'a>) -> Result<Vec<Wanted<'a>>, Le
     journal::beginning(&mut work.ledger.memory, begun);
     work.ledger.save()?;
     // Nobody else's failures are reset: a unit that is started for our change must not be held back by the last one.
-    if let Err(error) = work.providers.systemd.reset_failed(&names).await {
-        tracing::debug!(error = crate::chain(&error), "failed to reset units before their start");
+    let names = wanted.iter().filter(starts).map(|it| it.unit.clone()).collect();
+    for (user, names) in systemd::by_manager(names, |name| name) {
+        if let Err(error) = work.providers.systemd.of(user.as_ref()).reset_failed(&names).await {
+            tracing::debug!(error = crate::chain(&error), "failed to reset units before their start");
+        }
     }
     Ok(wanted)
 }
 
+/// Looks at the current runs of units, and at which of them are on their way to another.
+async fn looked(
+    systemd: &mut Systemd,
+    names: &[UnitName],
+) -> Result<(BTreeMap<UnitName, (InvocationId, Option<Timestamp>)>, BTreeSet<UnitName>), systemd::Error> {
+    Ok((systemd.runs(names).await?, systemd.starting(names).await?))
+}
+
 /// Asks for the jobs and waits for them. Writes nothing down: see [`take`].
 pub(super) async fn run(
-    systemd: &mut Systemd,
+    systemd: &mut Managers,
     patience: Duration,
     progress: &Progress,
     wanted: &[Wanted<'_>],
@@ -223,16 +240,19 @@ pub(super) async fn settled(
     unproven: Vec<(AppName, UnitName)>,
     settled: Settled,
 ) {
-    let mut settled = match settled {
-        Ok(settled) => settled,
-        Err(error) => {
-            for it in started {
-                work.failed(it.step, &error, "");
-            }
-            return;
+    let (mut seen, mut lost) = (BTreeMap::new(), BTreeMap::new());
+    for (user, settled) in settled {
+        match settled {
+            Ok(settled) => seen.extend(settled),
+            Err(error) => drop(lost.insert(user, error)),
         }
-    };
+    }
+    let mut settled = seen;
     for it in started {
+        if let Some(error) = lost.get(&it.unit.user().cloned()) {
+            work.failed(it.step, error, "");
+            continue;
+        }
         match settled.remove(it.unit).unwrap_or(Ok(None)) {
             Ok(invocation) => {
                 journal::started(&mut work.ledger.memory, it.unit, it.with, invocation);
@@ -259,7 +279,7 @@ pub(super) async fn settled(
 /// Runs jobs to their end; `None` when the agent is asked to stop and they take too long. They go on without us then,
 /// nothing is noted of them, and the next pass joins what still runs and learns what ended.
 async fn jobs_done(
-    systemd: &mut Systemd,
+    systemd: &mut Managers,
     patience: Duration,
     progress: &Progress,
     jobs: Vec<(UnitName, systemd::Verb)>,
@@ -267,9 +287,9 @@ async fn jobs_done(
     if jobs.is_empty() {
         return Some(Results::new());
     }
-    let mut mark = |_: &UnitName, _: &_| progress.mark();
+    let mark = || progress.mark();
     tokio::select! {
-        results = systemd.run(jobs, patience, &mut mark) => {
+        results = systemd.run(jobs, patience, &mark) => {
             Some(results.into_iter().map(|(unit, result)| (unit, result.map(|_| ()))).collect())
         }
         () = progress.overdue() => None,

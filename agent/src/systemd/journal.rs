@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
-use spec::id::{UnitName, shown};
+use spec::id::{UnitName, User, shown};
 use spec::observed::InvocationId;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -49,14 +49,24 @@ async fn sync() {
     }
 }
 
-/// Reads the last entries of a unit in this boot: its processes', or PID 1's about it. Processes can set the second field,
+/// Reads the last entries of a unit in this boot: its processes', or its manager's about it. Processes can set the second field,
 /// but not their own process id.
 async fn read(unit: &UnitName, entries: usize) -> std::io::Result<Vec<u8>> {
     let mut command = Command::new("journalctl");
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
     command.args(["--no-pager", "--quiet", "--boot", "--output=json"]).arg(format!("--lines={entries}"));
-    command.arg("--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,_PID");
-    command.args([&format!("_SYSTEMD_UNIT={unit}"), "+", &format!("UNIT={unit}"), "_PID=1"]);
+    command.arg("--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID,_PID");
+    match unit.user().map(User::uid) {
+        None => command.args([&format!("_SYSTEMD_UNIT={unit}"), "+", &format!("UNIT={unit}"), "_PID=1"]),
+        // The user can write what the manager writes; it is the user's own unit.
+        Some(uid) => command.args([
+            &format!("_SYSTEMD_USER_UNIT={}", unit.as_str()),
+            &format!("_SYSTEMD_OWNER_UID={uid}"),
+            "+",
+            &format!("USER_UNIT={}", unit.as_str()),
+            &format!("_UID={uid}"),
+        ]),
+    };
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
     let mut bytes = Vec::new();
@@ -76,6 +86,9 @@ struct Entry {
     /// The run that wrote it, told by the journal.
     #[serde(rename = "_SYSTEMD_INVOCATION_ID")]
     of: Option<String>,
+    /// The run of a user's unit that it is about, told by the user's manager.
+    #[serde(rename = "USER_INVOCATION_ID")]
+    of_user: Option<String>,
     /// The run that it is about, told by the writer.
     #[serde(rename = "INVOCATION_ID")]
     about: Option<String>,
@@ -100,7 +113,7 @@ impl Entry {
     /// The run that it belongs to, if the journal knows: who wrote it may have ended before the journal looked.
     fn run(&self) -> Option<&str> {
         let about = self.about.as_deref().filter(|_| self.pid.as_deref() == Some("1"));
-        about.or(self.of.as_deref())
+        about.or(self.of_user.as_deref()).or(self.of.as_deref())
     }
 
     fn lines(&self) -> Vec<String> {
@@ -140,7 +153,7 @@ mod tests {
         let lines: Vec<String> = said.iter().flat_map(Entry::lines).collect();
         let missing = "(a message that is too long to be shown)";
         assert_eq!(lines, ["one", "\\u{1b}[31mtwo", "\u{fffd}x", missing, missing]);
-        let long = Entry { message: Message::Text("x".repeat(1000)), of: None, about: None, pid: None };
+        let long = Entry { message: Message::Text("x".repeat(1000)), of: None, of_user: None, about: None, pid: None };
         assert_eq!(long.lines()[0].len(), LINE_LIMIT);
     }
 

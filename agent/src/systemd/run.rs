@@ -115,7 +115,8 @@ impl Systemd {
         let mut triggered = BTreeMap::new();
         let mut names = sockets.to_vec();
         for (socket, services) in triggers {
-            let services: Vec<UnitName> = services.iter().filter_map(|name| UnitName::parse(name).ok()).collect();
+            let services: Vec<UnitName> =
+                services.iter().filter_map(|name| Some(UnitName::parse(name).ok()?.of(socket.user()))).collect();
             names.extend(services.iter().cloned());
             triggered.insert(socket, services);
         }

@@ -18,6 +18,7 @@ use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
 use super::units;
+use super::user;
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, Mode, ResourceId};
@@ -27,7 +28,7 @@ use crate::tree::Entry;
 pub(super) const APP_YAML: &str = "app.yaml";
 
 /// Parts of app.yaml that later versions act on.
-const LATER: [&str; 2] = ["rollout", "user"];
+const LATER: [&str; 1] = ["rollout"];
 
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
@@ -124,7 +125,7 @@ pub(super) fn read(
     let node = node.filter(|node| !node.is_null());
     let table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
-    let app = assemble((&mut page, name, vars), table, &folder, hosts, watches, is_plain);
+    let app = assemble((&mut page, name, vars), table, &mut folder, hosts, watches, is_plain);
     page.close(diagnostics);
     let is_empty =
         folder.compose.is_none() && app.files.is_empty() && app.units.is_empty() && app.containers.is_empty();
@@ -195,7 +196,7 @@ fn project(
 fn assemble(
     (page, name, vars): (&mut Page<'_>, &AppName, Option<&BTreeMap<String, serde_json::Value>>),
     table: Option<Table<'_>>,
-    folder: &Folder<'_>,
+    folder: &mut Folder<'_>,
     hosts: Option<&BTreeMap<HostName, Host>>,
     watches: &mut BTreeSet<Watch>,
     is_plain: bool,
@@ -207,6 +208,7 @@ fn assemble(
         adopt: false,
         policies: BTreeMap::new(),
         vars: BTreeMap::new(),
+        user: None,
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         drop_ins: BTreeSet::new(),
@@ -231,6 +233,10 @@ fn assemble(
         // They were taken in with the head; what is wrong with them is said there and here alike.
         endpoints::offers(page, node);
     }
+    let user = take("user").and_then(|(key, node)| Some((key.extent, user::read(page, (key.extent, node))?)));
+    if let Some((extent, user)) = &user {
+        user::place(page, folder, *extent, user);
+    }
     let policies = &mut app.policies;
     app.units = units::read(page, take("units").map(|(_, node)| node), folder, watches, policies);
     app.files = files::read(page, take("files").map(|(_, node)| node), folder, policies);
@@ -248,6 +254,20 @@ fn assemble(
         app.checks = checks::read(page, node);
     }
     project(page, &mut app, (name, vars), choices, folder);
+    texts(&mut app, folder);
+    app.quadlets = quadlets(folder);
+    app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
+    if let Some((_, user)) = &user {
+        user::give(page, &mut app, user);
+    }
+    if let Some(table) = table {
+        table.finish(page, APP_YAML);
+    }
+    app
+}
+
+/// Puts the texts of units and quadlets and their drop-ins among the files.
+fn texts(app: &mut App, folder: &Folder<'_>) {
     for brought in folder.units.values() {
         let content = brought.text.as_bytes().into();
         let digest = crate::digest::Digest::of(brought.text.as_bytes());
@@ -270,12 +290,6 @@ fn assemble(
         let kind = FileKind::Regular { content, digest };
         app.files.insert(drop_in.path.clone(), owned_by_root(kind, Mode::from_bits(0o644), drop_in.location.clone()));
     }
-    app.quadlets = quadlets(folder);
-    app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
-    if let Some(table) = table {
-        table.finish(page, APP_YAML);
-    }
-    app
 }
 
 /// Collects what only all applications together can tell of the quadlets: names in Podman, and references.

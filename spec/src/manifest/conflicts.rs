@@ -8,7 +8,7 @@ use super::model::{App, Application, File, FileKind, Port, Unit};
 use super::words::{did_you_mean, nearest};
 use crate::container::Protocol;
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath};
+use crate::id::{AppName, ENDPOINTS_FILE, HostName, HostPath, User};
 
 /// One form of an application, and the hosts that have it in this form.
 struct Piece<'f> {
@@ -51,6 +51,11 @@ fn is_text_of(path: &HostPath, unit: &Unit) -> bool {
     path.quadlet().is_some() && unit.text.as_ref().is_some_and(|text| text.path == *path)
 }
 
+/// Names something of a user so that what two applications call alike is the same: by the number, which says where it is.
+fn owned_by<'n>(name: &'n str, user: Option<&User>) -> Cow<'n, str> {
+    user.map_or(name.into(), |user| format!("{name} of user {}", user.uid()).into())
+}
+
 fn podman(kind: &str) -> &'static str {
     match kind {
         "container" => "Podman's container",
@@ -63,7 +68,11 @@ fn podman(kind: &str) -> &'static str {
 /// Looks for quadlets that others name: in the same application, in another on the same hosts, or on the host itself.
 fn references(pieces: &[Piece<'_>], diagnostics: &mut Vec<Diagnostic>) {
     for piece in pieces {
-        let brings = |piece: &Piece<'_>, name: &str| piece.content.quadlets.iter().any(|it| it.file == name);
+        // Each user's Podman knows that user's alone.
+        let user = &piece.content.user;
+        let brings = |piece: &Piece<'_>, name: &str| {
+            piece.content.user == *user && piece.content.quadlets.iter().any(|it| it.file == name)
+        };
         let own = || piece.content.quadlets.iter();
         let names = own().flat_map(|it| &it.references).filter(|(name, _)| !brings(piece, name));
         for (name, location) in names.take(MOST) {
@@ -148,14 +157,14 @@ impl<'f> Checker<'f> {
             }
             for (unit, wanted) in &content.units {
                 claims
-                    .entry(("unit", unit.to_string().into()))
+                    .entry(("unit", owned_by(unit.as_str(), unit.user())))
                     .or_default()
                     .push(Claim { piece, location: &wanted.location });
             }
             for quadlet in &content.quadlets {
                 if let Some((kind, name)) = &quadlet.resource {
                     let claim = Claim { piece, location: &quadlet.location };
-                    claims.entry((podman(kind), name.into())).or_default().push(claim);
+                    claims.entry((podman(kind), owned_by(name, content.user.as_ref()))).or_default().push(claim);
                 }
             }
             for (container, wanted) in &content.containers {

@@ -32,6 +32,7 @@ mod artifacts;
 mod place;
 mod duration;
 mod checks;
+mod user;
 mod needs;
 mod fleet;
 mod units;

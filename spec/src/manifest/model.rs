@@ -11,7 +11,9 @@ use crate::check::Check;
 use crate::container::{Dependency, NetworkSettings, Protocol, Settings, VolumeSettings};
 use crate::diagnostic::Location;
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName};
+use crate::id::{
+    AppName, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, User, VolumeName,
+};
 
 /// A whole repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub struct App {
     pub policies: BTreeMap<ResourceId, Policy>,
     /// Values for templates.
     pub vars: BTreeMap<String, serde_json::Value>,
+    /// In whose manager its quadlets run; root's is the host's.
+    pub user: Option<User>,
     /// Files, symlinks and directories, unit texts included.
     pub files: BTreeMap<HostPath, File>,
     /// Units: those it brings, except templates, and those of the host that it has wishes for.

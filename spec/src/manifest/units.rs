@@ -71,8 +71,8 @@ pub(super) fn read(
         };
         let Some(wish) = wish else { continue };
         policies.insert(ResourceId::Unit(name.clone()), wish.policy);
-        if folder.units.contains_key(&name) {
-            policies.insert(ResourceId::File(name.path()), wish.policy);
+        if let Some(brought) = folder.units.get(&name) {
+            policies.insert(ResourceId::File(brought.path.clone()), wish.policy);
         } else if wish.policy.adopt.is_some() && !folder.drop_ins.iter().any(|drop_in| drop_in.unit == name) {
             let message = format!("no text of `{name}` is in this folder, so there is nothing to take over");
             page.error("adopt", key.extent, message)

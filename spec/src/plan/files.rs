@@ -3,7 +3,7 @@
 use crate::desired::{DesiredFile, FileKind};
 use crate::id::{AppName, HostPath, ResourceId};
 use crate::inputs::fingerprint;
-use crate::observed::{Access, FileState, Reach};
+use crate::observed::{Access, FileState};
 use crate::plan::{Action, Draft, Keep, Lesson, Why};
 
 /// Plans every wanted file.
@@ -15,9 +15,14 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             draft.blocked.insert(path.clone());
             continue;
         }
-        if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
+        if let Some(why) = draft.observed.reader_away(path) {
             draft.blocked.insert(path.clone());
-            draft.unknown(app, ResourceId::File(path.clone()), why);
+            draft.unknown(app, ResourceId::File(path.clone()), &why);
+            continue;
+        }
+        if let Some(why) = strangers(draft, app, path) {
+            draft.blocked.insert(path.clone());
+            draft.conflict(app, ResourceId::File(path.clone()), why);
             continue;
         }
         if path.quadlet().is_some() && !draft.observed.has_podman {
@@ -65,6 +70,13 @@ pub(super) fn archives(draft: &mut Draft<'_>) {
             }
         }
     }
+}
+
+/// Says why a user's quadlet must not be put in place, if that number is not this user's: another's Podman would take it.
+fn strangers(draft: &Draft<'_>, app: &AppName, path: &HostPath) -> Option<String> {
+    path.quadlet_uid()?;
+    let user = draft.desired.apps.get(app)?.user.as_ref()?;
+    draft.observed.managers.get(user)?.stranger.clone()
 }
 
 /// Whose the thing at a path is.

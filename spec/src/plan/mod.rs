@@ -8,6 +8,7 @@ pub mod fights;
 pub mod text;
 mod order;
 mod networks;
+mod managers;
 mod containers;
 mod files;
 mod units;
@@ -21,10 +22,10 @@ use jiff::Timestamp;
 use crate::artifact::Origin;
 use crate::desired::{Desired, DesiredContainer, DriftPolicy, FileKind, HeldBack, Hold, Policy, UnitGoal};
 use crate::digest::Digest;
-use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, VolumeName};
+use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, User, VolumeName};
 use crate::inputs::{self, Managed, Pull, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
-use crate::observed::{ContainerRun, ContainerState, FileState, InvocationId, Observed};
+use crate::observed::{ContainerRun, ContainerState, FileState, InvocationId, Observed, Reach};
 
 /// What to do, in order, and what cannot be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,8 +108,14 @@ pub enum Action {
     SetAccess(HostPath, FileState),
     /// Makes the links of a unit's `[Install]` section.
     EnableUnit(UnitName),
+    /// Has a user's manager run without anybody being logged in, from now on.
+    Linger(User),
+    /// Starts a user's manager.
+    StartManager(User),
     /// Tells systemd to read its unit files again.
     ReloadSystemd,
+    /// Tells a user's manager to read its unit files again.
+    ReloadManager(User),
     /// Starts, restarts, reloads or stops a wanted unit.
     RunUnit {
         /// The unit.
@@ -152,6 +159,8 @@ pub enum Verb {
 /// The phases of a plan. A phase begins when the one before has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Have the managers of users run.
+    Prepare,
     /// Get what is needed; nothing is disturbed yet.
     Fetch,
     /// Stop and remove what is ours and unwanted.
@@ -172,6 +181,7 @@ impl Action {
     /// Returns the phase this belongs to.
     pub fn phase(&self) -> Phase {
         match self {
+            Action::Linger(_) | Action::StartManager(_) => Phase::Prepare,
             Action::PullImage(_) | Action::PullForUnit(..) | Action::FetchArtifact(_) => Phase::Fetch,
             Action::RetireUnit(_)
             | Action::RemoveContainer(..)
@@ -181,7 +191,7 @@ impl Action {
             Action::CreateNetwork(_) | Action::CreateVolume(_) => Phase::Provide,
             Action::WriteFile(..) | Action::SetAccess(..) => Phase::Write,
             Action::EnableUnit(_) | Action::DisableUnit(_) => Phase::Enable,
-            Action::ReloadSystemd => Phase::Reload,
+            Action::ReloadSystemd | Action::ReloadManager(_) => Phase::Reload,
             Action::RunUnit { .. }
             | Action::CreateContainer(_)
             | Action::ReplaceContainer(..)
@@ -192,7 +202,12 @@ impl Action {
     /// Returns what is changed; `None` for what is only fetched and for systemd itself.
     pub fn resource(&self) -> Option<ResourceId> {
         match self {
-            Action::PullImage(_) | Action::PullForUnit(..) | Action::FetchArtifact(_) | Action::ReloadSystemd => None,
+            Action::PullImage(_)
+            | Action::PullForUnit(..)
+            | Action::FetchArtifact(_)
+            | Action::ReloadSystemd
+            | Action::ReloadManager(_) => None,
+            Action::Linger(user) | Action::StartManager(user) => Some(ResourceId::Unit(user.manager())),
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)
             | Action::EnableUnit(unit)
@@ -288,6 +303,8 @@ pub enum Lesson {
     Holds(HostPath, Digest),
     /// A unit runs with these inputs: found so, or a begun restart turned out to have happened.
     Runs(UnitName, AppName, bool, Inputs, Option<InvocationId>),
+    /// A user's manager does not run, and reads everything when it is started.
+    ReadsAnew(User),
     /// A host's unit is no longer managed; it is left as it is.
     Released(UnitName),
     /// An input is put back while systemd or the engine is away: what runs may have been started without it, so a
@@ -354,6 +371,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     draft.set_aside(patience);
     files::plan(&mut draft);
     files::archives(&mut draft);
+    managers::plan(&mut draft);
     units::plan(&mut draft);
     containers::plan(&mut draft);
     prune::plan(&mut draft);
@@ -562,6 +580,9 @@ impl Draft<'_> {
     /// Says what becomes of a step. A commit's change is a change, whatever the repository says about drift: only what was
     /// as wanted before, and is not any more, is reported instead of put back.
     fn fate(&self, step: &Step) -> Fate {
+        if step.app.as_ref().is_none_or(|app| !self.is_aside(app)) && self.lacks_its_manager(&step.action) {
+            return Fate::Reported;
+        }
         let (Some(app), Some(id)) = (&step.app, step.action.resource()) else { return Fate::Done };
         if self.is_aside(app) {
             return Fate::Waits;
@@ -580,6 +601,18 @@ impl Draft<'_> {
             }
             _ => Fate::Done,
         }
+    }
+
+    /// Says whether an action needs a user's manager that does not run, and that this plan does not start: somebody wants it
+    /// so, or it is only reported.
+    fn lacks_its_manager(&self, action: &Action) -> bool {
+        let (Action::RunUnit { unit, .. } | Action::PullForUnit(unit, _)) = action else { return false };
+        unit.user().is_some_and(|user| self.observed.is_down(user) && !self.starts_manager(user))
+    }
+
+    fn starts_manager(&self, user: &User) -> bool {
+        let starts = |step: &Step| matches!(&step.action, Action::StartManager(it) | Action::Linger(it) if it == user);
+        self.plan.steps.iter().any(starts)
     }
 
     /// Returns what the repository says of a resource beyond what it should be.
@@ -694,24 +727,45 @@ impl Draft<'_> {
         goes(&own) || source.is_some_and(goes)
     }
 
-    /// Adds the one daemon-reload when unit files or links change, changed before, or changed behind our back.
+    /// Adds the one daemon-reload of each manager when unit files or links change, changed before, or changed behind our back.
     fn reload_if_needed(&mut self) {
+        let observed = self.observed;
+        if observed.units.seen().is_none() {
+            return;
+        }
+        if let Some(why) = self.reload(None) {
+            self.plan.steps.push(Step { app: None, action: Action::ReloadSystemd, why, reads: BTreeSet::new() });
+        }
+        for user in observed.managers.keys() {
+            if observed.is_down(user) && !self.starts_manager(user) {
+                let is_owed = self.memory.reloads_owed.contains(user);
+                self.plan.lessons.extend(is_owed.then(|| Lesson::ReadsAnew(user.clone())));
+            } else if let (Reach::Seen(()), Some(why)) = (observed.manager(Some(user)), self.reload(Some(user))) {
+                let action = Action::ReloadManager(user.clone());
+                self.plan.steps.push(Step { app: None, action, why, reads: BTreeSet::new() });
+            }
+        }
+    }
+
+    /// Says why a manager has to read its unit files again, if it has.
+    fn reload(&self, user: Option<&User>) -> Option<Why> {
         let changes = self.plan.steps.iter().any(|step| match &step.action {
-            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => path.is_of_a_unit(),
-            Action::EnableUnit(_) | Action::DisableUnit(_) => true,
+            Action::WriteFile(path, _) | Action::RemoveFile(path, _) => {
+                path.is_of_a_unit() && path.quadlet_uid() == user.map(User::uid)
+            }
+            Action::EnableUnit(unit) | Action::DisableUnit(unit) => unit.user() == user,
             _ => false,
         });
-        let Some(units) = self.observed.units.seen() else { return };
-        let why = if changes {
-            Why::Changed("unit files change".to_owned())
-        } else if self.memory.reload_owed {
-            Why::Owed("unit files changed in an earlier pass".to_owned())
-        } else if let Some((unit, _)) = units.iter().find(|(unit, state)| state.need_reload && self.manages(unit)) {
-            Why::Drifted(format!("systemd has an older {unit} than the disk"))
+        let is_owed = user.map_or(self.memory.reload_owed, |user| self.memory.reloads_owed.contains(user));
+        let mut units = self.observed.units.seen()?.iter().filter(|(unit, _)| unit.user() == user);
+        if changes {
+            Some(Why::Changed("unit files change".to_owned()))
+        } else if is_owed {
+            Some(Why::Owed("unit files changed in an earlier pass".to_owned()))
         } else {
-            return;
-        };
-        self.plan.steps.push(Step { app: None, action: Action::ReloadSystemd, why, reads: BTreeSet::new() });
+            let (unit, _) = units.find(|(unit, state)| state.need_reload && self.manages(unit))?;
+            Some(Why::Drifted(format!("systemd has an older {unit} than the disk")))
+        }
     }
 
     /// Says whether systemd has to know this unit's text for an application's sake.

@@ -81,8 +81,7 @@ impl Removals {
 
 fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &HostPath) {
     let id = ResourceId::File(path.clone());
-    if let (true, Reach::Unreachable(why)) = (path.is_of_a_unit(), &draft.observed.units) {
-        let why = why.clone();
+    if let Some(why) = draft.observed.reader_away(path) {
         // It counts although it cannot be seen: the guard must not let it through in two halves.
         removals.count(draft, app, id.clone());
         return draft.unknown(app, id, &why);
@@ -169,7 +168,8 @@ fn services(draft: &mut Draft<'_>, removals: &mut Removals) {
         let wanted = draft.desired.units().any(|(_, name, unit)| is_made(name) && is_brought(unit));
         // An instance that is no longer named goes with the others of `units:`.
         let is_elsewhere = wanted || (stays && unit.template().is_some());
-        let Some(app) = owner.filter(|_| !is_elsewhere) else { continue };
+        let is_seen = draft.observed.manager(unit.user()) == Reach::Seen(());
+        let Some(app) = owner.filter(|_| !is_elsewhere && is_seen) else { continue };
         let before = removals.steps.len();
         retire(draft, removals, &app, unit);
         if stays && removals.steps.len() == before {
@@ -243,7 +243,9 @@ fn stop_dependents_first(draft: &Draft<'_>, removals: &mut Removals) {
 fn remembered(draft: &mut Draft<'_>, removals: &mut Removals) {
     for (name, known) in &draft.memory.units {
         let wanted = draft.desired.units().any(|(_, wanted, _)| wanted == name);
-        if wanted {
+        // Of a user's that cannot be asked nothing is known, and nothing is forgotten.
+        let is_seen = name.user().is_none() || draft.observed.manager(name.user()) == Reach::Seen(());
+        if wanted || !is_seen {
             continue;
         }
         let text = text_of(draft, name);

@@ -38,7 +38,9 @@ impl Action {
             Action::WriteFile(..) => "write",
             Action::SetAccess(..) => "set",
             Action::EnableUnit(_) => "enable",
-            Action::ReloadSystemd => "reload",
+            Action::Linger(_) => "enable",
+            Action::StartManager(_) => "start",
+            Action::ReloadSystemd | Action::ReloadManager(_) => "reload",
             Action::RunUnit { verb, .. } => verb.as_str(),
             Action::CreateContainer(_) => "create",
             Action::ReplaceContainer(..) => "replace",
@@ -49,9 +51,16 @@ impl Action {
     /// Returns what it is done to.
     pub fn object(&self) -> String {
         match self {
-            Action::PullImage(image) | Action::PullForUnit(_, Pull { image, .. }) => format!("image {}", shown(image)),
+            Action::PullImage(image) => format!("image {}", shown(image)),
+            Action::PullForUnit(unit, Pull { image, .. }) => match unit.user() {
+                Some(user) => format!("image {} for {user}", shown(image)),
+                None => format!("image {}", shown(image)),
+            },
             Action::FetchArtifact(origin) => shown(&origin.url),
+            Action::Linger(user) => format!("lingering of {user}"),
+            Action::StartManager(user) => format!("manager of {user}"),
             Action::ReloadSystemd => "systemd".to_owned(),
+            Action::ReloadManager(user) => format!("systemd of {user}"),
             Action::RetireUnit(unit)
             | Action::DisableUnit(unit)
             | Action::EnableUnit(unit)

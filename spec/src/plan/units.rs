@@ -21,10 +21,10 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         if unit.origin == UnitOrigin::Host && draft.loses_its_text(name) {
             continue;
         }
-        let state = match &draft.observed.units {
-            Reach::Seen(units) => units.get(name).cloned().unwrap_or_else(UnitState::not_found),
+        let seen = || draft.observed.units.seen().and_then(|units| units.get(name)).cloned();
+        let state = match draft.observed.manager(name.user()) {
+            Reach::Seen(()) => seen().unwrap_or_else(UnitState::not_found),
             Reach::Unreachable(why) => {
-                let why = why.clone();
                 let reads = draft.inputs(name, unit, None);
                 let mut named = reads.restart.iter().chain(&reads.reload);
                 // What the text of a host's unit names cannot be read at the moment.
@@ -396,6 +396,7 @@ impl<'a> Subject<'a> {
     }
 
     fn run(&self, draft: &mut Draft<'_>, verb: Verb, why: Why) {
+        let verb = if verb == Verb::Start && self.may_be_started_before(draft) { Verb::Restart } else { verb };
         let action = Action::RunUnit {
             unit: self.name.clone(),
             verb,
@@ -412,6 +413,18 @@ impl<'a> Subject<'a> {
         }
         let reads = self.inputs.restart.union(&self.inputs.reload).cloned().collect();
         draft.step_reading(self.app, action, why, reads);
+    }
+
+    /// Says whether the manager that this plan starts may have started the unit by itself, with what is there before this
+    /// plan writes it: a start would find it running then, and leave it.
+    fn may_be_started_before(&self, draft: &Draft<'_>) -> bool {
+        let is_down = self.name.user().is_some_and(|user| draft.observed.is_down(user));
+        let has_text = match &self.unit.origin {
+            UnitOrigin::Application { path, .. } => draft.observed.files.get(path) != Some(&FileState::Absent),
+            UnitOrigin::Host => true,
+        };
+        let mut reads = self.inputs.restart.iter().chain(&self.inputs.reload);
+        is_down && has_text && reads.any(|path| draft.written.contains(path))
     }
 
     fn learn(&self, draft: &mut Draft<'_>) {

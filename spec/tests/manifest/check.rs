@@ -17,4 +17,5 @@ mod templates;
 mod tree;
 mod unit_text;
 mod units;
+mod users;
 mod yaml;

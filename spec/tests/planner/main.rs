@@ -154,6 +154,7 @@ proptest! {
         tampers in tampers(),
         bus in any::<bool>(),
         engine in any::<bool>(),
+        alice in any::<bool>(),
     ) {
         let second = other.unwrap_or_else(|| first.clone());
         let mut world = World::default();
@@ -162,20 +163,24 @@ proptest! {
         tampers.iter().for_each(|tamper| world.tamper(tamper));
         world.bus_away = bus;
         world.engine_away = engine;
+        world.alice_away = alice;
         let desired = second.desired();
         let plan = world.plan(&desired, &memory, Patience::Now);
         for step in &plan.steps {
             match step.action.resource() {
-                Some(ResourceId::Unit(_)) => prop_assert!(!bus, "{step}"),
+                Some(ResourceId::Unit(unit)) => prop_assert!(!bus && (!alice || unit.user().is_none()), "{step}"),
                 Some(ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_)) => {
                     prop_assert!(!engine, "{step}");
                 }
-                Some(ResourceId::File(path)) => prop_assert!(!bus || !path.is_of_a_unit(), "{step}"),
+                Some(ResourceId::File(path)) => {
+                    let away = bus || (alice && path.quadlet_uid().is_some());
+                    prop_assert!(!away || !path.is_of_a_unit(), "{step}");
+                }
                 None => {}
             }
         }
         world.pass(&desired, &mut memory, Kill::Never);
-        (world.bus_away, world.engine_away) = (false, false);
+        (world.bus_away, world.engine_away, world.alice_away) = (false, false, false);
         world.pass(&desired, &mut memory, Kill::Never);
         let left = world.plan(&desired, &memory, Patience::Now);
         prop_assert!(left.steps.is_empty(), "back, and not converged:\n{left}");

@@ -10,13 +10,15 @@ use spec::desired::{
     UnitOrigin,
 };
 use spec::digest::{Digest, Fields};
-use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, UnitName};
+use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, QUADLET_DIRECTORY, UnitName, User};
 
 pub(crate) const FILES: usize = 6;
 pub(crate) const UNITS: usize = 5;
 pub(crate) const CONTAINERS: usize = 3;
 /// Drop-ins: one for the unit that the host provides, the others for the first units.
 pub(crate) const DROP_INS: usize = 3;
+/// The unit that is a quadlet of a user's.
+const HERS: usize = UNITS - 1;
 const NETWORKS: usize = 2;
 
 /// One desired state: for each thing of the universe, the application that wants it and in which version.
@@ -84,6 +86,7 @@ pub(crate) enum Tamper {
     StopContainer(usize),
     RestartContainer(usize),
     RemoveContainer(usize),
+    StopManager,
 }
 
 pub(crate) fn tampers() -> impl Strategy<Value = Vec<Tamper>> {
@@ -100,6 +103,7 @@ pub(crate) fn tampers() -> impl Strategy<Value = Vec<Tamper>> {
         (0..CONTAINERS).prop_map(Tamper::StopContainer),
         (0..CONTAINERS).prop_map(Tamper::RestartContainer),
         (0..CONTAINERS).prop_map(Tamper::RemoveContainer),
+        Just(Tamper::StopManager),
     ];
     prop::collection::vec(one, 0..4)
 }
@@ -177,11 +181,18 @@ pub(crate) fn file_path(index: usize) -> HostPath {
 }
 
 pub(crate) fn unit_name(index: usize) -> UnitName {
-    UnitName::parse(&format!("u{index}.service")).expect("a unit")
+    let name = UnitName::parse(&format!("u{index}.service")).expect("a unit");
+    if index == HERS { name.of(Some(&alice())) } else { name }
 }
 
-pub(crate) fn quadlet_path(index: usize) -> HostPath {
-    HostPath::parse(&format!("/etc/containers/systemd/u{index}.container")).expect("a path")
+pub(crate) fn alice() -> User {
+    User::new("alice", 1500).expect("a user")
+}
+
+/// Where the quadlet is that a service is made of.
+pub(crate) fn quadlet_path(unit: &UnitName) -> HostPath {
+    let directory = unit.user().map_or_else(|| QUADLET_DIRECTORY.to_owned(), User::quadlet_directory);
+    HostPath::parse(&format!("{directory}/{}.container", unit.stem())).expect("a path")
 }
 
 pub(crate) fn host_unit_name() -> UnitName {
@@ -233,13 +244,16 @@ impl Shape {
             }
             if let Some(Some(unit)) = self.units.get(index) {
                 let text = unit.text();
-                let path = if unit.quadlet { quadlet_path(index) } else { unit_name(index).path() };
+                let name = unit_name(index);
+                let path = if unit.quadlet || index == HERS { quadlet_path(&name) } else { name.path() };
                 let content =
                     FileKind::Regular { content: text.as_bytes().into(), digest: Digest::of(text.as_bytes()) };
                 let wanted = app(&mut apps, unit.app);
                 wanted.files.insert(path.clone(), root(content, 0o644));
                 let origin = UnitOrigin::Application { path, text: text.into() };
-                wanted.units.insert(unit_name(index), unit.desired(origin));
+                let enabled = unit.enabled.filter(|_| index != HERS);
+                wanted.user = name.user().cloned().or(wanted.user.take());
+                wanted.units.insert(name, DesiredUnit { enabled, ..unit.desired(origin) });
             }
             if let Some(Some(container)) = self.containers.get(index) {
                 let wanted = self.container(container);
@@ -386,6 +400,7 @@ fn app(apps: &mut BTreeMap<AppName, DesiredApp>, index: u8) -> &mut DesiredApp {
         drift: DriftPolicy::Repair,
         adopt: false,
         policies: BTreeMap::new(),
+        user: None,
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         containers: BTreeMap::new(),

@@ -8,13 +8,13 @@ use proptest::prelude::*;
 use spec::course::{self, Release};
 use spec::desired::{Desired, DesiredApp, FileKind, UnitGoal, UnitOrigin};
 use spec::digest::Digest;
-use spec::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName};
+use spec::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, User};
 use spec::inputs;
 use spec::journal;
 use spec::memory::{AppMemory, AppState, Bad, Memory};
 use spec::observed::{
-    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, NetworkState, Observed,
-    Reach, UnitState,
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
+    NetworkState, Observed, Reach, UnitState,
 };
 use spec::plan::{self, Action, Patience, Phase, Plan, Verb};
 
@@ -71,6 +71,7 @@ struct Network {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that is away or not")]
 pub(crate) struct World {
     files: BTreeMap<HostPath, File>,
     inodes: BTreeMap<HostPath, usize>,
@@ -82,6 +83,19 @@ pub(crate) struct World {
     store: BTreeSet<Digest>,
     pub(crate) bus_away: bool,
     pub(crate) engine_away: bool,
+    pub(crate) alice_away: bool,
+    manager: Manages,
+}
+
+/// Whether the user's manager runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Manages {
+    /// The user does not linger.
+    #[default]
+    Never,
+    /// The user lingers, and somebody stopped it.
+    NotNow,
+    Now,
 }
 
 /// When the agent is killed.
@@ -208,7 +222,7 @@ impl World {
 
     /// Where systemd has a unit's text from: a unit file comes before what Podman makes.
     fn text_path(&self, unit: &UnitName) -> HostPath {
-        let quadlet = HostPath::parse(&format!("/etc/containers/systemd/{}.container", unit.stem())).expect("a path");
+        let quadlet = strategy::quadlet_path(unit);
         if self.files.contains_key(&unit.path()) { unit.path() } else { quadlet }
     }
 
@@ -219,6 +233,7 @@ impl World {
     }
 
     fn start(&mut self, name: &UnitName) {
+        assert!(self.can_start(name), "nobody is there to start {name}");
         let (text, drop_ins) = (self.text_on_disk(name), self.drop_ins_on_disk(name));
         let unit = self.units.entry(name.clone()).or_default();
         if unit.loaded.is_none() {
@@ -235,6 +250,36 @@ impl World {
         unit.started = snapshot.clone();
         unit.reloaded = snapshot;
         unit.starts += 1;
+    }
+
+    /// Says whether the manager of a unit is there.
+    fn can_start(&self, name: &UnitName) -> bool {
+        name.user().is_none() || self.manager == Manages::Now
+    }
+
+    /// Starts the user's manager, which starts what is to run in it with what is there.
+    fn start_manager(&mut self, desired: &Desired) {
+        if std::mem::replace(&mut self.manager, Manages::Now) == Manages::Now {
+            return;
+        }
+        let runs = |unit: &UnitName| {
+            let mut wanted = desired.units().filter(|(_, name, _)| *name == unit);
+            wanted.any(|(.., unit)| unit.state == Some(UnitGoal::Running))
+        };
+        for name in (0..strategy::UNITS).map(strategy::unit_name).filter(|name| name.user().is_some() && runs(name)) {
+            if self.text_on_disk(&name).is_some() {
+                self.start(&name);
+                // Nobody asked for it.
+                self.units.entry(name).or_default().starts -= 1;
+            }
+        }
+    }
+
+    fn stop_manager(&mut self) {
+        self.manager = self.manager.min(Manages::NotNow);
+        for (_, unit) in self.units.iter_mut().filter(|(name, _)| name.user().is_some()) {
+            *unit = Unit { starts: unit.starts, ..Unit::default() };
+        }
     }
 
     pub(crate) fn tamper(&mut self, tamper: &Tamper) {
@@ -262,13 +307,16 @@ impl World {
             Tamper::Restart(index) => {
                 let name = strategy::unit_name(*index);
                 if self.units.get(&name).is_some_and(|unit| unit.active) {
-                    self.reload_systemd();
+                    self.reload_systemd(name.user());
                     self.start(&name);
                 }
             }
             Tamper::Activate(index) => {
                 let name = strategy::unit_name(*index);
-                if self.text_on_disk(&name).is_some() && !self.units.get(&name).is_some_and(|unit| unit.active) {
+                if self.can_start(&name)
+                    && self.text_on_disk(&name).is_some()
+                    && !self.units.get(&name).is_some_and(|unit| unit.active)
+                {
                     self.start(&name);
                 }
             }
@@ -277,6 +325,7 @@ impl World {
                     unit.enabled = false;
                 }
             }
+            Tamper::StopManager => self.stop_manager(),
             Tamper::StopContainer(index) => {
                 if let Some(container) = self.containers.get_mut(&strategy::container_name(*index)) {
                     container.running = false;
@@ -319,8 +368,14 @@ impl World {
         }
     }
 
-    fn reload_systemd(&mut self) {
-        let names: Vec<UnitName> = self.units.keys().cloned().collect();
+    fn reload(&mut self, memory: &mut Memory, user: Option<&User>) {
+        self.reload_systemd(user);
+        journal::reloaded(memory, user);
+    }
+
+    fn reload_systemd(&mut self, user: Option<&User>) {
+        assert!(user.is_none() || self.manager == Manages::Now, "nobody is there to reload");
+        let names: Vec<UnitName> = self.units.keys().filter(|name| name.user() == user).cloned().collect();
         for name in names {
             let (text, drop_ins) = (self.text_on_disk(&name), self.drop_ins_on_disk(&name));
             if let Some(unit) = self.units.get_mut(&name) {
@@ -348,7 +403,15 @@ impl World {
         observed.artifacts.clone_from(&self.store);
         let away = || "away".to_owned();
         let units = self.units.keys().chain(desired.units().map(|(_, name, _)| name));
-        let states = units.map(|name| (name.clone(), self.unit_state(name))).collect();
+        let seen = units.filter(|name| name.user().is_none() || !self.alice_away);
+        let states = seen.map(|name| (name.clone(), self.unit_state(name))).collect();
+        let state = match self.manager {
+            _ if self.alice_away => ManagerState::Away(away()),
+            Manages::Now => ManagerState::Up,
+            Manages::NotNow | Manages::Never => ManagerState::Down,
+        };
+        let lingers = self.manager != Manages::Never;
+        observed.managers.insert(strategy::alice(), Manager { stranger: None, lingers, state });
         observed.units = if self.bus_away { Reach::Unreachable(away()) } else { Reach::Seen(states) };
         let containers = self.containers.iter().map(|(name, it)| {
             let run = if it.running { ContainerRun::Running } else { ContainerRun::Stopped };
@@ -390,7 +453,7 @@ impl World {
             load: if found { LoadState::Loaded } else { LoadState::NotFound },
             active: if known.active { ActiveState::Active } else { ActiveState::Inactive },
             sub: String::new(),
-            enabled: Some(known.enabled),
+            enabled: name.user().is_none().then_some(known.enabled),
             need_reload: known.loaded.is_some()
                 && (known.loaded != text || known.loaded_drop_ins != self.drop_ins_on_disk(name)),
             since: known.invocation.is_some().then(|| at(known.began)),
@@ -494,10 +557,9 @@ impl World {
             (Action::FetchArtifact(origin), _) => {
                 self.store.insert(origin.sha256);
             }
-            (Action::ReloadSystemd, _) => {
-                self.reload_systemd();
-                journal::reloaded(memory);
-            }
+            (Action::ReloadSystemd, _) => self.reload(memory, None),
+            (Action::ReloadManager(user), _) => self.reload(memory, Some(user)),
+            (Action::Linger(_) | Action::StartManager(_), _) => self.start_manager(desired),
             (Action::RetireUnit(unit), _) => {
                 if let Some(known) = self.units.get_mut(unit) {
                     known.active = false;
@@ -635,7 +697,8 @@ impl World {
                 })
             };
             // A host's unit that ran before was started with whatever was there; it is restarted when that changes.
-            if is.active && is.starts > 0 && !reads_are(&reads.restart, &is.started) {
+            let is_ours = is.starts > 0 || name.user().is_some();
+            if is.active && is_ours && !reads_are(&reads.restart, &is.started) {
                 stale.push(format!("{name} was started with something else"));
             }
             if should_run && is.active && !reads_are(&reads.reload, &is.reloaded) {

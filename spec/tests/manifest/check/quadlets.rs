@@ -289,7 +289,6 @@ ContainerName=api
 fn entries_of_units() {
     check_folder(
         r"-- apps/a/app.yaml --
-user: web
 units:
   web.container: { state: stopped }
   web.service: { enabled: false }
@@ -310,13 +309,11 @@ Image=x
 Image=x
 ",
         expect![[r#"
-            error[not-supported] apps/a/app.yaml:1:1: `user` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[unit-name] apps/a/app.yaml:3:3: this is not a unit's name: `web.container` is not a unit type mainstay manages: service, socket, timer, path, mount, target, slice
+            error[unit-name] apps/a/app.yaml:2:3: this is not a unit's name: `web.container` is not a unit type mainstay manages: service, socket, timer, path, mount, target, slice
               = name the service that Podman makes of it, web.service
-            error[quadlet-enabled] apps/a/app.yaml:4:18: Podman enables `web.service` as its quadlet says, and nothing else can
+            error[quadlet-enabled] apps/a/app.yaml:3:18: Podman enables `web.service` as its quadlet says, and nothing else can
               = remove [Install] from the quadlet, and this entry
-            error[unit-not-installable] apps/a/app.yaml:5:20: `plain.service` cannot be enabled: its text has no [Install] section
+            error[unit-not-installable] apps/a/app.yaml:4:20: `plain.service` cannot be enabled: its text has no [Install] section
               = add [Install] with WantedBy=multi-user.target to the unit, or write only `state: running`
             error[critical-unit] apps/a/ssh.container: unit `ssh.service` is guarded: the host, or the way into it, depends on it
               = if you mean it, write units: { ssh.service: { allow-critical: true } } in app.yaml
