@@ -122,8 +122,9 @@ fn quadlets_of_a_user_from_the_first_start_to_their_end() {
     assert!(said.contains("apps/shop/web.container:6: Podman makes no service of"), "{said}");
     assert_eq!(runs(), changed);
 
-    // One that does not stay up says why in its own words, and goes back.
-    let broken = "Exec=sh -c 'echo no such page >&2; exit 3'\n";
+    // One that does not stay up says why in its own words, and goes back. Not at once: the journal asks the kernel whose unit
+    // a process is of, and cannot once that has ended.
+    let broken = "Exec=sh -c 'echo no such page >&2; sleep 0.3; exit 3'\n";
     set(&mut files, "apps/shop/web.container", &web(&two.reference, broken));
     write(&host, &files);
     let (_, said) = agent::once(&host, FOLDER);
