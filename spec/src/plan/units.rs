@@ -261,6 +261,11 @@ impl<'a> Subject<'a> {
                 if let Some(why) = self.strayed(draft, invocation.as_ref()) {
                     return self.restart(draft, why);
                 }
+                // A job that ended is not begun again, but what its manager begins by itself may be a service that stays.
+                if self.once && self.may_be_started_before(draft) {
+                    let why = self.changed(draft, &self.inputs.restart);
+                    return self.restart(draft, why);
+                }
                 if let Some(why) = self.down() {
                     let why = draft.because(self.app, &self.id(), why);
                     return self.run(draft, Verb::Start, why);
