@@ -155,17 +155,14 @@ fn flatten(path: &str, value: &Value, id: &str, facts: &mut BTreeMap<String, Str
     match value {
         Value::Null | Value::Bool(false) => {}
         Value::Number(number) if number.as_i64() == Some(0) => {}
-        Value::String(text) if text.is_empty() || (!id.is_empty() && id.starts_with(text.as_str())) => {}
+        Value::String(text) if text.is_empty() || is_id(text, id) => {}
         Value::Object(entries) => {
             entries.iter().for_each(|(key, value)| flatten(&format!("{path}.{key}"), value, id, facts));
         }
         Value::Array(items) => {
             let is_ordered = ["Cmd", "Entrypoint", "Test", "Dns", "DnsSearch"].iter().any(|it| path.ends_with(it));
-            let mut items: Vec<String> = items
-                .iter()
-                .filter(|it| it.as_str().is_none_or(|it| !id.starts_with(it)))
-                .map(Value::to_string)
-                .collect();
+            let mut items: Vec<String> =
+                items.iter().filter(|it| it.as_str().is_none_or(|it| !is_id(it, id))).map(Value::to_string).collect();
             if path.contains("HostConfig.Cap") {
                 items.iter_mut().for_each(|it| *it = it.to_uppercase());
             }
@@ -180,6 +177,12 @@ fn flatten(path: &str, value: &Value, id: &str, facts: &mut BTreeMap<String, Str
             facts.insert(path.to_owned(), value.to_string());
         }
     }
+}
+
+/// Says whether a text is the container's id, whole or as short as the engine makes it a host name. Whatever is shorter than
+/// that begins some id by chance.
+fn is_id(text: &str, id: &str) -> bool {
+    text.len() >= 12 && id.starts_with(text)
 }
 
 /// What differs and is meant to, each with its reason.
