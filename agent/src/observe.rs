@@ -121,7 +121,8 @@ fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Obs
         ResourceId::File(path) => Some(path),
         _ => None,
     });
-    let paths: BTreeSet<&HostPath> = desired.files().map(|(_, path, _)| path).chain(owned).collect();
+    let hiding: Vec<HostPath> = desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit)).collect();
+    let paths: BTreeSet<&HostPath> = desired.files().map(|(_, path, _)| path).chain(owned).chain(&hiding).collect();
     disk.keep_only(&paths);
     let mut beside = Beside::default();
     for path in paths {

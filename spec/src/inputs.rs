@@ -139,6 +139,13 @@ pub fn drop_ins<'m>(name: &UnitName, managed: &Managed<'m>) -> Vec<(&'m HostPath
     found.into_values().collect()
 }
 
+/// Returns the path where a unit file would hide what Podman makes of a quadlet of root: systemd reads that one instead.
+pub fn hiding(name: &UnitName, unit: &DesiredUnit) -> Option<HostPath> {
+    let UnitOrigin::Application { path, .. } = &unit.origin else { return None };
+    let is_made = path.quadlet().is_some() && name.user().is_none();
+    is_made.then(|| name.template().unwrap_or_else(|| name.clone()).path())
+}
+
 /// Returns the managed drop-ins of the quadlet whose text is at `path`, in the order in which Podman reads them.
 fn quadlet_drop_ins<'m>(path: &HostPath, managed: &Managed<'m>) -> Vec<(&'m HostPath, &'m str)> {
     let (Some(name), Ok(folder)) = (path.quadlet(), HostPath::parse(&format!("{path}.d"))) else { return Vec::new() };

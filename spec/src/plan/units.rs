@@ -160,10 +160,10 @@ pub(super) fn leave_what_another_text_hides(draft: &mut Draft<'_>) {
     let desired = draft.desired;
     for (app, name, unit) in desired.units() {
         let UnitOrigin::Application { path, .. } = &unit.origin else { continue };
-        let hiding = name.template().unwrap_or_else(|| name.clone()).path();
+        let Some(hiding) = inputs::hiding(name, unit) else { continue };
         let is_there = draft.observed.files.get(&hiding).is_some_and(|state| *state != FileState::Absent);
         let goes = |step: &Step| matches!(&step.action, Action::RemoveFile(path, _) if *path == hiding);
-        if path.quadlet().is_none() || !is_there || draft.plan.steps.iter().any(goes) {
+        if !is_there || draft.plan.steps.iter().any(goes) {
             continue;
         }
         let id = ResourceId::Unit(name.clone());

@@ -391,7 +391,8 @@ impl World {
             spec::id::ResourceId::File(path) => Some(path),
             _ => None,
         });
-        for path in desired.files().map(|(_, path, _)| path).chain(owned) {
+        let hiding: Vec<HostPath> = desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit)).collect();
+        for path in desired.files().map(|(_, path, _)| path).chain(owned).chain(&hiding) {
             observed.files.insert(path.clone(), self.file_state(path));
         }
         {
