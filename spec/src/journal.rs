@@ -37,7 +37,7 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
         }
         match &step.action {
             Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
-            Action::CreateContainer(name) => {
+            Action::CreateContainer(name) | Action::AdoptContainer(name, _) => {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned::claimed(app, memory::coming()));
             }

@@ -194,3 +194,47 @@ fn what_is_in_the_way_is_taken_over_where_the_repository_says_so_and_comes_back(
         host.sh(&format!("mainstay restore {id} && {check}")).unwrap();
     }
 }
+
+#[test]
+fn a_container_that_is_in_the_way_is_kept_under_another_name_or_put_back() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let (theirs, ours) = (forge.image("web", "1", "one").unwrap(), forge.image("web", "2", "two").unwrap());
+    host.start_docker().unwrap();
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 300ms\n").unwrap();
+    for name in ["web", "bad"] {
+        let run = format!("docker run --quiet -d --restart always --name {name} {}", theirs.reference);
+        host.sh(&format!("{run}; docker exec {name} touch /theirs")).unwrap();
+    }
+    let apps = |bad: &str| {
+        let web = format!("containers:\n  web: {{ image: \"{}\", adopt: true }}\n", ours.reference);
+        let bad = format!("adopt: true\ncontainers:\n  bad: {{ image: \"{}\"{bad} }}\n", ours.reference);
+        let files = [("fleet.yaml", FLEET), ("apps/web/app.yaml", &web), ("apps/bad/app.yaml", &bad)];
+        agent::write_folder(&host, "/root/fleet", &files);
+    };
+    // One that cannot be started does not take the place of one that runs.
+    apps(", command: [/nowhere]");
+    let steps = agent::steps(&agent::plan(&host, "/root/fleet"));
+    assert!(steps.contains(&"replace container web".to_owned()), "{steps:?}");
+    let (code, said) = agent::once(&host, "/root/fleet");
+    assert!(code == 4 && said.contains("failed in bad: "), "{code} {said}");
+    let look = |name: &str| {
+        let format = "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}} {{.Config.Image}}";
+        host.sh(&format!("docker inspect --format '{format}' {name}")).unwrap().trim().to_owned()
+    };
+    assert_eq!(look("bad"), format!("true always {}", theirs.reference), "{said}");
+    assert_eq!(look("web"), format!("true unless-stopped {}", ours.reference), "{said}");
+    assert_eq!(look("web.before"), format!("false no {}", theirs.reference), "{said}");
+    host.sh("docker exec bad test -e /theirs; docker cp web.before:/theirs - >/dev/null").unwrap();
+    assert!(!host.sh("docker ps --all --format '{{.Names}}'").unwrap().contains("bad.before"));
+
+    apps("");
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(look("bad.before"), format!("false no {}", theirs.reference));
+    assert_eq!(agent::steps(&agent::plan(&host, "/root/fleet")), Vec::<String>::new());
+    // What was kept is not ours, whatever becomes of the application.
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/x/files/etc/x", "x\n")]);
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(host.sh("docker ps --all --format '{{.Names}}' | sort").unwrap(), "bad.before\nweb.before\n");
+}

@@ -13,7 +13,7 @@ use spec::journal;
 use spec::plan::{Action, Phase, Step};
 
 use super::Work;
-use crate::engine::{self, ContainerRunState, Engine, Health, Unsettled, Watched};
+use crate::engine::{self, Aside, ContainerRunState, Engine, Health, Unsettled, Watched};
 use crate::progress::Progress;
 
 /// What became of containers, by id.
@@ -264,6 +264,7 @@ async fn make_one<'a>(
                 Err(error) => Err(error),
             }
         }
+        Action::AdoptContainer(name, old) => adopt(engine, desired, progress, &mut made, (name, old)).await,
         Action::StartContainer(_, id) => engine.start(id).await.map(|()| id.clone()),
         _ => Ok(String::new()),
     };
@@ -375,6 +376,47 @@ async fn create(
     made.is_created = true;
     engine.start(&id).await?;
     Ok(id)
+}
+
+/// Creates a container in the place of somebody else's, which is stopped and kept under another name. When the new one cannot be
+/// created or started, the old one is what it was again.
+async fn adopt(
+    engine: &Engine,
+    desired: &Desired,
+    progress: &Progress,
+    made: &mut Made<'_>,
+    (name, old): (&ContainerName, &str),
+) -> Result<String, engine::Error> {
+    let aside = engine.quiet(old).await?;
+    let kept = match stop(engine, progress, old).await {
+        Ok(()) => engine.set_aside(name, old).await,
+        Err(error) => Err(error),
+    };
+    let created = match kept {
+        Ok(kept) => {
+            tracing::info!(%name, %kept, "kept the container that was there, stopped, under another name");
+            create(engine, desired, made, name).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &created {
+        tracing::warn!(%name, error = crate::chain(error), "the container that was there is put back");
+        made.is_created = false;
+        if let Err(error) = put_back(engine, name, &aside).await {
+            let error = crate::chain(&error);
+            tracing::error!(%name, id = aside.id, error, "the container that was there is not back: start it by hand");
+        }
+    }
+    created
+}
+
+/// Removes what was made in the place of a container of somebody else, and gives that its place again.
+async fn put_back(engine: &Engine, name: &ContainerName, aside: &Aside) -> Result<(), engine::Error> {
+    if let Some(ours) = engine.containers().await?.remove(name).filter(|it| it.mark.is_some()) {
+        engine.stop(&ours.id).await?;
+        engine.remove(&ours.id).await?;
+    }
+    engine.put_back(name, aside).await
 }
 
 /// Creates a container whose name nobody held when it was looked for. An engine goes on with a request whose sender was

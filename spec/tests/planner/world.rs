@@ -525,8 +525,12 @@ impl World {
         }
         for step in plan.phase(Phase::Ensure) {
             clock.tick()?;
-            if let Action::ReplaceContainer(name, _) = &step.action {
-                self.containers.remove(name);
+            match &step.action {
+                Action::ReplaceContainer(name, _) => drop(self.containers.remove(name)),
+                Action::AdoptContainer(name, id) => self.set_aside(name, id),
+                _ => {}
+            }
+            if let Action::ReplaceContainer(..) | Action::AdoptContainer(..) = &step.action {
                 clock.tick()?;
             }
             self.change(desired, &mut memory, step.app.as_ref(), &step.action);
@@ -609,7 +613,10 @@ impl World {
                 self.files.get_mut(path).expect("planned access is of a file").mode = mode;
             }
             (Action::RunUnit { unit, verb, with, once, .. }, _) => self.run(memory, unit, *verb, *with, *once),
-            (Action::CreateContainer(name) | Action::ReplaceContainer(name, _), Some(app)) => {
+            (
+                Action::CreateContainer(name) | Action::ReplaceContainer(name, _) | Action::AdoptContainer(name, _),
+                Some(app),
+            ) => {
                 self.create(desired, memory, app, name);
                 journal::created(memory, app, name);
             }
@@ -624,6 +631,14 @@ impl World {
             }
             (action, None) => panic!("{action:?} belongs to no application"),
         }
+    }
+
+    /// Somebody's container is kept under another name.
+    fn set_aside(&mut self, name: &ContainerName, id: &str) {
+        let theirs = self.containers.remove(name).expect("a planned adoption is of a container");
+        assert!(theirs.mark.is_none() && theirs.id == id, "{name} is ours");
+        let kept = ContainerName::parse(&format!("{name}.before")).expect("a container");
+        assert_eq!(self.containers.insert(kept, Container { running: false, ..theirs }), None);
     }
 
     fn run(&mut self, memory: &mut Memory, unit: &UnitName, verb: Verb, with: spec::memory::Inputs, once: bool) {
