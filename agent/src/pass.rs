@@ -356,6 +356,7 @@ impl Host {
             ledger.memory.engine = Some(socket.to_string_lossy().into_owned());
         }
         report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), Timestamp::now());
+        journal::forget_adopted(&mut ledger.memory);
         keep_good(&mut self.releases, &ledger.memory, aim);
         ledger.save()?;
         let done: usize = outcome.done.values().sum();

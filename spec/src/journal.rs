@@ -12,7 +12,7 @@ use crate::desired::{Desired, FileKind, UnitOrigin};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, User};
 use crate::inputs;
-use crate::memory::{self, Inputs, Memory, Owned, Run, UnitMemory};
+use crate::memory::{self, Adopted, AppState, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
 use crate::plan::{Action, Lesson, Plan, Verb, Why, fights};
 
@@ -37,7 +37,7 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
         }
         match &step.action {
             Action::WriteFile(path, FileState::Absent) => claim(memory, desired, app, path),
-            Action::CreateContainer(name) => {
+            Action::CreateContainer(name) | Action::AdoptContainer(name, _) => {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned::claimed(app, memory::coming()));
             }
@@ -188,6 +188,31 @@ pub fn vacated(memory: &mut Memory, app: &AppName, name: &ContainerName) {
     memory.owned.insert(ResourceId::Container(name.clone()), Owned { claim: Some(memory::coming()), ..Owned::by(app) });
 }
 
+/// Notes how somebody else's container is before ours takes its name. How it was before an attempt that was cut short counts.
+pub fn adopting(memory: &mut Memory, name: &ContainerName, theirs: Adopted) {
+    let is_begun = memory.adopted.get(name).is_some_and(|known| known.id == theirs.id && known.back.is_none());
+    if !is_begun {
+        memory.adopted.insert(name.clone(), theirs);
+    }
+}
+
+/// Notes that ours, which was wanted as `want`, is gone and that somebody else's container is back in its place.
+pub fn gave_back(memory: &mut Memory, name: &ContainerName, want: Digest, why: &str) {
+    removed(memory, &ResourceId::Container(name.clone()));
+    if let Some(known) = memory.adopted.get_mut(name) {
+        known.back = Some((want, why.to_owned()));
+    }
+}
+
+/// Forgets what it takes to give containers back whose application is well without them.
+pub fn forget_adopted(memory: &mut Memory) {
+    let Memory { adopted, apps, .. } = memory;
+    adopted.retain(|_, it| {
+        apps.get(&it.app)
+            .is_some_and(|app| !app.reached || !matches!(app.state, AppState::Converged | AppState::Repaired))
+    });
+}
+
 /// Notes that a network was created.
 pub fn provided(memory: &mut Memory, app: &AppName, name: &NetworkName) {
     memory.owned.insert(ResourceId::Network(name.clone()), Owned::by(app));
@@ -295,10 +320,11 @@ pub fn retry(memory: &mut Memory, app: &AppName) -> bool {
     let Some(known) = memory.apps.get_mut(app) else { return false };
     known.next_repair = None;
     let waited = known.failure.as_mut().map(|failure| failure.not_before = Timestamp::UNIX_EPOCH).is_some();
-    let fights = memory.fights.len();
+    let (fights, adopted) = (memory.fights.len(), memory.adopted.len());
     let was_bad = known.bad.take().is_some();
     memory.fights.retain(|_, fight| fight.app != *app);
-    was_bad || waited || memory.fights.len() < fights
+    memory.adopted.retain(|_, it| it.app != *app || it.back.is_none());
+    was_bad || waited || memory.fights.len() < fights || memory.adopted.len() < adopted
 }
 
 /// Notes what is as wanted after a plan was carried out, what it put back, and what somebody else fights over. `failed` names

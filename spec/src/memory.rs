@@ -51,6 +51,9 @@ pub struct Memory {
     /// What somebody else changes back again and again.
     #[serde(default)]
     pub fights: BTreeMap<ResourceId, Fight>,
+    /// Somebody else's containers whose names ours have taken, until their application was well with ours once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adopted: BTreeMap<ContainerName, Adopted>,
     /// Images on the engine that this agent fetched, by the engine's id: nobody had them before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pulled: BTreeMap<String, Pulled>,
@@ -154,6 +157,24 @@ impl Inputs {
         let nothing = Digest::of(b"nothing of ours");
         Inputs { start: nothing, reload: nothing }
     }
+}
+
+/// A container of somebody else in whose place one of ours is put: what it takes to give it its place back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adopted {
+    /// The application that wants its name.
+    pub app: AppName,
+    /// The engine's id, which stays when the name changes.
+    pub id: String,
+    /// Whether it ran.
+    pub running: bool,
+    /// When the engine started it by itself, in the engine's words, and how often after a failure.
+    pub restart: (String, i64),
+    /// What was wanted in its place and why that did not work, once it is back: the same is not tried again, since each attempt
+    /// stops what works.
+    #[serde(default)]
+    pub back: Option<(Digest, String)>,
 }
 
 /// An image that this agent fetched.

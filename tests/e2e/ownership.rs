@@ -1,5 +1,7 @@
 //! What is not mainstay's stays as it is: on a wanted name it is a conflict that says so, and the rest goes on.
 
+use lab::{Forge, Host};
+
 use crate::{agent, start};
 
 const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
@@ -193,4 +195,75 @@ fn what_is_in_the_way_is_taken_over_where_the_repository_says_so_and_comes_back(
         let id = list.lines().find(|line| line.contains(path)).unwrap().split(' ').next().unwrap();
         host.sh(&format!("mainstay restore {id} && {check}")).unwrap();
     }
+}
+
+#[test]
+fn a_container_that_is_in_the_way_is_kept_under_another_name_or_put_back() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    host.start_docker().unwrap();
+    containers_are_taken_over(&forge, &host, "docker");
+}
+
+#[test]
+fn a_container_of_podman_that_is_in_the_way_is_kept_under_another_name_or_put_back() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    host.sh("systemctl start podman.socket").unwrap();
+    containers_are_taken_over(&forge, &host, "podman");
+}
+
+fn containers_are_taken_over(forge: &Forge, host: &Host, engine: &str) {
+    let (theirs, ours) = (forge.image("web", "1", "one").unwrap(), forge.image("web", "2", "two").unwrap());
+    agent::install(host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 300ms\n").unwrap();
+    for (name, how) in [("web", "--restart always"), ("bad", "--restart always"), ("late", ""), ("fleeting", "--rm")] {
+        let run = format!("{engine} run --quiet -d {how} --name {name} {}", theirs.reference);
+        host.sh(&format!("{run}; {engine} exec {name} touch /theirs")).unwrap();
+    }
+    let wants = |name: &str, more: &str| {
+        format!("adopt: true\ncontainers:\n  {name}: {{ image: \"{}\"{more} }}\n", ours.reference)
+    };
+    let apps = |bad: &str| {
+        let (web, bad, fleeting) = (wants("web", ""), wants("bad", bad), wants("fleeting", ""));
+        let check = "checks: [{ exec: [/bin/false], within: 1s, interval: 1s }]\n";
+        let late = format!("{}{check}", wants("late", ""));
+        let apps = [("web", &web), ("bad", &bad), ("late", &late), ("fleeting", &fleeting)];
+        let apps = apps.map(|(app, text)| (format!("apps/{app}/app.yaml"), text.as_str()));
+        let files: Vec<_> = apps.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        agent::write_folder(host, "/root/fleet", &[&[("fleet.yaml", FLEET)], &files[..]].concat());
+    };
+    // One that does not stay up does not take the place of one that runs.
+    apps(", command: [/nowhere]");
+    let steps = agent::steps(&agent::plan(host, "/root/fleet"));
+    assert!(steps.contains(&"replace container web".to_owned()), "{steps:?}");
+    let (code, said) = agent::once(host, "/root/fleet");
+    assert!(code == 4 && said.contains("failed in bad: "), "{code} {said}");
+    assert!(said.contains("fleeting") && said.contains("it was started with `--rm`"), "{said}");
+    let look = |name: &str| {
+        let format = "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}} {{.Config.Image}}";
+        host.sh(&format!("{engine} inspect --format '{format}' {name}")).unwrap().trim().to_owned()
+    };
+    assert_eq!(look("bad"), format!("true always {}", theirs.reference), "{said}");
+    assert_eq!(look("fleeting"), format!("true no {}", theirs.reference), "{said}");
+    assert_eq!(look("web"), format!("true unless-stopped {}", ours.reference), "{said}");
+    assert_eq!(look("web.before"), format!("false no {}", theirs.reference), "{said}");
+    assert_eq!(look("late"), format!("true unless-stopped {}", ours.reference), "its check does not pass: {said}");
+    host.sh(&format!("{engine} exec bad test -e /theirs; {engine} cp web.before:/theirs - >/dev/null")).unwrap();
+    // Each attempt would stop what works.
+    let plan = agent::plan(host, "/root/fleet");
+    assert!(plan.to_string().contains("mainstay retry bad"), "{plan}");
+    assert!(!agent::steps(&plan).contains(&"replace container bad".to_owned()), "{plan}");
+
+    apps("");
+    agent::once(host, "/root/fleet");
+    assert_eq!(look("bad"), format!("true unless-stopped {}", ours.reference));
+    assert_eq!(look("bad.before"), format!("false no {}", theirs.reference));
+    // What was kept is not ours, whatever becomes of the application; what was never replaced by what works comes back.
+    agent::write_folder(host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/x/files/etc/x", "x\n")]);
+    agent::converge(host, "/root/fleet");
+    let all = host.sh(&format!("{engine} ps --all --format '{{{{.Names}}}}' | sort")).unwrap();
+    assert_eq!(all, "bad.before\nfleeting\nlate\nweb.before\n");
+    assert_eq!(look("late"), format!("true no {}", theirs.reference));
+    host.sh(&format!("{engine} exec late test -e /theirs")).unwrap();
 }

@@ -12,7 +12,7 @@ use spec::images;
 use spec::journal;
 use spec::plan::{Action, Phase, Step};
 
-use super::Work;
+use super::{Work, adoption};
 use crate::engine::{self, ContainerRunState, Engine, Health, Unsettled, Watched};
 use crate::progress::Progress;
 
@@ -77,7 +77,12 @@ pub(super) async fn remove(work: &mut Work<'_>, rank: usize) {
         for step in left {
             let Action::RemoveContainer(name, id) = &step.action else { continue };
             match take_down(&work.providers.engine, progress, &followers(&all, desired, name), id).await {
-                Ok(()) => vacated(work, step, name),
+                Ok(()) => {
+                    vacated(work, step, name);
+                    if !is_made_again(work, &Action::CreateContainer(name.clone())) {
+                        adoption::give_back(work, step, "it is not wanted any more").await;
+                    }
+                }
                 Err(error) => refused.push((step, error)),
             }
         }
@@ -171,7 +176,7 @@ async fn take_down(engine: &Engine, progress: &Progress, followers: &[&str], id:
 }
 
 /// Stops a container, which may take as long as it was created to take: the watchdog is told that this is no hang.
-async fn stop(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
+pub(super) async fn stop(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
     let mut stopping = std::pin::pin!(engine.stop(id));
     loop {
         match tokio::time::timeout(Duration::from_secs(1), &mut stopping).await {
@@ -264,6 +269,10 @@ async fn make_one<'a>(
                 Err(error) => Err(error),
             }
         }
+        Action::AdoptContainer(name, old) => match adoption::set_aside(engine, progress, name, old).await {
+            Ok(()) => create(engine, desired, &mut made, name).await,
+            Err(error) => Err(error),
+        },
         Action::StartContainer(_, id) => engine.start(id).await.map(|()| id.clone()),
         _ => Ok(String::new()),
     };
@@ -406,7 +415,7 @@ async fn create_once_free(
 }
 
 /// Writes down what was made; returns what was started and has to settle.
-pub(super) fn take<'a>(work: &mut Work<'a>, made: Vec<Made<'a>>) -> Vec<Started<'a>> {
+pub(super) async fn take<'a>(work: &mut Work<'a>, made: Vec<Made<'a>>) -> Vec<Started<'a>> {
     // What still waited when the agent was asked to stop is done when it is back.
     work.outcome.interrupted |= work.progress.is_stopping();
     let mut started = Vec::new();
@@ -416,7 +425,10 @@ pub(super) fn take<'a>(work: &mut Work<'a>, made: Vec<Made<'a>>) -> Vec<Started<
         }
         match result {
             Ok(id) => started.push(Started { step, id }),
-            Err(error) => work.failed(step, &error, ""),
+            Err(error) => {
+                work.failed(step, &error, "");
+                adoption::give_back(work, step, &crate::chain(&error)).await;
+            }
         }
     }
     started
@@ -451,6 +463,7 @@ pub(super) async fn settled(work: &mut Work<'_>, started: Vec<Started<'_>>, sett
                 }
                 let said = unsettled.log.clone();
                 work.failed(it.step, &unsettled, &said);
+                adoption::give_back(work, it.step, &crate::chain(&unsettled)).await;
             }
             Some(Ok(())) | None => {
                 remember(work, &it).await;

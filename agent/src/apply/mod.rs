@@ -3,6 +3,7 @@
 //! No judgement about what should be: the plan says it. A failed step fails its application, whose later steps are
 //! skipped; the others go on. Nothing changes on the host unless the ledger could be written first.
 
+mod adoption;
 mod artifacts;
 mod containers;
 mod blame;
@@ -158,6 +159,7 @@ impl<'a> Work<'a> {
         }
         self.hold_back();
         containers::provide(self).await;
+        adoption::note(self).await?;
         let runs = units::begin(self).await?;
         Box::pin(self.ensure(runs)).await;
         Ok(())
@@ -191,15 +193,15 @@ impl<'a> Work<'a> {
         let Some(results) = results else {
             // Asked to stop, and the jobs take too long: they go on without us, and the next pass learns what came of them.
             self.outcome.interrupted = true;
-            containers::take(self, made);
+            containers::take(self, made).await;
             return;
         };
         // Who has units comes second, and not at all if one of these failed.
         let started = units::take(self, runs, results).await;
         let (_, after) = containers::sorted(self);
-        let mut created = containers::take(self, made);
+        let mut created = containers::take(self, made).await;
         let made = containers::make(&self.providers.engine, desired, progress, after).await;
-        created.extend(containers::take(self, made));
+        created.extend(containers::take(self, made).await);
         let unproven = self.unproven();
         let (mut units, containers) = (units::names(&started), containers::watched(desired, &created));
         units.extend(unproven.iter().map(|(_, unit)| unit.clone()));

@@ -18,7 +18,7 @@ use spec::observed::{ContainerMark, ContainerRun, ContainerState};
 use super::body::Marks;
 use super::{ASK, CHANGE, Engine, Error, Owner, body, path_escaped};
 
-const FLEET: &str = "io.mainstay.fleet";
+pub(super) const FLEET: &str = "io.mainstay.fleet";
 const HOST: &str = "io.mainstay.host";
 const APP: &str = "io.mainstay.app";
 const DIGEST: &str = "io.mainstay.digest";

@@ -7,7 +7,6 @@ use super::critical;
 use super::decode::Table;
 use super::image;
 use super::model::{Container, Policy, Port};
-use super::page::not_supported;
 use super::page::{Extent, Page};
 use super::policy;
 use super::yaml::{Kind, Node};
@@ -57,10 +56,6 @@ fn container(page: &mut Page<'_>, node: &Node, extent: Extent) -> Option<(Contai
     let networking = network.map_or(Networking::Default, Networking::Mode);
     let labels = table.take("labels").map(|(_, node)| labels(page, node)).unwrap_or_default();
     let policy = policy::read(page, &mut table);
-    if policy.adopt.is_some() {
-        not_supported(page, extent, "`adopt` for a container")
-            .help("rename or remove the container that is in the way: `docker rename NAME NAME.before`");
-    }
     table.finish(page, "a container");
     let ports = ports.into_iter().map(|(port, _)| port).collect();
     let location = page.at(extent);

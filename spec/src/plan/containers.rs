@@ -74,8 +74,21 @@ fn plan_container(
         return ensure(draft, ground, whole, Action::CreateContainer(name.clone()), why);
     };
     let Some(mark) = &state.mark else {
-        let why = "a container of that name is there already and mainstay did not create it; \
-                   remove or rename it, or give the application's container another name";
+        let adopted = draft.memory.adopted.get(name).filter(|it| it.app == *app && it.id == state.id);
+        if let Some((_, why)) = adopted.and_then(|it| it.back.as_ref()).filter(|(want, _)| *want == wanted.digest) {
+            let why = format!(
+                "ours did not work in the place of the container that was there, which is back: {why}; correct the \
+                 application's container, or say `mainstay retry {app}`"
+            );
+            return draft.conflict(app, id, why);
+        }
+        if draft.policy(app, &id).adopt {
+            let why = Why::Changed("the container that was there is kept under another name".to_owned());
+            return ensure(draft, ground, whole, Action::AdoptContainer(name.clone(), state.id), why);
+        }
+        let why = "a container of that name is there already and mainstay did not create it; remove or rename it, give the \
+                   application's container another name, or write `adopt: true` for it: then it is stopped and kept under \
+                   another name";
         return draft.conflict(app, id, why.to_owned());
     };
     let outgoing = owned.is_some_and(|owned| {
@@ -162,7 +175,8 @@ fn ensure(
         let why = format!("waits for {lost}, which is gone and is not put back");
         return draft.conflict(app, ResourceId::Container(name.clone()), why);
     }
-    if matches!(step.action, Action::CreateContainer(_)) || is_of_another_want(draft, name, wanted) {
+    let is_new = matches!(step.action, Action::CreateContainer(_) | Action::AdoptContainer(..));
+    if is_new || is_of_another_want(draft, name, wanted) {
         pull(draft, app, wanted, &step);
     }
     draft.step_reading(app, step.action, step.why, step.reads);

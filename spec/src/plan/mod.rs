@@ -133,6 +133,8 @@ pub enum Action {
     CreateContainer(ContainerName),
     /// Stops and removes an owned container and creates it anew.
     ReplaceContainer(ContainerName, String),
+    /// Stops somebody else's container, gives it another name and creates the wanted one in its place.
+    AdoptContainer(ContainerName, String),
     /// Starts an owned container that is as wanted and does not run.
     StartContainer(ContainerName, String),
     /// Creates a network.
@@ -195,6 +197,7 @@ impl Action {
             Action::RunUnit { .. }
             | Action::CreateContainer(_)
             | Action::ReplaceContainer(..)
+            | Action::AdoptContainer(..)
             | Action::StartContainer(..) => Phase::Ensure,
         }
     }
@@ -215,6 +218,7 @@ impl Action {
             Action::RemoveContainer(name, _)
             | Action::CreateContainer(name)
             | Action::ReplaceContainer(name, _)
+            | Action::AdoptContainer(name, _)
             | Action::StartContainer(name, _) => Some(ResourceId::Container(name.clone())),
             Action::CreateNetwork(name) | Action::RemoveNetwork(name, _) => Some(ResourceId::Network(name.clone())),
             Action::CreateVolume(name) => Some(ResourceId::Volume(name.clone())),

@@ -43,7 +43,7 @@ impl Action {
             Action::ReloadSystemd | Action::ReloadManager(_) => "reload",
             Action::RunUnit { verb, .. } => verb.as_str(),
             Action::CreateContainer(_) => "create",
-            Action::ReplaceContainer(..) => "replace",
+            Action::ReplaceContainer(..) | Action::AdoptContainer(..) => "replace",
             Action::StartContainer(..) => "start",
         }
     }
@@ -68,6 +68,7 @@ impl Action {
             Action::RemoveContainer(name, _)
             | Action::CreateContainer(name)
             | Action::ReplaceContainer(name, _)
+            | Action::AdoptContainer(name, _)
             | Action::StartContainer(name, _) => format!("container {name}"),
             Action::CreateNetwork(name) | Action::RemoveNetwork(name, _) => format!("network {name}"),
             Action::CreateVolume(name) => format!("volume {name}"),

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use spec::course;
+use spec::desired::{Desired, DriftPolicy, Policy};
 use spec::id::ResourceId;
 use spec::memory::Memory;
 use spec::plan::fights::REPAIRS;
@@ -22,6 +23,15 @@ use world::{Kill, World};
 fn cases() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig { cases: default.cases.max(10_000), max_shrink_iters: 1_000, ..default }
+}
+
+/// The same, with containers taking the place of those that are there.
+fn adopting(mut desired: Desired) -> Desired {
+    for app in desired.apps.values_mut() {
+        let names = app.containers.keys().map(|name| ResourceId::Container(name.clone()));
+        app.policies.extend(names.map(|id| (id, Policy { adopt: true, drift: DriftPolicy::Repair })));
+    }
+    desired
 }
 
 proptest! {
@@ -86,6 +96,24 @@ proptest! {
         world.pass(&second.desired(), &mut memory, Kill::Never);
         world.pass(&Shape::default().desired(), &mut memory, Kill::Never);
         prop_assert_eq!(foreign, world.foreign_among(&world.foreign_names(bystanders)));
+    }
+
+    #[test]
+    fn a_container_that_is_taken_over_is_kept_whenever_the_agent_is_killed(
+        first in shape(), second in shape(), instant in 0..80_usize, again in 0..80_usize,
+    ) {
+        const A_CONTAINER: u8 = 8;
+        let mut world = World::with_bystanders(A_CONTAINER);
+        let mut memory = Memory::default();
+        let (first, second) = (adopting(first.desired()), adopting(second.desired()));
+        world.pass(&first, &mut memory, Kill::After(instant));
+        world.pass(&second, &mut memory, Kill::After(again));
+        world.pass(&second, &mut memory, Kill::Never);
+        let foreign = world.foreign();
+        prop_assert_eq!(foreign.values().collect::<Vec<_>>(), ["x"], "{:?}", foreign);
+        let left = world.plan(&second, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty(), "{left}\n{memory:#?}");
+        prop_assert!(memory.adopted.is_empty(), "{memory:#?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, User};
 use spec::inputs;
 use spec::journal;
-use spec::memory::{AppMemory, AppState, Bad, Memory};
+use spec::memory::{Adopted, AppMemory, AppState, Bad, Memory};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
     NetworkState, Observed, Reach, UnitState,
@@ -526,8 +526,17 @@ impl World {
         }
         for step in plan.phase(Phase::Ensure) {
             clock.tick()?;
-            if let Action::ReplaceContainer(name, _) = &step.action {
-                self.containers.remove(name);
+            match &step.action {
+                Action::ReplaceContainer(name, _) => drop(self.containers.remove(name)),
+                Action::AdoptContainer(name, id) => {
+                    self.note(&mut memory, step.app.as_ref(), name, id);
+                    *disk = memory.clone();
+                    clock.tick()?;
+                    self.set_aside(name, id);
+                }
+                _ => {}
+            }
+            if let Action::ReplaceContainer(..) | Action::AdoptContainer(..) = &step.action {
                 clock.tick()?;
             }
             self.change(desired, &mut memory, step.app.as_ref(), &step.action);
@@ -547,6 +556,7 @@ impl World {
             let bad = bad.filter(|_| desired.held_back.contains_key(app));
             memory.apps.insert(app.clone(), AppMemory { bad, ..settled(wanted) });
         }
+        journal::forget_adopted(&mut memory);
         clock.tick()?;
         *disk = memory;
         Ok(())
@@ -610,7 +620,10 @@ impl World {
                 self.files.get_mut(path).expect("planned access is of a file").mode = mode;
             }
             (Action::RunUnit { unit, verb, with, once, .. }, _) => self.run(memory, unit, *verb, *with, *once),
-            (Action::CreateContainer(name) | Action::ReplaceContainer(name, _), Some(app)) => {
+            (
+                Action::CreateContainer(name) | Action::ReplaceContainer(name, _) | Action::AdoptContainer(name, _),
+                Some(app),
+            ) => {
                 self.create(desired, memory, app, name);
                 journal::created(memory, app, name);
             }
@@ -625,6 +638,21 @@ impl World {
             }
             (action, None) => panic!("{action:?} belongs to no application"),
         }
+    }
+
+    fn note(&self, memory: &mut Memory, app: Option<&AppName>, name: &ContainerName, id: &str) {
+        let app = app.expect("a container is wanted by an application").clone();
+        let running = self.containers[name].running;
+        let theirs = Adopted { app, id: id.to_owned(), running, restart: ("always".to_owned(), 0), back: None };
+        journal::adopting(memory, name, theirs);
+    }
+
+    /// Somebody's container is kept under another name.
+    fn set_aside(&mut self, name: &ContainerName, id: &str) {
+        let theirs = self.containers.remove(name).expect("a planned adoption is of a container");
+        assert!(theirs.mark.is_none() && theirs.id == id, "{name} is ours");
+        let kept = ContainerName::parse(&format!("{name}.before")).expect("a container");
+        assert_eq!(self.containers.insert(kept, Container { running: false, ..theirs }), None);
     }
 
     fn run(&mut self, memory: &mut Memory, unit: &UnitName, verb: Verb, with: spec::memory::Inputs, once: bool) {

@@ -28,7 +28,7 @@ units:
 files:
   /etc/web/web.conf: { adopted: true, drift: reprot }
 containers:
-  box: { image: i/b:1, adopt: true }
+  box: { image: i/b:1, adopt: 1 }
 ",
         expect![[r#"
             error[wrong-type] apps/a/app.yaml:1:8: `adopt` is `true` or `false`, not `yes`
@@ -45,8 +45,8 @@ containers:
               = did you mean `adopt`?
             error[unknown-value] apps/a/app.yaml:6:46: `drift` is `repair` or `report`, not `reprot`
               = did you mean `report`?
-            error[not-supported] apps/a/app.yaml:8:3: `adopt` for a container is not supported by this version of mainstay
-              = rename or remove the container that is in the way: `docker rename NAME NAME.before`
+            error[wrong-type] apps/a/app.yaml:8:31: `adopt` is `true` or `false`, not `1`
+              = write true or false, without quotes
         "#]],
     );
 }
