@@ -5,9 +5,9 @@
 //! enums, so that one container in a state of a newer (or Podman's) engine makes the whole list unreadable. What is
 //! read at every pass is therefore asked for and parsed here, tolerantly.
 
-mod adoption;
 mod body;
 mod containers;
+mod adoption;
 pub mod credentials;
 mod images;
 mod networks;

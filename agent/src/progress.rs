@@ -83,6 +83,18 @@ impl Progress {
         }
     }
 
+    /// Waits for something that has a deadline of its own and must not be left half-way, telling the watchdog that this is no
+    /// hang.
+    pub async fn through<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), &mut waiting).await {
+                Ok(result) => return result,
+                Err(_) => self.mark(),
+            }
+        }
+    }
+
     /// Says whether the agent was asked to stop.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)

@@ -7,7 +7,6 @@ use spec::journal;
 use spec::plan::{Action, Phase, Step};
 
 use super::Work;
-use super::containers::stop;
 use crate::engine::{self, Engine};
 use crate::ledger::LedgerError;
 use crate::progress::Progress;
@@ -37,7 +36,7 @@ pub(super) async fn set_aside(
     name: &ContainerName,
     id: &str,
 ) -> Result<(), engine::Error> {
-    stop(engine, progress, id).await?;
+    progress.through(engine.stop(id)).await?;
     let kept = engine.set_aside(name, id).await?;
     tracing::info!(%name, %kept, "the container that was there is stopped and kept under another name");
     Ok(())
@@ -53,7 +52,7 @@ pub(super) async fn give_back(work: &mut Work<'_>, step: &Step, why: &str) {
     let engine = &work.providers.engine;
     let back = async {
         if let Some(ours) = engine.containers().await?.remove(&name).filter(|it| it.mark.is_some()) {
-            stop(engine, work.progress, &ours.id).await?;
+            work.progress.through(engine.stop(&ours.id)).await?;
             engine.remove(&ours.id).await?;
         }
         engine.put_back(&name, &theirs).await

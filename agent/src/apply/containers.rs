@@ -168,22 +168,12 @@ pub(super) async fn provide(work: &mut Work<'_>) {
 /// Removes a container, those that follow it first: their own steps make them again.
 async fn take_down(engine: &Engine, progress: &Progress, followers: &[&str], id: &str) -> Result<(), engine::Error> {
     for id in followers.iter().copied().chain([id]) {
-        stop(engine, progress, id).await?;
+        // Which may take as long as it was created to take.
+        progress.through(engine.stop(id)).await?;
         progress.mark();
         engine.remove(id).await?;
     }
     Ok(())
-}
-
-/// Stops a container, which may take as long as it was created to take: the watchdog is told that this is no hang.
-pub(super) async fn stop(engine: &Engine, progress: &Progress, id: &str) -> Result<(), engine::Error> {
-    let mut stopping = std::pin::pin!(engine.stop(id));
-    loop {
-        match tokio::time::timeout(Duration::from_secs(1), &mut stopping).await {
-            Ok(stopped) => return stopped,
-            Err(_) => progress.mark(),
-        }
-    }
 }
 
 /// A container that was started and has to settle.
