@@ -24,6 +24,7 @@ pub mod releases;
 pub mod requests;
 pub mod belief;
 pub mod observe;
+pub mod leftovers;
 pub mod apply;
 pub mod report;
 pub mod publish;

@@ -24,6 +24,8 @@ use crate::podman;
 use crate::store::Store;
 use crate::systemd::{self, Managers, by_manager};
 
+pub use users::stranger;
+
 /// For how long the text of a unit that the host provides is taken as read.
 const HOST_TEXT_AGE: Duration = Duration::from_secs(300);
 

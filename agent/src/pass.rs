@@ -9,17 +9,14 @@ use spec::check::Check;
 use spec::course::{self, Release};
 use spec::desired::{DesiredApp, Hold};
 use spec::digest::Digest;
-use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId};
+use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId, User};
 use spec::images;
 use spec::journal;
 use spec::memory::{AppState, Memory};
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
 use spec::unpack;
-use tracing::{debug, error, info, warn};
-
-/// So many images are removed after one pass at most.
-const IMAGES: usize = 5;
+use tracing::{error, info, warn};
 
 use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
 use crate::artifacts::Fetcher;
@@ -29,6 +26,7 @@ use crate::check::{self, Eyes};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner, credentials};
 use crate::ledger::{Found, Ledger, LedgerError};
+use crate::leftovers;
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
 use crate::publish;
@@ -253,10 +251,12 @@ impl Host {
         let wanted = self.belief.iter().chain(&self.held).flat_map(|belief| belief.desired.apps.values());
         let needed = wanted.flat_map(DesiredApp::artifacts).chain(self.releases.artifacts()).collect();
         self.providers.store.keep_only(&needed);
-        let wanted = self.belief.iter().chain(&self.held).flat_map(|belief| belief.desired.apps.values());
-        let unneeded = images::unneeded(&self.ledger.memory, wanted, self.releases.images());
-        match remove_images(&self.providers.engine, &mut self.ledger.memory, unneeded).await {
-            true => self.ledger.save(),
+        let Host { belief, held, ledger, releases, providers, progress, .. } = self;
+        let wanted = || belief.iter().chain(&*held).flat_map(|belief| belief.desired.apps.values());
+        let unneeded = images::unneeded(&ledger.memory, wanted(), releases.images());
+        let is_named = |user: &User| wanted().any(|app| app.user.as_ref() == Some(user));
+        match leftovers::remove_images(providers, &mut ledger.memory, unneeded, is_named, progress).await {
+            true => ledger.save(),
             false => Ok(()),
         }
     }
@@ -422,24 +422,6 @@ async fn check(
     }
 }
 
-/// Removes images that nothing needs, a few of them: the rest goes after the next change. One that a container uses stays, and
-/// one that somebody has named is theirs from now on. Says whether anything is to be remembered.
-async fn remove_images(engine: &Engine, memory: &mut Memory, unneeded: Vec<String>) -> bool {
-    let mut is_news = false;
-    for id in unneeded.into_iter().take(IMAGES) {
-        let reference = memory.pulled.get(&id).and_then(|pulled| pulled.reference.clone());
-        match engine.remove_image(&id, reference.as_deref()).await {
-            Ok(is_gone) => {
-                info!(id, reference, is_gone, "an image that was fetched is not needed any more");
-                memory.pulled.remove(&id);
-                is_news = true;
-            }
-            Err(error) => debug!(id, error = crate::chain(&error), "an image that is not needed stays for now"),
-        }
-    }
-    is_news
-}
-
 /// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.
 fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
     releases.keep_only(|app| memory.apps.contains_key(app));
@@ -458,7 +440,9 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
         }
         let reads = course::reads(&app, &aim.desired);
         let release = Release { commit: known.commit.clone(), app, reads };
-        if let Err(error) = releases.keep(name, &release) {
+        // A quadlet names its image by a tag, which may move on: what it ran with is kept by its digest too.
+        let images = known.images.values().cloned().collect();
+        if let Err(error) = releases.keep(name, &release, images) {
             warn!(app = %name, %error, "failed to keep the release: until the next one, there is none to go back to");
         }
     }

@@ -4,12 +4,14 @@
 //! The generator reads files and writes to its output, so it is a child of the agent. Fetching writes into Podman's store,
 //! which the agent's sandbox forbids: systemd runs that command (`systemd/transient`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use spec::digest::Digest;
 use spec::id::{UnitName, shown};
+use spec::images::{self, Told};
 use spec::inputs::Pull;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -23,13 +25,48 @@ const GENERATORS: [&str; 2] = [
 const GENERATE: Duration = Duration::from_secs(20);
 /// The most that is read of its complaints.
 const LIMIT: u64 = 64 * 1024;
-/// Has an image if there is none of this name: the image, then what `podman pull` takes, then prints what it is called by
-/// its digest.
-const IF_MISSING: &str = "podman image exists -- \"$0\" || podman pull --quiet \"$@\" -- \"$0\" || exit 1; \
-    exec podman image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' -- \"$0\"";
-/// The same, where a newer one is wanted.
-const ALWAYS: &str = "podman pull --quiet \"$@\" -- \"$0\" || exit 1; \
-    exec podman image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' -- \"$0\"";
+/// Begins each line in which our own commands tell something.
+const TELLS: &str = "mainstay: ";
+/// Says something at once: whose unit it is that speaks, the journal cannot find out when the command has ended.
+const BEGIN: &str = "echo 'mainstay: begins'\n";
+/// Has an image if there is none of this name: the image, then what `podman pull` takes.
+const IF_MISSING: &str = "if podman image exists -- \"$0\"; then had=all; else ";
+/// Fetches it, and knows which were there before.
+const FETCH: &str = "had=$(podman images --all --quiet --no-trunc) || had=all
+podman pull --quiet \"$@\" -- \"$0\" || exit 1
+";
+/// Tells what the image is called, and, last, whether it is new here.
+const TELL: &str = "said=$(podman image inspect --format '\
+    {{range .RepoDigests}}{{println \"mainstay: digest\" .}}{{end}}\
+    {{range .RepoTags}}{{println \"mainstay: name\" .}}{{end}}{{.Id}}' -- \"$0\") || exit 1
+id=${said##*[!0-9a-f]}
+printf '%s\\n' \"${said%\"$id\"}\"
+case $had in all|*\"$id\"*) echo \"mainstay: there $id\" ;; *) echo \"mainstay: new $id\" ;; esac
+";
+/// Removes images, of each its id and the names that are ours, in words. By its id, and without force: Podman refuses when a
+/// container uses it, or when it has more than one name; so all but one go first, unless it is used. Parents without a name
+/// may be somebody's. `$0` tells this run from those before.
+const REMOVE: &str = "set -f
+while [ $# -gt 1 ]; do
+    id=$1 ours=\" $2 \" theirs= last=
+    shift 2
+    podman image exists -- \"$id\"
+    case $? in 0) ;; 1) echo \"mainstay: $0 gone $id\"; continue ;; *) continue ;; esac
+    names=$(podman image inspect --format '{{range .RepoTags}}{{println .}}{{end}}' -- \"$id\") || continue
+    for name in $names; do
+        case $ours in *\" $name \"*) ;; *) theirs=$name ;; esac
+    done
+    if [ -n \"$theirs\" ]; then echo \"mainstay: $0 named $id\"; continue; fi
+    used=
+    [ \"$names\" = \"${names%%[[:space:]]*}\" ] || used=$(podman ps --all --quiet --filter \"ancestor=$id\") || continue
+    [ -z \"$used\" ] || continue
+    for name in $names; do
+        [ -z \"$last\" ] || podman untag \"$id\" \"$last\"
+        last=$name
+    done
+    podman rmi --no-prune -- \"$id\" && echo \"mainstay: $0 gone $id\"
+done
+exit 0";
 
 /// Whose services the generator would make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,26 +124,78 @@ pub fn pull_unit(pull: &Pull) -> UnitName {
     UnitName::parse(&format!("mainstay-pull-{digest}.service")).expect("letters, digits and dashes make a unit's name")
 }
 
-/// Builds the command that fetches an image and prints its digests.
+/// Builds the command that fetches an image and tells what it is called.
 pub fn pull_command(pull: &Pull) -> Vec<String> {
-    let script = if pull.if_missing { IF_MISSING } else { ALWAYS };
-    let command = ["/bin/sh", "-c", script, &pull.image].map(str::to_owned);
+    let script =
+        if pull.if_missing { format!("{BEGIN}{IF_MISSING}{FETCH}fi\n{TELL}") } else { format!("{BEGIN}{FETCH}{TELL}") };
+    let command = ["/bin/sh", "-c", &script, &pull.image].map(str::to_owned);
     command.into_iter().chain(pull.options.iter().cloned()).collect()
 }
 
-/// Picks the digest under the name that was asked for from what the command printed.
-pub fn pulled_digest(pull: &Pull, printed: &str) -> Option<String> {
-    let name = pull.image.split('@').next().unwrap_or_default();
-    let name = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => name,
-    };
-    let digests = || printed.lines().map(str::trim).filter(|line| line.contains("@sha256:"));
-    digests().find(|digest| digest.split('@').next() == Some(name)).or_else(|| digests().next()).map(str::to_owned)
+/// Reads what that command printed, the last time that it ran.
+pub fn told(printed: &str) -> Option<Told> {
+    let lines: Vec<(&str, &str)> = tells(printed).collect();
+    let ends = |line: &(&str, &str)| matches!(line.0, "new" | "there");
+    let end = lines.iter().rposition(ends)?;
+    let (state, id) = lines[end];
+    let begin = lines[..end].iter().rposition(ends).map_or(0, |before| before + 1);
+    let of =
+        |kind: &str| lines[begin..end].iter().filter(|line| line.0 == kind).map(|line| line.1.to_owned()).collect();
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| Told { id: id.to_owned(), is_new: state == "new", names: of("name"), digests: of("digest") })
+}
+
+/// Iterates over what our own commands told: a word, and the rest.
+fn tells(printed: &str) -> impl Iterator<Item = (&str, &str)> {
+    printed.lines().filter_map(|line| line.trim().strip_prefix(TELLS)?.split_once(' '))
+}
+
+/// Picks the digest under the name that was asked for.
+pub fn digest_of(pull: &Pull, told: &Told) -> Option<String> {
+    let name = images::full_name(&pull.image);
+    let named = told.digests.iter().find(|digest| images::full_name(digest) == name);
+    named.or_else(|| told.digests.first()).cloned()
+}
+
+/// Names the unit that removes images.
+pub fn removal_unit() -> UnitName {
+    UnitName::parse("mainstay-remove-images.service").expect("letters and dashes make a unit's name")
+}
+
+/// Builds the command that removes images, each with the names that are ours; `run` is found in what it tells.
+pub fn removal_command<'i>(run: &str, images: impl Iterator<Item = (&'i str, &'i BTreeSet<String>)>) -> Vec<String> {
+    let command = ["/bin/sh", "-c", &format!("{BEGIN}{REMOVE}"), run].map(str::to_owned);
+    let images = images.flat_map(|(id, names)| {
+        let names: Vec<String> = names.iter().map(|name| images::full_reference(name)).collect();
+        [id.to_owned(), names.join(" ")]
+    });
+    command.into_iter().chain(images).collect()
+}
+
+/// What became of an image that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is not there any more.
+    Gone,
+    /// Somebody has given it a name: it is theirs from now on.
+    Named,
+}
+
+/// Reads what that command told: images that are not named are in use, or could not be asked about.
+pub fn fates(run: &str, printed: &str) -> BTreeMap<String, Fate> {
+    let told = tells(printed).filter(|(of, _)| *of == run).filter_map(|(_, rest)| rest.split_once(' '));
+    let fates = told.filter_map(|(fate, id)| match fate {
+        "gone" => Some((id.to_owned(), Fate::Gone)),
+        "named" => Some((id.to_owned(), Fate::Named)),
+        _ => None,
+    });
+    fates.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
 
     #[test]
@@ -123,10 +212,110 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_under_the_asked_name_is_taken() {
+    fn what_the_last_run_told_of_an_image_counts() {
         let pull = Pull { image: "b:5000/web:2".to_owned(), if_missing: true, options: Vec::new() };
-        let printed = "Trying to pull\na/web@sha256:1\nb:5000/web@sha256:2\n";
-        assert_eq!(pulled_digest(&pull, printed).as_deref(), Some("b:5000/web@sha256:2"));
-        assert_eq!(pulled_digest(&pull, "nothing"), None);
+        let (one, two) = ("1".repeat(64), "2".repeat(64));
+        let printed = format!(
+            "mainstay: digest b:5000/web@sha256:0\nmainstay: new {one}\nTrying to pull b:5000/web:2...\n{two}\n\
+             mainstay: digest a/web@sha256:1\nmainstay: digest b:5000/web@sha256:2\nmainstay: name b:5000/web:2\n\n\
+             mainstay: there {two}\nFinished Fetch b:5000/web:2 for mainstay.\n"
+        );
+        let last = told(&printed).expect("it was told");
+        assert_eq!((last.id.as_str(), last.is_new, last.names.len(), last.digests.len()), (two.as_str(), false, 1, 2));
+        assert_eq!(digest_of(&pull, &last).as_deref(), Some("b:5000/web@sha256:2"));
+        let hub = Pull { image: "web".to_owned(), ..pull };
+        let first = told(&format!("mainstay: digest docker.io/library/web@sha256:3\nmainstay: new {one}\n"));
+        assert_eq!(digest_of(&hub, &first.expect("told")).as_deref(), Some("docker.io/library/web@sha256:3"));
+        for nothing in ["nothing", "mainstay: new ", "mainstay: new 12", "mainstay: new ../etc"] {
+            assert_eq!(told(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn only_what_this_run_removed_is_gone() {
+        let printed = "mainstay: 7-1 gone a\nmainstay: 7-2 gone b\nError: image used by c\nmainstay: 7-2 named d\n";
+        assert_eq!(fates("7-2", printed), BTreeMap::from([("b".into(), Fate::Gone), ("d".into(), Fate::Named)]));
+        let names = BTreeSet::from(["web:1".to_owned(), "r.lan/web:2".to_owned()]);
+        let command = removal_command("7-3", [("a", &names), ("b", &BTreeSet::new())].into_iter());
+        assert_eq!(command[3..], ["7-3", "a", "r.lan/web:2 docker.io/library/web:1", "b", ""]);
+    }
+
+    /// Runs a command with a `podman` that does what `answers` says, and returns what it told and what it asked.
+    fn run_with(answers: &str, command: &[String]) -> (String, String) {
+        let podman = format!("podman() {{ echo \"$*\" >&2; case \"$*\" in {answers} esac; }}\n{}", command[2]);
+        let command = [&command[..2], &[podman], &command[3..]].concat();
+        let ran = std::process::Command::new(&command[0]).args(&command[1..]).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(ran.stdout), text(ran.stderr))
+    }
+
+    #[test]
+    fn fetching_tells_whose_an_image_is() {
+        let pull = |if_missing| Pull {
+            image: "r.lan/web:1".to_owned(),
+            if_missing,
+            options: vec!["--tls-verify=false".to_owned()],
+        };
+        let (id, other) = ("a".repeat(64), "b".repeat(64));
+        let answers = |is_there: bool, before: &str| {
+            let code = if is_there { 0 } else { 1 };
+            format!(
+                "'image exists'*) return {code};; images*) {before};; pull*) echo {id};;\n\
+                 'image inspect'*) echo 'mainstay: name r.lan/web:1'; echo {id};;"
+            )
+        };
+        let of =
+            |is_there, before: &str, if_missing| run_with(&answers(is_there, before), &pull_command(&pull(if_missing)));
+        let is_new = |(said, _): (String, String)| told(&said).expect("it was told").is_new;
+        assert!(is_new(of(false, &format!("echo sha256:{other}"), true)));
+        assert!(is_new(of(true, "true", false)), "a newer one is wanted, and came");
+        assert!(!is_new(of(true, "echo never asked", true)));
+        assert!(!is_new(of(false, &format!("echo sha256:{other}; echo sha256:{id}"), true)), "by another name");
+        assert!(!is_new(of(false, "return 125", false)), "who cannot know takes nothing for its own");
+
+        let (said, asked) = of(false, "true", true);
+        assert_eq!(said, format!("mainstay: begins\n{id}\nmainstay: name r.lan/web:1\n\nmainstay: new {id}\n"));
+        expect![[r#"
+            image exists -- r.lan/web:1
+            images --all --quiet --no-trunc
+            pull --quiet --tls-verify=false -- r.lan/web:1
+            image inspect --format {{range .RepoDigests}}{{println "mainstay: digest" .}}{{end}}{{range .RepoTags}}{{println "mainstay: name" .}}{{end}}{{.Id}} -- r.lan/web:1
+        "#]]
+        .assert_eq(&asked);
+    }
+
+    #[test]
+    fn removing_spares_what_somebody_named_or_uses() {
+        let ours = BTreeSet::from(["r.lan/web:1".to_owned(), "r.lan/web:2".to_owned()]);
+        let answers = "'image exists -- lost') return 1;; 'image exists -- mute') return 125;;
+            'image inspect'*named) echo r.lan/web:1; echo mine:1;; 'image inspect'*busy) echo r.lan/web:1;;
+            'image inspect'*used|'image inspect'*free) echo r.lan/web:1; echo r.lan/web:2;;
+            ps*used) echo c0ffee;; rmi*busy) return 2;;";
+        let images = ["lost", "mute", "named", "busy", "used", "free", "bare"].map(|id| (id, &ours));
+        let (said, asked) = run_with(answers, &removal_command("7-1", images.into_iter()));
+        let fates: Vec<(String, Fate)> = fates("7-1", &said).into_iter().collect();
+        let expected = [("bare", Fate::Gone), ("free", Fate::Gone), ("lost", Fate::Gone), ("named", Fate::Named)];
+        assert_eq!(fates, expected.map(|(id, fate)| (id.to_owned(), fate)));
+        expect![[r#"
+            image exists -- lost
+            image exists -- mute
+            image exists -- named
+            image inspect --format {{range .RepoTags}}{{println .}}{{end}} -- named
+            image exists -- busy
+            image inspect --format {{range .RepoTags}}{{println .}}{{end}} -- busy
+            rmi --no-prune -- busy
+            image exists -- used
+            image inspect --format {{range .RepoTags}}{{println .}}{{end}} -- used
+            ps --all --quiet --filter ancestor=used
+            image exists -- free
+            image inspect --format {{range .RepoTags}}{{println .}}{{end}} -- free
+            ps --all --quiet --filter ancestor=free
+            untag free r.lan/web:1
+            rmi --no-prune -- free
+            image exists -- bare
+            image inspect --format {{range .RepoTags}}{{println .}}{{end}} -- bare
+            rmi --no-prune -- bare
+        "#]]
+        .assert_eq(&asked);
     }
 }

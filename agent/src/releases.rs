@@ -121,21 +121,23 @@ impl Releases {
         found
     }
 
-    /// Keeps a release in the place of the one before, durably. Nothing is written when it is kept already.
+    /// Keeps a release in the place of the one before, durably, and `images` on the engine beside those that it names.
+    /// Nothing is written when it is kept already.
     ///
     /// # Errors
     /// The disk refuses. Nothing is kept then: what was kept is no longer the last good one.
-    pub fn keep(&mut self, name: &AppName, release: &Release) -> io::Result<()> {
+    pub fn keep(&mut self, name: &AppName, release: &Release, mut images: BTreeSet<String>) -> io::Result<()> {
         if self.kept.get(name) == Some(&release.app.digest) {
             return Ok(());
         }
         self.read.remove(name);
-        let written = write(&self.folder, name, release);
+        images.extend(images::of_app(&release.app));
+        let written = write(&self.folder, name, release, &images);
         match &written {
             Ok(()) => {
                 self.kept.insert(name.clone(), release.app.digest);
                 self.artifacts.insert(name.clone(), release.app.artifacts().collect());
-                self.images.insert(name.clone(), images::of_app(&release.app));
+                self.images.insert(name.clone(), images);
             }
             Err(_) => self.forget(name),
         }
@@ -162,7 +164,7 @@ impl Releases {
     }
 }
 
-fn write(folder: &Path, name: &AppName, release: &Release) -> io::Result<()> {
+fn write(folder: &Path, name: &AppName, release: &Release, images: &BTreeSet<String>) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut contents: BTreeMap<Digest, &[u8]> = BTreeMap::new();
     for file in release.app.files.values() {
@@ -179,7 +181,7 @@ fn write(folder: &Path, name: &AppName, release: &Release) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(&body)?;
     bytes.push(b'\n');
     contents.values().for_each(|content| bytes.extend_from_slice(content));
-    let (artifacts, images) = (release.app.artifacts().collect(), images::of_app(&release.app));
+    let (artifacts, images) = (release.app.artifacts().collect(), images.clone());
     let head = Head { version: VERSION, release: release.app.digest, sha256: Digest::of(&bytes), artifacts, images };
     let new = folder.join(format!(".{name}"));
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
@@ -268,7 +270,7 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         for content in [b"one\n\0\xff two".as_slice(), b"", b"{}\n\n"] {
             let kept = release(content);
-            Releases::open(state.path()).keep(&web(), &kept).expect("kept");
+            Releases::open(state.path()).keep(&web(), &kept, BTreeSet::new()).expect("kept");
             let mut releases = Releases::open(state.path());
             assert_eq!(releases.kept(), &BTreeMap::from([(web(), kept.app.digest)]));
             assert_eq!(releases.of([&web()].into_iter()), BTreeMap::from([(web(), kept)]));
@@ -283,7 +285,7 @@ mod tests {
     fn damage_is_noticed_and_what_is_not_wanted_goes() {
         let state = tempfile::tempdir().expect("a folder");
         let mut releases = Releases::open(state.path());
-        releases.keep(&web(), &release(b"content")).expect("kept");
+        releases.keep(&web(), &release(b"content"), BTreeSet::new()).expect("kept");
         let path = state.path().join("releases/web");
         let whole = fs::read(&path).expect("it is there");
         for cut in [0, 10, whole.len() / 2, whole.len() - 1] {

@@ -32,6 +32,7 @@ pub use jobs::{JobDone, JobError, Verb, Why};
 pub use journal::journal_tail;
 pub use login::lingers;
 pub use managers::{Managers, Settled, by_manager};
+pub use peer::seems_up;
 pub use run::Progress;
 pub use settle::{Unrest, Unsettled};
 pub use transient::Ended;

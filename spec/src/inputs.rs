@@ -78,7 +78,7 @@ pub fn pull(name: &UnitName, unit: &DesiredUnit, managed: &Managed<'_>) -> Optio
         Some("image") => "Image",
         _ => return None,
     };
-    let text = with_drop_ins(Some(text), &quadlet_drop_ins(path, managed))?;
+    let text = quadlet_text(path, text, managed);
     let mut pull = Pull { image: String::new(), if_missing: true, options: Vec::new() };
     let mut never = false;
     for (_, key, value) in assignments(&text).into_iter().filter(|(of, ..)| of == section) {
@@ -144,6 +144,11 @@ pub fn hiding(name: &UnitName, unit: &DesiredUnit) -> Option<HostPath> {
     let UnitOrigin::Application { path, .. } = &unit.origin else { return None };
     let is_made = path.quadlet().is_some() && name.user().is_none();
     is_made.then(|| name.template().unwrap_or_else(|| name.clone()).path())
+}
+
+/// Puts a quadlet's text and its drop-ins together, as Podman reads them.
+pub fn quadlet_text<'t>(path: &HostPath, text: &'t str, managed: &Managed<'t>) -> Cow<'t, str> {
+    with_drop_ins(Some(text), &quadlet_drop_ins(path, managed)).unwrap_or(Cow::Borrowed(text))
 }
 
 /// Returns the managed drop-ins of the quadlet whose text is at `path`, in the order in which Podman reads them.
@@ -344,7 +349,7 @@ pub fn assignments(text: &str) -> Vec<(String, String, String)> {
 }
 
 /// Expands the specifiers that depend on nothing but the unit's name (systemd.unit(5), "Specifiers").
-fn specifiers(unit: &UnitName, value: &str) -> String {
+pub fn specifiers(unit: &UnitName, value: &str) -> String {
     if !value.contains('%') {
         return value.to_owned();
     }

@@ -57,6 +57,9 @@ pub struct Memory {
     /// Images on the engine that this agent fetched, by the engine's id: nobody had them before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pulled: BTreeMap<String, Pulled>,
+    /// Images that Podman fetched for quadlets.
+    #[serde(default, skip_serializing_if = "Stores::is_empty")]
+    pub stores: Stores,
     /// Counts the records this host has written; part of what will be signed.
     #[serde(default)]
     pub counter: u64,
@@ -185,6 +188,51 @@ pub struct Pulled {
     pub reference: Option<String>,
     /// What its registry calls it, `name@sha256:…`, where that is known.
     pub digest: Option<String>,
+}
+
+/// The images that Podman fetched for this agent, by their ids: in root's store, and in those of users. Nobody had them before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stores {
+    /// In root's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub root: BTreeMap<String, Fetched>,
+    /// In those of users.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<User, BTreeMap<String, Fetched>>,
+}
+
+impl Stores {
+    fn is_empty(&self) -> bool {
+        self.root.is_empty() && self.users.is_empty()
+    }
+
+    /// Returns what is in the store of a user, or in root's.
+    pub fn of(&self, user: Option<&User>) -> Option<&BTreeMap<String, Fetched>> {
+        match user {
+            None => Some(&self.root),
+            Some(user) => self.users.get(user),
+        }
+    }
+
+    /// Forgets an image.
+    pub fn forget(&mut self, user: Option<&User>, id: &str) {
+        match user {
+            None => self.root.remove(id),
+            Some(user) => self.users.get_mut(user).and_then(|store| store.remove(id)),
+        };
+        self.users.retain(|_, store| !store.is_empty());
+    }
+}
+
+/// An image that Podman fetched for quadlets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetched {
+    /// What it was asked for as, and what the store calls it since; a name that has moved on to another image is not here.
+    pub names: BTreeSet<String>,
+    /// What its registry calls it, `name@sha256:…`.
+    pub digests: BTreeSet<String>,
 }
 
 /// What of an application was as wanted once.

@@ -67,3 +67,63 @@ fn images_go_when_nothing_needs_them() {
     }
     assert_eq!(images(), "mine:4 shared:1 theirs:1 web:4");
 }
+
+#[test]
+fn images_of_quadlets_go_when_nothing_needs_them() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 200ms\n").unwrap();
+    let web = |version: &str| forge.image("web", version, version).unwrap().reference;
+    let theirs = forge.image("theirs", "1", "theirs").unwrap().reference;
+    host.sh(&format!("podman pull -q {theirs}")).unwrap();
+    let container = |image: &str, more: &str| {
+        format!("[Container]\nImage={image}\nNetwork=none\n{more}[Service]\nTimeoutStopSec=1\nRestart=no\n")
+    };
+    let write = |image: &str, more: &str, others: &[(&str, &str)]| {
+        let others = others.iter().map(|(name, image)| (format!("apps/web/{name}.container"), container(image, "")));
+        let others: Vec<(String, String)> = others.collect();
+        let has_idle = others.iter().any(|(path, _)| path.contains("idle"));
+        let app = if has_idle { "units: { idle.service: { state: stopped } }\n" } else { "" };
+        let web = container(image, more);
+        let mut folder =
+            vec![("fleet.yaml", FLEET), ("apps/web/app.yaml", app), ("apps/web/web.container", web.as_str())];
+        folder.extend(others.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+        agent::write_folder(&host, FOLDER, &folder);
+    };
+    let images = || {
+        let listed = host.sh("podman images --format '{{.Repository}}:{{.Tag}}' | sed 's,.*/,,' | sort").unwrap();
+        listed.lines().map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    write(&web("1"), "", &[("box", &theirs)]);
+    agent::converge(&host, FOLDER);
+    assert_eq!(images(), "theirs:1 web:1");
+    write(&web("2"), "", &[("box", &theirs)]);
+    agent::converge(&host, FOLDER);
+    assert_eq!(images(), "theirs:1 web:2");
+
+    // A release that failed goes back without a registry; its own image stays while the commit wants it.
+    write(&web("3"), "Exec=/bin/false\n", &[("box", &theirs)]);
+    let (code, said) = agent::once(&host, FOLDER);
+    assert_eq!(code, 4, "{said}");
+    assert_eq!(host.sh("podman exec systemd-web cat /marker").unwrap(), "2");
+    assert_eq!(images(), "theirs:1 web:2 web:3");
+
+    // What was there before stays, needed or not. A quadlet that does not run needs its image too, and has no container that
+    // says so.
+    write(&web("4"), "", &[("idle", &web("2"))]);
+    agent::converge(&host, FOLDER);
+    assert_eq!(images(), "theirs:1 web:2 web:4");
+
+    // What somebody uses stays until they are done with it, what somebody named is theirs.
+    host.sh(&format!("podman run -d --name mine --network none {} /bin/sleep 1000", web("2"))).unwrap();
+    write(&web("5"), "", &[]);
+    agent::converge(&host, FOLDER);
+    assert_eq!(images(), "theirs:1 web:2 web:5");
+    host.sh(&format!("podman rm -f -t 0 mine; podman tag {} mine:5", web("5"))).unwrap();
+    write(&web("6"), "", &[]);
+    agent::converge(&host, FOLDER);
+    assert_eq!(images(), "mine:5 theirs:1 web:5 web:6");
+    assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+    assert_eq!(host.sh("systemctl list-units --all --no-legend 'mainstay-*'").unwrap(), "");
+}

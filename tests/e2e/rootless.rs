@@ -145,6 +145,8 @@ fn quadlets_of_a_user_from_the_first_start_to_their_end() {
     agent::converge(&host, FOLDER);
     assert_eq!(get().trim(), "page two");
     let settled = runs();
+    let images = || alice(&host, "podman images --format '{{.Tag}}'").unwrap();
+    assert_eq!(images(), "1\n", "the image that failed is not needed any more");
 
     // A manager that gives no answer, or that somebody else answers for: nothing of hers is touched, root's goes on.
     set(&mut files, "apps/shop/web.container.d/level.conf", "[Container]\nEnvironment=LEVEL=3\n");
@@ -191,7 +193,7 @@ fn quadlets_of_a_user_from_the_first_start_to_their_end() {
         "sh -c '! systemctl --user is-active web && podman volume exists systemd-data && test -z \"$(podman ps -aq)\"'",
     )
     .unwrap();
-    assert_eq!(agent::invocation(&host, "web"), root);
+    assert_eq!((agent::invocation(&host, "web"), images()), (root, String::new()));
     assert_eq!(alice(&host, "systemctl --user list-units --failed --no-legend").unwrap(), "");
     assert_eq!(host.failed_units().unwrap(), Vec::<String>::new());
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));

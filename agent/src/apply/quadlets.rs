@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use spec::desired::FileKind;
-use spec::id::{AppName, HostPath, QUADLET_DIRECTORY, ResourceId, UnitName};
+use spec::id::{AppName, HostPath, QUADLET_DIRECTORY, ResourceId, UnitName, User};
+use spec::images;
 use spec::inputs::Pull;
 use spec::plan::{Action, Phase, Step};
 
@@ -19,6 +20,8 @@ const EVERY_USERS: &str = "/etc/containers/systemd/users";
 const LARGEST: u64 = 1 << 20;
 /// How many of the last lines of a failed pull are told.
 const LINES: usize = 10;
+/// How many lines are read of one that went well: an image has few names, and can be known by some digests.
+const TOLD: usize = 40;
 
 /// Asks Podman's generator about the quadlets as they will be. What it complains about fails its application, of which
 /// nothing is changed then.
@@ -206,9 +209,10 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     };
     for (name, result) in ran {
         let Some((pull, steps)) = of.get(&name) else { continue };
-        let said = systemd::journal_tail(&name, None, LINES).await;
+        let lines = if result.is_ok() { TOLD } else { LINES };
+        let said = systemd::journal_tail(&name, None, lines).await;
         match result {
-            Ok(_) => note(work, pull, steps, &said),
+            Ok(_) => note(work, name.user(), pull, steps, &said),
             Err(error) => steps.iter().for_each(|step| work.failed(step, &error, &said)),
         }
     }
@@ -216,13 +220,16 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     work.providers.systemd.run(stops, deadline, &mark).await;
 }
 
-fn note(work: &mut Work<'_>, pull: &Pull, steps: &[&Step], printed: &str) {
+fn note(work: &mut Work<'_>, user: Option<&User>, pull: &Pull, steps: &[&Step], printed: &str) {
+    let told = podman::told(printed);
+    let digest = told.as_ref().and_then(|told| podman::digest_of(pull, told));
+    if let Some(told) = told {
+        images::fetched_by_podman(&mut work.ledger.memory, user, &pull.image, told);
+    }
     for step in steps {
-        if let (Action::PullForUnit(unit, _), Some(app), Some(digest)) =
-            (&step.action, &step.app, podman::pulled_digest(pull, printed))
-        {
+        if let (Action::PullForUnit(unit, _), Some(app), Some(digest)) = (&step.action, &step.app, &digest) {
             let images: &mut BTreeMap<(AppName, UnitName), String> = &mut work.outcome.unit_images;
-            images.insert((app.clone(), unit.clone()), digest);
+            images.insert((app.clone(), unit.clone()), digest.clone());
         }
         work.done(step);
     }

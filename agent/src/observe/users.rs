@@ -72,7 +72,7 @@ fn away(user: &User, error: &systemd::Error) -> ManagerState {
 }
 
 /// Says in which way the host's account of this name is another, when it is.
-fn stranger(user: &User) -> Option<String> {
+pub fn stranger(user: &User) -> Option<String> {
     let (name, uid) = (user.name(), user.uid());
     match uzers::get_user_by_name(name).map(|found| found.uid()) {
         Some(found) if found == uid => None,

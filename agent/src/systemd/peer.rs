@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use spec::id::User;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,9 +36,18 @@ pub(super) async fn connect(user: &User) -> zbus::Result<Connection> {
     Builder::authenticated_socket(Direct(stream), guid.as_str()).p2p().build().await
 }
 
+/// Says whether a user's manager seems to run. That it answers, and is the user's, shows when it is asked.
+pub fn seems_up(user: &User) -> bool {
+    Path::new(&socket(user)).exists()
+}
+
+fn socket(user: &User) -> String {
+    format!("/run/user/{}/systemd/private", user.uid())
+}
+
 /// Connects and says who we are: root, which is what the socket itself tells the other end.
 async fn greeted(user: &User) -> io::Result<(UnixStream, String)> {
-    let path = format!("/run/user/{}/systemd/private", user.uid());
+    let path = socket(user);
     let mut stream = UnixStream::connect(&path).await?;
     let peer = stream.peer_cred()?.uid();
     if peer != user.uid() {
