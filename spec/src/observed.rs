@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use crate::container::NetworkSettings;
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, User, VolumeName};
 
@@ -240,6 +241,8 @@ pub struct NetworkState {
     pub id: String,
     /// The mark, when it carries this fleet's and host's.
     pub mark: Option<ContainerMark>,
+    /// How it was made, as far as the engine's list says so.
+    pub settings: NetworkSettings,
     /// The ids of the containers attached to it; asked only where the network may have to go.
     pub containers: BTreeSet<String>,
 }

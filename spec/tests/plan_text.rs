@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
+use spec::container::{NetworkSettings, Pool};
 use spec::course::{self, Release};
 use spec::desired::{Desired, DesiredApp};
 use spec::digest::Digest;
@@ -11,7 +12,7 @@ use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, Resou
 use spec::memory::{AppMemory, AppState, Bad, Memory, Owned, Run, UnitMemory};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
-    Observed, Reach, UnitState,
+    NetworkState, Observed, Reach, UnitState,
 };
 use spec::plan::{Lesson, Patience, plan};
 use spec::tree::Tree;
@@ -137,6 +138,57 @@ fn what_is_somebody_elses_is_named_and_what_needs_it_waits() {
             conflict in web: container page: waits for /etc/web.conf, which cannot be put in place
         "#]],
     );
+}
+
+#[test]
+fn a_network_of_a_compose_project_that_is_taken_over_is_used_as_it_is() {
+    let compose =
+        ("apps/mig/compose.yaml", "services: { web: { image: web } }\nnetworks: { default: { driver: bridge } }\n");
+    let plan = |adopt: &str, edit: &dyn Fn(&mut NetworkSettings)| {
+        let desired = desired_of(&[compose, ("apps/mig/app.yaml", adopt)]);
+        let (_, name, network) = desired.networks().next().unwrap();
+        let mut settings = network.settings.clone().unwrap();
+        // What the engine adds.
+        settings.ipam_driver = Some("default".to_owned());
+        settings.pools.push(Pool { subnet: Some("172.18.0.0/16".to_owned()), ..Pool::default() });
+        settings.labels.insert("com.docker.compose.version".to_owned(), "2".to_owned());
+        edit(&mut settings);
+        let state = NetworkState { id: "1".to_owned(), mark: None, settings, containers: BTreeSet::new() };
+        let container = ContainerState {
+            id: "2".to_owned(),
+            run: ContainerRun::Running,
+            mark: None,
+            started: None,
+            exit_code: None,
+            after: BTreeSet::new(),
+        };
+        let observed = Observed {
+            containers: Reach::Seen(BTreeMap::from([("mig-web-1".to_owned().try_into().unwrap(), container)])),
+            networks: Reach::Seen(BTreeMap::from([(name.clone(), state)])),
+            ..bare()
+        };
+        plan(&desired, &observed, &Memory::default(), Timestamp::UNIX_EPOCH, Patience::Now).to_string()
+    };
+    let adopt = "adopt: true\n";
+    expect![[r#"
+        pull     image web            mig  new
+        replace  container mig-web-1  mig  the container that was there is kept under another name
+    "#]]
+    .assert_eq(&plan(adopt, &|_| {}));
+    expect![[r#"
+        conflict in mig: network mig_default: a network of that name is there already and mainstay did not create it, but `docker compose` did for this project; write `adopt: true` in app.yaml to take the project over, or say `external: true` to use the network as it is
+        conflict in mig: container mig-web-1: waits for network mig_default, which cannot be put in place
+    "#]].assert_eq(&plan("", &|_| {}));
+    expect![[r#"
+        conflict in mig: network mig_default: `docker compose` created it with another driver than the compose file says, so it cannot be taken over; write there what it has, or remove it with `docker compose down`
+        conflict in mig: container mig-web-1: waits for network mig_default, which cannot be put in place
+    "#]].assert_eq(&plan(adopt, &|is| is.driver = Some("macvlan".to_owned())));
+    expect![[r#"
+        conflict in mig: network mig_default: a network of that name is there already and mainstay did not create it; remove or rename it, or say `external: true` to use it as it is
+        conflict in mig: container mig-web-1: waits for network mig_default, which cannot be put in place
+    "#]].assert_eq(&plan(adopt, &|is| {
+        is.labels.insert("com.docker.compose.project".to_owned(), "other".to_owned());
+    }));
 }
 
 #[test]

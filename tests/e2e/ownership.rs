@@ -267,3 +267,42 @@ fn containers_are_taken_over(forge: &Forge, host: &Host, engine: &str) {
     assert_eq!(look("late"), format!("true no {}", theirs.reference));
     host.sh(&format!("{engine} exec late test -e /theirs")).unwrap();
 }
+
+#[test]
+fn a_project_that_docker_compose_runs_is_taken_over_with_its_data() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    host.start_docker().unwrap();
+    agent::install(&host);
+    let image = forge.image("mig", "1", "one").unwrap();
+    let compose = format!(
+        "services:\n  web: {{ image: \"{}\", command: [sleep, \"1000\"], volumes: [\"data:/data\"] }}\nvolumes: {{ data: }}\n",
+        image.reference
+    );
+    agent::write_folder(&host, "/srv/mig", &[("compose.yaml", &compose)]);
+    host.sh("cd /srv/mig && docker compose up --detach 2>&1 && docker exec mig-web-1 touch /data/orders").unwrap();
+    let network = "docker network inspect --format '{{.Id}} {{.Labels}}' mig_default";
+    let before = host.sh(network).unwrap();
+    let wants = |adopt: &str| {
+        let all = [("fleet.yaml", FLEET), ("apps/mig/compose.yaml", &compose), ("apps/mig/app.yaml", adopt)];
+        agent::write_folder(&host, "/root/fleet", &all);
+    };
+    wants("");
+    let (code, said) = agent::once(&host, "/root/fleet");
+    assert!(code == 4 && said.contains("write `adopt: true` in app.yaml to take the project over"), "{code} {said}");
+
+    wants("adopt: true\n");
+    agent::converge(&host, "/root/fleet");
+    let containers = "docker ps --all --format '{{.Names}} {{.State}} {{.Label \"io.mainstay.app\"}}' | sort";
+    assert_eq!(host.sh(containers).unwrap(), "mig-web-1 running mig\nmig-web-1.before exited \n");
+    host.sh("docker exec mig-web-1 test -e /data/orders").unwrap();
+    assert_eq!(host.sh(network).unwrap(), before, "the network is theirs as before");
+    assert!(agent::converge(&host, "/root/fleet").contains("nothing to do"));
+
+    // It goes without what was there before.
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/x/files/etc/x", "x\n")]);
+    agent::converge(&host, "/root/fleet");
+    assert_eq!(host.sh(containers).unwrap(), "mig-web-1.before exited \n");
+    assert_eq!(host.sh(network).unwrap(), before);
+    host.sh("docker start mig-web-1.before && docker exec mig-web-1.before test -e /data/orders").unwrap();
+}

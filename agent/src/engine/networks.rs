@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
+use spec::container::{NetworkSettings, Pool};
 use spec::desired::{DesiredNetwork, DesiredVolume};
 use spec::id::{AppName, NetworkName, VolumeName};
 use spec::observed::{NetworkState, VolumeState};
@@ -21,6 +22,33 @@ struct Network {
     labels: Option<HashMap<String, String>>,
     #[serde(default)]
     containers: Option<HashMap<String, serde::de::IgnoredAny>>,
+    #[serde(default)]
+    driver: Option<String>,
+    #[serde(default)]
+    options: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    internal: bool,
+    #[serde(default, rename = "EnableIPv6")]
+    ipv6: bool,
+    #[serde(default, rename = "IPAM")]
+    ipam: Option<Ipam>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Ipam {
+    driver: Option<String>,
+    options: Option<BTreeMap<String, String>>,
+    config: Option<Vec<Range>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Range {
+    subnet: Option<String>,
+    #[serde(rename = "IPRange")]
+    range: Option<String>,
+    gateway: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,6 +62,31 @@ struct Volume {
     labels: Option<HashMap<String, String>>,
 }
 
+impl Network {
+    /// Returns how it was made.
+    fn settings(self) -> NetworkSettings {
+        let ipam = self.ipam.unwrap_or_default();
+        let pools = ipam.config.unwrap_or_default().into_iter().map(|it| Pool {
+            subnet: it.subnet,
+            range: it.range,
+            gateway: it.gateway,
+            taken: BTreeMap::new(),
+        });
+        NetworkSettings {
+            driver: self.driver,
+            options: self.options.unwrap_or_default(),
+            internal: self.internal,
+            // It concerns nobody but a cluster.
+            attachable: false,
+            ipv6: self.ipv6,
+            ipam_driver: ipam.driver,
+            ipam_options: ipam.options.unwrap_or_default(),
+            pools: pools.collect(),
+            labels: self.labels.unwrap_or_default().into_iter().collect(),
+        }
+    }
+}
+
 impl Engine {
     /// Lists every network, ours or not, in one call.
     ///
@@ -44,7 +97,8 @@ impl Engine {
         let named = rows.into_iter().filter_map(|row| {
             let name = NetworkName::parse(&row.name).ok()?;
             let mark = row.labels.as_ref().and_then(|labels| mark(labels, &self.owner));
-            Some((name, NetworkState { id: row.id, mark, containers: BTreeSet::new() }))
+            let id = row.id.clone();
+            Some((name, NetworkState { id, mark, settings: row.settings(), containers: BTreeSet::new() }))
         });
         Ok(named.collect())
     }

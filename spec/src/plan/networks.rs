@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::container::VolumeSettings;
+use crate::container::{NetworkSettings, Pool, VolumeSettings};
 use crate::desired::{DesiredApp, DesiredNetwork, DesiredVolume};
 use crate::id::{AppName, ContainerName, NetworkName, ResourceId, VolumeName};
 use crate::observed::{ContainerState, NetworkState, Reach, VolumeState};
 use crate::plan::{Action, Draft, Fate, Lesson, Phase, Step, Why, is_met_by};
+
+/// What `docker compose` writes on the networks that it makes: whose it is, and what the compose file calls it.
+const PROJECT: &str = "com.docker.compose.project";
+const NETWORK: &str = "com.docker.compose.network";
 
 /// What an application's containers find when they are created.
 #[derive(Default)]
@@ -55,10 +59,11 @@ fn plan_network(
         (Some(_), None) => {
             return create(draft, ground, app, name);
         }
-        (Some(_), Some(NetworkState { mark: None, .. })) => {
-            "a network of that name is there already and mainstay did not create it; remove or rename it, or say \
-             `external: true` to use it as it is"
-                .to_owned()
+        (Some(settings), Some(NetworkState { mark: None, settings: is, .. })) => {
+            match foreign(settings, is, draft.policy(app, &id).adopt) {
+                Some(complaint) => complaint,
+                None => return,
+            }
         }
         (Some(_), Some(state @ NetworkState { mark: Some(mark), .. })) => {
             match draft.memory.owned.get(&id) {
@@ -76,6 +81,54 @@ fn plan_network(
     };
     draft.conflict(app, id.clone(), complaint);
     ground.missing.insert(id);
+}
+
+/// Says what stands against the use of a network that mainstay did not make. That of a compose project which is taken over is
+/// used like an external one, and stays without our mark: what is attached to it from before would not survive another, and
+/// whoever goes back finds it.
+fn foreign(wanted: &NetworkSettings, is: &NetworkSettings, adopt: bool) -> Option<String> {
+    const THERE: &str = "a network of that name is there already and mainstay did not create it";
+    let same = |label: &str| wanted.labels.get(label).is_some_and(|value| is.labels.get(label) == Some(value));
+    // podman-compose writes the project alone.
+    let is_of_the_project = same(PROJECT) && (same(NETWORK) || !is.labels.contains_key(NETWORK));
+    Some(match (is_of_the_project, adopt) {
+        (false, _) => format!("{THERE}; remove or rename it, or say `external: true` to use it as it is"),
+        (true, false) => format!(
+            "{THERE}, but `docker compose` did for this project; write `adopt: true` in app.yaml to take the project over, or \
+             say `external: true` to use the network as it is"
+        ),
+        (true, true) => {
+            let what = difference(wanted, is)?;
+            format!(
+                "`docker compose` created it with {what} than the compose file says, so it cannot be taken over; write there \
+                 what it has, or remove it with `docker compose down`"
+            )
+        }
+    })
+}
+
+/// Says in what a network is not as wanted, as far as the author says how it should be.
+fn difference(wanted: &NetworkSettings, is: &NetworkSettings) -> Option<&'static str> {
+    let unlike = |wanted: &Option<String>, is: &Option<String>| wanted.is_some() && wanted != is;
+    let is_there = |pool: &Pool| {
+        is.pools.iter().any(|is| {
+            let parts = [(&pool.subnet, &is.subnet), (&pool.range, &is.range), (&pool.gateway, &is.gateway)];
+            !parts.into_iter().any(|(wanted, is)| unlike(wanted, is))
+        })
+    };
+    if wanted.driver.as_deref().unwrap_or("bridge") != is.driver.as_deref().unwrap_or("bridge") {
+        Some("another driver")
+    } else if wanted.internal != is.internal {
+        Some("another `internal`")
+    } else if wanted.ipv6 && !is.ipv6 {
+        Some("another `enable_ipv6`")
+    } else if wanted.options.iter().any(|(key, value)| is.options.get(key) != Some(value)) {
+        Some("other `driver_opts`")
+    } else if unlike(&wanted.ipam_driver, &is.ipam_driver) || !wanted.pools.iter().all(is_there) {
+        Some("other addresses")
+    } else {
+        None
+    }
 }
 
 /// Plans a network that is not there. One that this agent never made was not taken away, whatever was converged before.

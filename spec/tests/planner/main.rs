@@ -25,10 +25,11 @@ fn cases() -> ProptestConfig {
     ProptestConfig { cases: default.cases.max(10_000), max_shrink_iters: 1_000, ..default }
 }
 
-/// The same, with containers taking the place of those that are there.
+/// The same, with containers taking the place of those that are there, on the networks that are there.
 fn adopting(mut desired: Desired) -> Desired {
     for app in desired.apps.values_mut() {
-        let names = app.containers.keys().map(|name| ResourceId::Container(name.clone()));
+        let networks = app.networks.keys().map(|name| ResourceId::Network(name.clone()));
+        let names = app.containers.keys().map(|name| ResourceId::Container(name.clone())).chain(networks);
         app.policies.extend(names.map(|id| (id, Policy { adopt: true, drift: DriftPolicy::Repair })));
     }
     desired
@@ -102,17 +103,19 @@ proptest! {
     fn a_container_that_is_taken_over_is_kept_whenever_the_agent_is_killed(
         first in shape(), second in shape(), instant in 0..80_usize, again in 0..80_usize,
     ) {
-        const A_CONTAINER: u8 = 8;
-        let mut world = World::with_bystanders(A_CONTAINER);
+        const A_CONTAINER_AND_A_NETWORK: u8 = 8 | 32;
+        let mut world = World::with_bystanders(A_CONTAINER_AND_A_NETWORK);
         let mut memory = Memory::default();
         let (first, second) = (adopting(first.desired()), adopting(second.desired()));
         world.pass(&first, &mut memory, Kill::After(instant));
         world.pass(&second, &mut memory, Kill::After(again));
         world.pass(&second, &mut memory, Kill::Never);
         let foreign = world.foreign();
-        prop_assert_eq!(foreign.values().collect::<Vec<_>>(), ["x"], "{:?}", foreign);
+        prop_assert_eq!(foreign.values().collect::<BTreeSet<_>>().len(), 2, "{:?}", foreign);
+        prop_assert!(foreign.values().all(|id| ["x", "y"].contains(&id.as_str())), "{foreign:?}");
         let left = world.plan(&second, &memory, Patience::Now);
         prop_assert!(left.steps.is_empty(), "{left}\n{memory:#?}");
+        prop_assert!(!left.conflicts.iter().any(|it| it.why.contains("did not create it")), "{left}");
         prop_assert!(memory.adopted.is_empty(), "{memory:#?}");
     }
 

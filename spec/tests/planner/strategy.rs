@@ -206,6 +206,12 @@ pub(crate) fn container_name(index: usize) -> ContainerName {
 /// The text of the unit that the host provides.
 pub(crate) const HOST_TEXT: &str = "[Service]\nExecStart=/bin/host /etc/f0 /etc/f1\n";
 
+/// As of a compose project.
+pub(crate) fn network_settings() -> NetworkSettings {
+    let labels = ["project", "network"].map(|label| (format!("com.docker.compose.{label}"), "n".to_owned()));
+    NetworkSettings { labels: BTreeMap::from(labels), ..NetworkSettings::default() }
+}
+
 pub(crate) fn network_name(index: usize) -> NetworkName {
     NetworkName::parse(&format!("n{index}")).expect("a network")
 }
@@ -355,7 +361,7 @@ impl Shape {
     fn networks_of(&self, app: u8) -> BTreeMap<NetworkName, DesiredNetwork> {
         let all = self.networks.iter().enumerate().filter_map(|(index, network)| Some((index, (*network)?)));
         let own = all.filter(|(_, (owner, _))| *owner == app).map(|(index, (_, version))| {
-            let network = DesiredNetwork { settings: Some(NetworkSettings::default()), digest: Digest::of(&[version]) };
+            let network = DesiredNetwork { settings: Some(network_settings()), digest: Digest::of(&[version]) };
             (network_name(index), network)
         });
         own.collect()

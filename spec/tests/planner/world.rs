@@ -423,7 +423,8 @@ impl World {
         let networks = self.networks.iter().map(|(name, network)| {
             let on_it = self.containers.values().filter(|it| it.running && it.attached.get(name) == Some(&network.id));
             let containers = on_it.map(|it| it.id.clone()).collect();
-            (name.clone(), NetworkState { id: network.id.clone(), mark: network.mark.clone(), containers })
+            let (id, mark, settings) = (network.id.clone(), network.mark.clone(), strategy::network_settings());
+            (name.clone(), NetworkState { id, mark, settings, containers })
         });
         let networks = networks.collect();
         observed.containers =
