@@ -14,7 +14,7 @@ use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitN
 use crate::inputs;
 use crate::memory::{self, Adopted, AppState, Inputs, Memory, Owned, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
-use crate::plan::{Action, Lesson, Plan, Verb, Why, fights};
+use crate::plan::{Action, Lesson, Plan, Step, Verb, Why, fights};
 
 /// Notes everything a plan is about to do that could not be told from the host afterwards.
 pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
@@ -22,6 +22,7 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
     for (unit, path) in written_quadlets(plan, desired) {
         memory.quadlets.insert(unit, path);
     }
+    let written: BTreeSet<&HostPath> = plan.steps.iter().filter_map(written_by).collect();
     for step in &plan.steps {
         let Some(app) = &step.app else {
             match &step.action {
@@ -50,20 +51,32 @@ pub fn begin(memory: &mut Memory, plan: &Plan, desired: &Desired) {
                 let id = ResourceId::Container(name.clone());
                 memory.owned.insert(id, Owned::claimed(app, memory::outgoing(old)));
             }
-            Action::RunUnit { unit, verb, with, .. } => {
+            Action::RunUnit { unit, verb, with, was, .. } => {
                 let known = entry(memory, desired, app, unit);
                 // Nothing wants it, so that no digest would show the debt.
                 let leaves = !known.ours && step.why == Why::Unwanted;
                 if leaves && !matches!(known.run, Run::Beginning { .. }) {
                     known.run = Run::Owed;
                 }
-                owe(known, *verb, *with);
+                owe(known, *verb, *with, was.as_ref());
+                // Whatever started it until now, and that may be its manager at any moment, read what is replaced.
+                let outdated = step.reads.iter().any(|path| written.contains(path));
+                if outdated && *verb == Verb::Restart && matches!(known.run, Run::Beginning { .. }) {
+                    known.run = Run::Owed;
+                }
             }
             Action::EnableUnit(unit) => {
                 entry(memory, desired, app, unit);
             }
             _ => {}
         }
+    }
+}
+
+fn written_by(step: &Step) -> Option<&HostPath> {
+    match &step.action {
+        Action::WriteFile(path, _) => Some(path),
+        _ => None,
     }
 }
 
@@ -82,10 +95,14 @@ fn written_quadlets<'d>(plan: &Plan, desired: &'d Desired) -> Vec<(UnitName, Hos
 
 /// Makes a debt visible that the digests would not show once the files are in place: the unit ran before we knew it, or
 /// its inputs are only being put back.
-fn owe(known: &mut UnitMemory, verb: Verb, now: Inputs) {
+fn owe(known: &mut UnitMemory, verb: Verb, now: Inputs, runs: Option<&InvocationId>) {
     match (&mut known.run, verb) {
         // The planner would find out by the times of the files, unless the clock was set meanwhile.
         (Run::Unknown, Verb::Restart) => known.run = Run::Owed,
+        (Run::Unknown, Verb::Reload) => {
+            let with = Inputs { start: now.start, reload: Digest::of(b"reload owed") };
+            known.run = Run::Started { with, invocation: runs.cloned() };
+        }
         (Run::Started { with, .. }, Verb::Restart) if with.start == now.start => known.run = Run::Owed,
         (Run::Started { with, .. }, Verb::Reload) => with.reload = Digest::of(b"reload owed"),
         _ => {}
@@ -224,6 +241,15 @@ pub fn ran(memory: &mut Memory, name: &ContainerName, started: Option<String>) {
         Some(started) => memory.containers.insert(name.clone(), started),
         None => memory.containers.remove(name),
     };
+}
+
+/// Notes that a container whose replacement a plan meant to begin was left as it is: it is what it was before.
+pub fn spared(memory: &mut Memory, name: &ContainerName, before: Option<Owned>) {
+    let id = ResourceId::Container(name.clone());
+    match before {
+        Some(before) => drop(memory.owned.insert(id, before)),
+        None => drop(memory.owned.remove(&id)),
+    }
 }
 
 /// Notes that a container did not stay up: the engine may make it look as if it ran, so it is to be replaced.

@@ -115,6 +115,16 @@ fn the_quadlet_stack() {
     page(&host, "http://127.0.0.1:8081/", "Memos");
     page(&host, "http://127.0.0.1:8081/", "orders so far: 1");
     assert_eq!(agent::invocation(&host, "notes-db"), before, "the database was restarted for the web server's sake");
+
+    // The web server requires the database, and without both the pod ends.
+    host.sh(&format!("echo '# more' >>{FOLDER}/apps/notes/files/etc/notes/redis.conf")).unwrap();
+    let steps = agent::steps(&agent::plan(&host, FOLDER));
+    for unit in ["notes-db", "notes-web", "notes-pod"] {
+        assert!(steps.contains(&format!("restart {unit}.service")), "{steps:?}");
+    }
+    agent::converge(&host, FOLDER);
+    page(&host, "http://127.0.0.1:8081/", "orders so far: 1");
+    assert_nothing_to_do(&host);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod interruptions;
 mod kill_world;
 mod kills;
 mod kills_at_random;
+mod knock_on;
 mod lab_forge;
 mod lab_itself;
 mod layers;

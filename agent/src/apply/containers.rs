@@ -10,7 +10,8 @@ use spec::desired::{Desired, DesiredContainer};
 use spec::id::{AppName, ContainerName, ResourceId};
 use spec::images;
 use spec::journal;
-use spec::plan::{Action, Phase, Step};
+use spec::memory::{Memory, Owned};
+use spec::plan::{Action, Phase, Plan, Step};
 
 use super::{Work, adoption};
 use crate::engine::{self, ContainerRunState, Engine, Health, Unsettled, Watched};
@@ -26,6 +27,35 @@ const UNFINISHED: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a container waits for a job to end, or for a health check that says nothing of itself.
 const WAIT: Duration = Duration::from_secs(600);
+
+/// What is known of the containers that a plan changes, by application.
+type Known = Vec<(AppName, ContainerName, Option<Owned>)>;
+
+/// Returns what is known of the containers that a plan changes, before it is noted that they go or come.
+pub(super) fn known(plan: &Plan, memory: &Memory) -> Known {
+    let changed: BTreeSet<(&AppName, &ContainerName)> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::ReplaceContainer(name, _) | Action::RemoveContainer(name, _) | Action::CreateContainer(name) => {
+                Some((step.app.as_ref()?, name))
+            }
+            _ => None,
+        })
+        .collect();
+    let known = |name: &ContainerName| memory.owned.get(&ResourceId::Container(name.clone())).cloned();
+    changed.into_iter().map(|(app, name)| (app.clone(), name.clone(), known(name))).collect()
+}
+
+/// Takes back that containers go or come which nobody came to touch: their application failed before that, or the agent was
+/// asked to stop.
+pub(super) fn spare(work: &mut Work<'_>, known: Known) {
+    for (app, name, before) in known {
+        if !work.begun.contains(&app) {
+            journal::spared(&mut work.ledger.memory, &name, before);
+        }
+    }
+}
 
 /// Fetches images, a few at a time; nothing is disturbed by it, and a failure leaves the application as it is.
 pub(super) async fn pull(work: &mut Work<'_>) {
@@ -76,6 +106,7 @@ pub(super) async fn remove(work: &mut Work<'_>, rank: usize) {
         let (before, mut refused) = (left.len(), Vec::new());
         for step in left {
             let Action::RemoveContainer(name, id) = &step.action else { continue };
+            work.begun.extend(step.app.clone());
             match take_down(&work.providers.engine, progress, &followers(&all, desired, name), id).await {
                 Ok(()) => {
                     vacated(work, step, name);

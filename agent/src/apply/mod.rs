@@ -88,6 +88,8 @@ struct Work<'a> {
     spared: BTreeSet<AppName>,
     /// Paths that this plan was to write and that are not in place: nothing that reads them may start.
     missing: BTreeSet<HostPath>,
+    /// Applications whose containers were touched.
+    begun: BTreeSet<AppName>,
 }
 
 /// Carries `plan` out.
@@ -115,7 +117,9 @@ pub async fn apply(
         units_changed: BTreeSet::new(),
         spared: BTreeSet::new(),
         missing: written_by(plan),
+        begun: BTreeSet::new(),
     };
+    let known = containers::known(plan, &work.ledger.memory);
     journal::begin(&mut work.ledger.memory, plan, desired);
     for step in &plan.steps {
         if let (Action::WriteFile(path, FileState::Absent), Some(app)) = (&step.action, &step.app) {
@@ -127,6 +131,7 @@ pub async fn apply(
     if !plan.steps.is_empty() || !work.unproven().is_empty() {
         work.carry_out().await?;
     }
+    containers::spare(&mut work, known);
     let failed = work.unfinished();
     journal::settle(&mut work.ledger.memory, desired, plan, &failed, Timestamp::now());
     journal::forget_apps(&mut work.ledger.memory, desired);
@@ -187,6 +192,7 @@ impl<'a> Work<'a> {
     async fn ensure(&mut self, runs: Vec<units::Wanted<'a>>) {
         let (window, job, progress, desired) = (self.patience.settle, self.patience.job, self.progress, self.desired);
         let (apart, _) = containers::sorted(self);
+        self.begun.extend(apart.iter().filter_map(|step| step.app.clone()));
         let Providers { systemd, engine, .. } = &mut *self.providers;
         let making = containers::make(engine, desired, progress, apart);
         let (results, made) = tokio::join!(units::run(systemd, job, progress, &runs), making);
@@ -199,6 +205,7 @@ impl<'a> Work<'a> {
         // Who has units comes second, and not at all if one of these failed.
         let started = units::take(self, runs, results).await;
         let (_, after) = containers::sorted(self);
+        self.begun.extend(after.iter().filter_map(|step| step.app.clone()));
         let mut created = containers::take(self, made).await;
         let made = containers::make(&self.providers.engine, desired, progress, after).await;
         created.extend(containers::take(self, made).await);

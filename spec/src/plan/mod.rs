@@ -380,7 +380,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     containers::plan(&mut draft);
     prune::plan(&mut draft);
     units::leave_what_another_text_hides(&mut draft);
-    units::restart_emptied_pods(&mut draft);
+    units::follow(&mut draft);
     networks::clear(&mut draft);
     draft.reload_if_needed();
     let mut plan = draft.plan;

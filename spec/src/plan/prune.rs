@@ -6,7 +6,7 @@ use crate::desired::{Desired, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::Fields;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
 use crate::memory::{self, Inputs, Memory, Run};
-use crate::observed::{ActiveState, FileState, Reach};
+use crate::observed::{ActiveState, FileState, Reach, UnitState};
 use crate::plan::files::{Whose, is_edited, whose};
 use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Verb, Why};
 use crate::plan::{order, units};
@@ -261,12 +261,7 @@ fn remembered(draft: &mut Draft<'_>, removals: &mut Removals) {
             continue;
         }
         if draft.managed.contains_key(&text) && name.template().is_some() {
-            let up = draft
-                .observed
-                .units
-                .seen()
-                .and_then(|units| units.get(name))
-                .is_some_and(super::super::observed::UnitState::is_up);
+            let up = draft.observed.units.seen().and_then(|units| units.get(name)).is_some_and(UnitState::is_up);
             let app = known.app.clone();
             retire(draft, removals, &app, name);
             if up {
@@ -299,7 +294,10 @@ fn adds_to(draft: &Draft<'_>, removals: &mut Removals, name: &UnitName, app: &Ap
         Run::Beginning { was, .. } => !happened(was),
         Run::Unknown | Run::Started { .. } => false,
     };
-    let Some(state) = state.filter(|state| state.is_up() && (there || owed)) else {
+    // What failed when we restarted it ran until then.
+    let felled =
+        |state: &UnitState| matches!(run, Run::Owed | Run::Beginning { .. }) && state.active == ActiveState::Failed;
+    let Some(state) = state.filter(|state| state.is_up() && (there || owed) || felled(state)) else {
         removals.released.extend(there.then(|| name.clone()));
         return there;
     };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::desired::{DesiredUnit, UnitGoal, UnitOrigin};
 use crate::digest::{Digest, Fields};
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
-use crate::inputs::{self, UnitInputs};
+use crate::inputs::{self, Pull, UnitInputs};
 use crate::memory::{Inputs, Run};
 use crate::observed::{ActiveState, FileState, LoadState, Reach, UnitState};
 use crate::plan::{Action, Draft, Lesson, Note, Step, Verb, Why};
@@ -178,9 +178,58 @@ pub(super) fn leave_what_another_text_hides(draft: &mut Draft<'_>) {
     }
 }
 
+/// Plans the restarts that follow from others: systemd restarts what requires a unit together with it, and a pod ends with the
+/// last of its containers. What goes down along has to come up again, and is the plan's to see to.
+pub(super) fn follow(draft: &mut Draft<'_>) {
+    loop {
+        let before = draft.plan.steps.len();
+        restart_dependents(draft);
+        restart_emptied_pods(draft);
+        if draft.plan.steps.len() == before {
+            return;
+        }
+    }
+}
+
+/// Plans the restart of what requires a unit that is restarted (systemd.unit(5): `Requires=`, `Requisite=`, `BindsTo=`, `PartOf=`).
+fn restart_dependents(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    let Reach::Seen(units) = &draft.observed.units else { return };
+    let restarts = |draft: &Draft<'_>| -> BTreeSet<UnitName> {
+        let restarted = draft.plan.steps.iter().filter_map(|step| match &step.action {
+            Action::RunUnit { unit, verb: Verb::Restart, .. } => Some(unit.clone()),
+            _ => None,
+        });
+        restarted.collect()
+    };
+    let mut restarted = restarts(draft);
+    if restarted.is_empty() {
+        return;
+    }
+    let made = inputs::made_of(desired);
+    for (app, name, unit) in desired.units() {
+        let Some(state) = units.get(name).filter(|state| state.is_up()) else { continue };
+        let id = ResourceId::Unit(name.clone());
+        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
+        let is_open = draft.plan.conflicts.iter().any(|it| it.resource == id)
+            || draft.plan.unknown.iter().any(|it| it.resource == id)
+            || draft.plan.steps.iter().any(runs);
+        if is_open || matches!(name.suffix(), "slice" | "target") {
+            continue;
+        }
+        let required = inputs::required(name, unit, state.text.as_deref(), &draft.managed, &made);
+        if let Some(other) = required.intersection(&restarted).next() {
+            let inputs = draft.inputs(name, unit, state.text.as_deref());
+            let subject = Subject::new(draft, (app, name, unit), state, inputs);
+            subject.restart_along(draft, format!("systemd restarts it with {other}, which it requires"));
+            restarted = restarts(draft);
+        }
+    }
+}
+
 /// Plans the restart of pods all of whose containers are restarted: a pod ends with the last of them, and none can be
 /// started in one that is ending.
-pub(super) fn restart_emptied_pods(draft: &mut Draft<'_>) {
+fn restart_emptied_pods(draft: &mut Draft<'_>) {
     let desired = draft.desired;
     let Reach::Seen(units) = &draft.observed.units else { return };
     let verb_of = |draft: &Draft<'_>, name: &UnitName| {
@@ -206,7 +255,7 @@ pub(super) fn restart_emptied_pods(draft: &mut Draft<'_>) {
         };
         let inputs = draft.inputs(name, unit, state.text.as_deref());
         let subject = Subject::new(draft, (app, name, unit), state, inputs);
-        subject.run(draft, Verb::Restart, Why::Changed("all its containers are restarted, which ends it".to_owned()));
+        subject.restart_along(draft, "all its containers are restarted, which ends it".to_owned());
     }
 }
 
@@ -253,8 +302,7 @@ impl<'a> Subject<'a> {
         let run = draft.memory.units.get(self.name).map_or(&Run::Unknown, |known| &known.run);
         match run {
             Run::Started { with, invocation } => {
-                let same = |is: Digest, wanted: Digest, now: Digest| is == wanted || is == now;
-                if !same(with.start, self.inputs.digests.start, self.with.start) {
+                if Self::differs(with.start, self.inputs.digests.start, self.with.start) {
                     let why = self.changed(draft, &self.inputs.restart);
                     return self.restart(draft, why);
                 }
@@ -270,11 +318,7 @@ impl<'a> Subject<'a> {
                     let why = draft.because(self.app, &self.id(), why);
                     return self.run(draft, Verb::Start, why);
                 }
-                let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
-                if !same(with.reload, self.inputs.digests.reload, self.with.reload) || rewritten {
-                    let why = self.changed(draft, &self.inputs.reload);
-                    self.run(draft, Verb::Reload, why);
-                }
+                self.reload(draft, *with);
             }
             Run::Beginning { with, was } => self.begun(draft, *with, was.as_ref()),
             Run::Owed => self.restart(draft, Why::Owed("an earlier pass changed its inputs".to_owned())),
@@ -287,19 +331,24 @@ impl<'a> Subject<'a> {
     }
 
     /// Plans a unit that runs and was not started by us, as far as we remember. With its inputs in place since before it
-    /// began there is nothing to restart for.
+    /// began there is nothing to do; where only what it reloads is younger, it is not disturbed more than that.
     fn met_running(&self, draft: &mut Draft<'_>) {
-        let inputs = || self.inputs.restart.iter().chain(&self.inputs.reload);
         let younger = |path: &&HostPath| match (draft.observed.files.get(*path), self.state.since) {
             (Some(FileState::Regular { modified, .. }), Some(since)) => *modified >= since,
             _ => true,
         };
-        if inputs().any(|path| draft.written.contains(path)) {
-            let why = self.changed(draft, &self.inputs.restart);
+        let (restart, reload) = (&self.inputs.restart, &self.inputs.reload);
+        let maybe = |path: &HostPath| Why::Owed(format!("it may have been started before {path} was written"));
+        if restart.iter().any(|path| draft.written.contains(path)) {
+            let why = self.changed(draft, restart);
             self.restart(draft, why);
-        } else if let Some(path) = inputs().find(younger) {
-            let why = Why::Owed(format!("it may have been started before {path} was written"));
-            self.restart(draft, why);
+        } else if let Some(path) = restart.iter().find(younger) {
+            self.restart(draft, maybe(path));
+        } else if reload.iter().any(|path| draft.written.contains(path)) {
+            let why = self.changed(draft, reload);
+            self.run(draft, Verb::Reload, why);
+        } else if let Some(path) = reload.iter().find(younger) {
+            self.run(draft, Verb::Reload, maybe(path));
         } else {
             self.learn(draft);
         }
@@ -339,18 +388,42 @@ impl<'a> Subject<'a> {
         // A job that runs to its end is never `active`, only `activating`: it is left to end.
         let stays = matches!(self.state.active, ActiveState::Active | ActiveState::Reloading);
         match known {
+            // Whoever started it, it ran until then.
+            Some(Run::Owed | Run::Beginning { .. }) if self.state.active == ActiveState::Failed => {
+                self.run(draft, Verb::Start, Why::Owed("it failed when it was restarted".to_owned()));
+            }
             Some(Run::Beginning { with, was }) if stays => self.begun(draft, *with, was.as_ref()),
-            Some(Run::Started { with, invocation }) if *with == self.inputs.digests || *with == self.with => {
-                if let (true, Some(why)) = (stays, self.strayed(draft, invocation.as_ref())) {
+            Some(Run::Started { with, invocation }) if stays => {
+                if Self::differs(with.start, self.inputs.digests.start, self.with.start) {
+                    let why = self.changed(draft, &self.inputs.restart);
                     self.restart(draft, why);
+                } else if let Some(why) = self.strayed(draft, invocation.as_ref()) {
+                    self.restart(draft, why);
+                } else {
+                    self.reload(draft, *with);
                 }
             }
+            Some(Run::Started { with, .. }) if *with == self.inputs.digests || *with == self.with => {}
             None | Some(Run::Unknown) if stays => self.met_running(draft),
             _ if stays => {
                 let why = self.changed(draft, &self.inputs.restart);
                 self.restart(draft, why);
             }
             _ => self.learn(draft),
+        }
+    }
+
+    /// Says whether something was started with something else than is wanted, and than is there.
+    fn differs(was: Digest, wanted: Digest, now: Digest) -> bool {
+        was != wanted && was != now
+    }
+
+    /// Plans the reload of a unit that runs with `with`, if what it reloads is another by now, or is put back.
+    fn reload(&self, draft: &mut Draft<'_>, with: Inputs) {
+        let rewritten = self.inputs.reload.iter().any(|path| draft.written.contains(path));
+        if rewritten || Self::differs(with.reload, self.inputs.digests.reload, self.with.reload) {
+            let why = self.changed(draft, &self.inputs.reload);
+            self.run(draft, Verb::Reload, why);
         }
     }
 
@@ -400,7 +473,20 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Restarts what goes down with something else. Its image is here, unless it is asked for anew at each start.
+    fn restart_along(&self, draft: &mut Draft<'_>, why: String) {
+        let pull = inputs::pull(self.name, self.unit, &draft.managed).filter(|pull| !pull.if_missing);
+        self.run_after(draft, Verb::Restart, Why::Changed(why), pull);
+    }
+
     fn run(&self, draft: &mut Draft<'_>, verb: Verb, why: Why) {
+        // What somebody stopped has its image; a restart must not begin before the new one is here.
+        let pulls = matches!(verb, Verb::Start | Verb::Restart) && !matches!(why, Why::Drifted(_));
+        let pull = inputs::pull(self.name, self.unit, &draft.managed).filter(|_| pulls);
+        self.run_after(draft, verb, why, pull);
+    }
+
+    fn run_after(&self, draft: &mut Draft<'_>, verb: Verb, why: Why, pull: Option<Pull>) {
         let verb = if verb == Verb::Start && self.may_be_started_before(draft) { Verb::Restart } else { verb };
         let action = Action::RunUnit {
             unit: self.name.clone(),
@@ -409,11 +495,7 @@ impl<'a> Subject<'a> {
             was: self.state.invocation.clone(),
             once: self.once,
         };
-        // What somebody stopped has its image; a restart must not begin before the new one is here.
-        if matches!(verb, Verb::Start | Verb::Restart)
-            && !matches!(why, Why::Drifted(_))
-            && let Some(pull) = inputs::pull(self.name, self.unit, &draft.managed)
-        {
+        if let Some(pull) = pull {
             draft.step(self.app, Action::PullForUnit(self.name.clone(), pull), why.clone());
         }
         let reads = self.inputs.restart.union(&self.inputs.reload).cloned().collect();
