@@ -12,7 +12,7 @@ use super::expressions::{self, Expression};
 use super::files;
 use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
-use super::model::{App, FileKind, Host, Place, QuadletNames, Watch, owned_by_root};
+use super::model::{App, FileKind, Host, Place, QuadletNames, State, Unit, Watch, owned_by_root};
 use super::needs;
 use super::page::{Extent, Page};
 use super::place;
@@ -21,7 +21,7 @@ use super::units;
 use super::user;
 use super::yaml;
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{AppName, HostName, Mode, ResourceId};
+use crate::id::{AppName, HostName, Mode, ResourceId, UnitName};
 use crate::tree::Entry;
 
 /// What the file is called.
@@ -255,7 +255,7 @@ fn assemble(
     }
     project(page, &mut app, (name, vars), choices, folder);
     texts(&mut app, folder);
-    app.quadlets = quadlets(folder);
+    app.quadlets = quadlets(folder, &app.units);
     app.drop_ins = folder.drop_ins.iter().map(|it| it.unit.clone()).filter(|unit| !unit.is_template()).collect();
     if let Some((_, user)) = &user {
         user::give(page, &mut app, user);
@@ -293,12 +293,16 @@ fn texts(app: &mut App, folder: &Folder<'_>) {
 }
 
 /// Collects what only all applications together can tell of the quadlets: names in Podman, and references.
-fn quadlets(folder: &Folder<'_>) -> Vec<QuadletNames> {
-    let names = folder.units.values().filter_map(|brought| {
+fn quadlets(folder: &Folder<'_>, units: &BTreeMap<UnitName, Unit>) -> Vec<QuadletNames> {
+    let names = folder.units.iter().filter_map(|(service, brought)| {
         let quadlet = brought.quadlet.as_ref()?;
         let resource = quadlet.resource.as_ref().map(|name| (quadlet.kind, name.clone()));
         let (file, references) = (brought.path.file_name().to_owned(), quadlet.references.clone());
-        Some(QuadletNames { file, resource, references, location: brought.location.clone() })
+        // Of two that take turns, one does not run; a drop-in may begin the list anew; and instances differ.
+        let runs = units.get(service).is_some_and(|unit| unit.state == Some(State::Running));
+        let is_changed = folder.quadlet_drop_ins.iter().any(|it| it.quadlet == file && it.text.contains("PublishPort"));
+        let ports = if runs && !is_changed { quadlet.ports.clone() } else { Vec::new() };
+        Some(QuadletNames { file, resource, references, ports, location: brought.location.clone() })
     });
     names.collect()
 }

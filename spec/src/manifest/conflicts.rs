@@ -217,7 +217,8 @@ impl<'f> Checker<'f> {
     fn same_ports(&mut self) {
         let mut claims: BTreeMap<(u16, Protocol), Vec<(&Port, Claim<'f>)>> = BTreeMap::new();
         for (piece, Piece { content, .. }) in self.pieces.iter().enumerate() {
-            for port in content.containers.values().flat_map(|container| &container.ports) {
+            let of_quadlets = content.quadlets.iter().flat_map(|quadlet| &quadlet.ports);
+            for port in content.containers.values().flat_map(|container| &container.ports).chain(of_quadlets) {
                 let claim = Claim { piece, location: &port.location };
                 claims.entry((port.host, port.protocol)).or_default().push((port, claim));
             }

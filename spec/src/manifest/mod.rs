@@ -10,6 +10,7 @@ mod yaml_errors;
 mod yaml;
 mod decode;
 mod image;
+mod ports;
 mod model;
 mod endpoints;
 mod policy;

@@ -148,6 +148,8 @@ pub struct QuadletNames {
     pub resource: Option<(&'static str, String)>,
     /// The quadlets it refers to by their file names.
     pub references: Vec<(String, Location)>,
+    /// The ports of the host that its service takes while it runs, as far as the text says them.
+    pub ports: Vec<Port>,
     /// Where it was written.
     pub location: Location,
 }

@@ -3,7 +3,9 @@
 //! Podman turns each quadlet into a service when systemd reads its units; which name that service has is worked out here.
 
 use super::directives;
+use super::model::Port;
 use super::page::{Extent, Page};
+use super::ports::{self, Written};
 use super::unit::{self, Traits};
 use super::unit_rules::Assignment;
 use super::words::{did_you_mean, list};
@@ -34,6 +36,8 @@ pub(super) struct Quadlet {
     pub(super) apart: bool,
     /// What Podman calls what it makes: no two may have one name.
     pub(super) resource: Option<String>,
+    /// The ports of the host that it publishes, as far as the text says them.
+    pub(super) ports: Vec<Port>,
 }
 
 impl Quadlet {
@@ -93,6 +97,7 @@ pub(super) fn read(page: &mut Page<'_>, name: &str) -> Option<Read> {
         pod: last(section, "Pod").filter(|_| kind == "container").map(|it| it.value.clone()),
         apart: kind == "container" && last(section, "StartWithPod").is_some_and(is_false),
         resource: resource(kind, section, &service, stem, &assignments),
+        ports: ports(page, kind, section, &assignments),
     };
     Some(Read { service, traits, quadlet })
 }
@@ -277,6 +282,35 @@ fn stands_alone(path: &str, kind: &str, assignments: &[Assignment<'_>]) -> bool 
     let based = kind == "build"
         && last(assignments, "Build", "SetWorkingDirectory").is_some_and(|it| it.value.starts_with('/'));
     path.starts_with(['/', '%']) || path.contains("://") || based
+}
+
+/// Returns the ports of the host that are published. Podman draws the others, and makes nothing of them on the host's own
+/// network; what a specifier or an instance stands for is not known from here.
+fn ports(page: &Page<'_>, kind: &str, own: &str, assignments: &[Assignment<'_>]) -> Vec<Port> {
+    let of = |key: &'static str| assignments.iter().filter(move |it| it.section == own && it.key == key);
+    let networks = of("Network").map(|it| it.value.as_str());
+    if !matches!(kind, "container" | "pod" | "kube") || networks.clone().any(|it| matches!(it, "host" | "none")) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for it in of("PublishPort") {
+        if it.value.is_empty() {
+            // systemd's way to begin a list anew.
+            found.clear();
+        }
+        let Ok(written) = ports::short(&it.value) else { continue };
+        let Written { address, protocol, .. } = written;
+        let pairs = (written.host.0..=written.host.1).zip(written.container.0..=written.container.1);
+        let location = page.at(it.value_extent);
+        found.extend(pairs.map(|(host, container)| Port {
+            host,
+            container,
+            protocol,
+            address,
+            location: location.clone(),
+        }));
+    }
+    found
 }
 
 /// Returns what Podman will call the container, volume, network or pod; `None` where that is not known from here.

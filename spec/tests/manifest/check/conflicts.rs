@@ -97,3 +97,72 @@ containers:
         "#]],
     );
 }
+
+#[test]
+fn ports_of_quadlets_are_ports_of_the_host() {
+    check(
+        r#"-- fleet.yaml --
+fleet: home
+hosts:
+  attic: { labels: { site: home, role: broker } }
+  barn: { labels: { site: farm, role: broker } }
+-- apps/a/one.container --
+[Container]
+Image=a:1
+PublishPort=80:80
+-- apps/a/two.container --
+[Container]
+Image=a:1
+PublishPort=192.0.2.1:79-81:8079-8081
+PublishPort=[::1]:53:53/udp
+-- apps/a/none.container --
+[Container]
+Image=a:1
+PublishPort=80
+PublishPort=%i:80
+PublishPort=443:443
+PublishPort=
+-- apps/a/host.container --
+[Container]
+Image=a:1
+Network=host
+PublishPort=80:80
+-- apps/a/changed.container --
+[Container]
+Image=a:1
+PublishPort=80:80
+-- apps/a/changed.container.d/ports.conf --
+[Container]
+PublishPort=
+-- apps/a/spare.container --
+[Container]
+Image=a:1
+PublishPort=80:80
+-- apps/a/app.yaml --
+units: { spare.service: { state: stopped } }
+-- apps/b/compose.yaml --
+services: { web: { image: "b:1", ports: ["80:80", "443:443", "53:53"] } }
+-- apps/c/shop.pod --
+[Pod]
+PublishPort=127.0.0.1:443:443
+-- apps/c/play.kube --
+[Kube]
+Yaml=/etc/play.yaml
+PublishPort=53:5353/udp
+"#,
+        expect![[r#"
+            error[conflict] apps/a/two.container:3:13: host port 80/tcp is wanted twice by `a`
+              = keep one of the two
+              - apps/a/one.container:3:13: wanted here as well
+            error[conflict] apps/b/compose.yaml:1:42: host port 80/tcp is wanted by `a` and `b` on host `attic` and 1 more
+              = let one application have it, or place the two on different hosts
+              - apps/a/one.container:3:13: wanted here as well
+            error[conflict] apps/c/play.kube:3:13: host port 53/udp is wanted by `a` and `c` on host `attic` and 1 more
+              = let one application have it, or place the two on different hosts
+              - apps/a/two.container:4:13: wanted here as well
+            error[conflict] apps/c/shop.pod:2:13: host port 443/tcp is wanted by `b` and `c` on host `attic` and 1 more
+              = let one application have it, or place the two on different hosts
+              - apps/b/compose.yaml:1:51: wanted here as well
+        "#]],
+    );
+}
