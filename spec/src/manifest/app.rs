@@ -36,6 +36,8 @@ pub(super) struct Head {
     pub(super) place: Place,
     /// Values for its templates.
     pub(super) vars: BTreeMap<String, serde_json::Value>,
+    /// Whether these are all that it means to give.
+    pub(super) vars_are_sound: bool,
     /// What it offers to the others.
     pub(super) offers: BTreeMap<String, Offer>,
     /// Whether these are all that it means to offer.
@@ -73,14 +75,16 @@ pub(super) fn head(
     let mut table = node.as_ref().and_then(|node| page.table(node, APP_YAML));
     let is_plain = readable && node.is_some() == table.is_some();
     let place = place_of(&mut page, table.as_mut(), hosts, is_plain);
+    let before = page.errors();
     let vars = table.as_mut().and_then(|table| table.take("vars")).map(|(_, node)| values(&mut page, node, "`vars`"));
+    let vars_are_sound = is_plain && page.errors() == before;
     let before = page.errors();
     let offers = table.as_mut().and_then(|table| table.take("endpoints"));
     let offers = offers.map(|(_, node)| endpoints::offers(&mut page, node)).unwrap_or_default();
     let offers_are_sound = is_plain && page.errors() == before;
     let expressions = node.as_ref().map(|node| expressions::find(&mut page, node)).unwrap_or_default();
     page.close(diagnostics);
-    Head { place, vars: vars.unwrap_or_default(), offers, offers_are_sound, expressions }
+    Head { place, vars: vars.unwrap_or_default(), vars_are_sound, offers, offers_are_sound, expressions }
 }
 
 /// What cannot be read is placed nowhere: it is an error already, and guesses would only add false ones.

@@ -37,8 +37,8 @@ struct Workshop<'f> {
     ground: &'f Ground<'f>,
     setting: Setting<'f>,
     engine: minijinja::Environment<'static>,
-    /// Whether all that templates are given is known: half of it would make names undefined that are not.
-    is_known: bool,
+    /// Whether all endpoints are known that are meant: names would be undefined that are not.
+    offers_are_sound: bool,
 }
 
 /// An application of which the parts are not read yet.
@@ -76,8 +76,7 @@ pub(super) fn read(
         offered: Arc::new(offered),
     };
     let offers_are_sound = drafts.iter().flat_map(|draft| &draft.views).all(|seen| seen.head.offers_are_sound);
-    let is_known = ground.is_sound && offers_are_sound;
-    let workshop = Workshop { ground, setting, engine: template::engine(), is_known };
+    let workshop = Workshop { ground, setting, engine: template::engine(), offers_are_sound };
     let apps = drafts.into_iter().map(|draft| assemble(draft, &workshop, watches, diagnostics)).collect();
     (apps, found)
 }
@@ -201,19 +200,20 @@ fn assemble(
     let mut application = Application { variants: Vec::new(), hosts: BTreeMap::new() };
     let nowhere = views.iter().all(|seen| seen.placed.is_empty());
     // One mistake in a template is one for all hosts, whatever overlays they have.
-    let mut told = Told::default();
+    let mut told = Told::new(!workshop.offers_are_sound);
     for seen in &views {
         if seen.placed.is_empty() && !seen.view.hosts.is_empty() && !nowhere {
             diagnostics.extend(seen.said.iter().cloned());
             continue;
         }
+        let is_known = ground.is_sound && seen.head.vars_are_sound;
         for share in shares(seen, workshop) {
             if forms::is_templated(&seen.view.files, &seen.head.expressions) {
                 let whole = (&name, root.as_str(), seen);
                 assemble_forms(whole, &share, workshop, (&mut application, watches), (&mut told, diagnostics));
             } else {
                 let files: Vec<_> = seen.view.files.values().cloned().collect();
-                let vars = workshop.is_known.then_some(&share.vars);
+                let vars = is_known.then_some(&share.vars);
                 let app = app::read((&name, &root, vars), &files, &BTreeMap::new(), hosts, watches, diagnostics);
                 application.add(app, &share.hosts);
             }
@@ -261,11 +261,13 @@ fn assemble_forms<'h>(
 ) {
     let Seen { view, head, said, .. } = seen;
     let ground = workshop.ground;
+    // Half of what templates are given would make names undefined that are not.
+    let is_known = ground.is_sound && head.vars_are_sound;
     diagnostics.extend(said.iter().cloned());
     let (path, text) = app::text(&view.files);
     let page = Page::new(path, text);
     let scene = |host: &HostName| scene::of(&workshop.setting, name, &head.vars, host, &ground.hosts[host]);
-    let scenes = share.hosts.iter().map(|host| (*host, workshop.is_known.then(|| scene(host))));
+    let scenes = share.hosts.iter().map(|host| (*host, is_known.then(|| scene(host))));
     let sources = (&page, head.expressions.as_slice());
     let forms = forms::render(&workshop.engine, &view.files, sources, scenes, told, diagnostics);
     for form in forms {
@@ -275,7 +277,7 @@ fn assemble_forms<'h>(
         let mut said = Vec::new();
         // What selectors match was said about the head, and is the same for every form.
         let app = app::read(
-            (name, root, workshop.is_known.then_some(&share.vars)),
+            (name, root, is_known.then_some(&share.vars)),
             &form.files,
             &form.values,
             None,

@@ -67,12 +67,13 @@ pub(super) fn render<'t, 'h>(
     let mut partial: Option<Filled<'_>> = None;
     let mut failed = Vec::new();
     for (host, scene) in scenes {
-        let Some(scene) = scene.filter(|_| is_sound && !told.is_full()) else {
+        let Some(scene) = scene.filter(|_| !told.is_full()) else {
             failed.push(host);
             continue;
         };
+        // What was not understood hides no mistake in what was.
         let filled = fill(engine, &stencils, page, &scene, host, told);
-        if !filled.is_whole {
+        if !is_sound || !filled.is_whole {
             partial.get_or_insert(filled);
             failed.push(host);
             continue;
@@ -227,6 +228,24 @@ fn text(entry: &Entry) -> Option<&str> {
     }
 }
 
+/// The complaints that may be about nothing but a part that is missing: the others hold whatever it holds.
+const OF_PARTS: [&str; 14] = [
+    "adopt",
+    "compose-choice",
+    "compose-path",
+    "drop-in-unit",
+    "empty-app",
+    "env-file",
+    "quadlet-reference",
+    "unit-asks-nothing",
+    "unit-misspelt",
+    "unit-name",
+    "unit-trigger",
+    "unknown-file",
+    "user",
+    "user-unit",
+];
+
 /// Tells the mistakes that were found in a form, about the templates where they come from them.
 pub(super) fn tell<'h>(
     form: &Form<'_, 'h>,
@@ -246,8 +265,8 @@ pub(super) fn tell<'h>(
         let is_head = complaint.location.file == app_yaml;
         let at = complaint.location.span.filter(|_| is_head).map(|span| span.start);
         if let Some(missing) = &form.missing {
-            let is_of_whole = is_head || complaint.location.file.matches('/').count() == 1;
-            if (missing.has_parts && is_of_whole) || at.is_some_and(|at| missing.values.contains(&at)) {
+            let may_be_of_parts = missing.has_parts && OF_PARTS.contains(&complaint.rule);
+            if may_be_of_parts || at.is_some_and(|at| missing.values.contains(&at)) {
                 continue;
             }
         }

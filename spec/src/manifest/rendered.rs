@@ -17,9 +17,10 @@ pub(super) struct Rendered<'r> {
 }
 
 /// What was complained about so far, and for whom.
-#[derive(Default)]
 pub(super) struct Told<'h> {
     found: BTreeMap<Key, Found<'h>>,
+    /// Whether some endpoints could not be read, so that others seem to name what there is not.
+    lacks_endpoints: bool,
 }
 
 /// What makes two complaints one: the place, where there is one; else the words.
@@ -36,6 +37,11 @@ struct Found<'h> {
 const MOST: usize = 200;
 
 impl<'h> Told<'h> {
+    /// Begins with nothing told.
+    pub(super) fn new(lacks_endpoints: bool) -> Told<'h> {
+        Told { found: BTreeMap::new(), lacks_endpoints }
+    }
+
     /// Says whether more would not be listed.
     pub(super) fn is_full(&self) -> bool {
         self.found.len() >= MOST
@@ -52,6 +58,9 @@ impl<'h> Told<'h> {
 
     /// Adds what could not be rendered: a mistake within `extent` of the file, or at the place that it names itself.
     pub(super) fn mistake(&mut self, page: &Page<'_>, extent: Option<Extent>, mistake: Mistake, host: &'h HostName) {
+        if self.lacks_endpoints && (mistake.rule == "endpoint-nowhere" || mistake.message.starts_with("`endpoints")) {
+            return;
+        }
         let mut complaint = Diagnostic::error(mistake.rule, page.at(extent.unwrap_or(mistake.extent)), mistake.message);
         complaint.help(mistake.help);
         self.add(complaint, None, &[host]);

@@ -412,3 +412,53 @@ fn an_endless_template_ends() {
     let parsed = parse(&tree(&format!("{FLEET}-- apps/a/files/etc/a.j2 --\n{nested}")));
     assert!(parsed.fleet.is_none());
 }
+
+#[test]
+fn a_template_that_is_broken_hides_no_mistake_elsewhere() {
+    check(
+        &format!(
+            "{FLEET}-- apps/a/app.yaml --\n\
+             place: {{ role: broker }}\nneeds: [gone]\nchecks: [{{ tpc: \"127.0.0.1:1\" }}]\n\
+             units: {{ web.service: {{ state: runing }}, wbe.service: {{ state: running }} }}\n\
+             containers: {{ x: {{ imag: \"a:1\" }}, y: {{ image: \"{{{{ vars.tag }}}}\" }} }}\n\
+             files: {{ /etc/x: {{ mode: 644 }} }}\ncolour: red\n\
+             -- apps/a/web.service.j2 --\n[Service]\nExecStart={{{{ oops\n\
+             -- apps/a/db.service --\n[Service]\nExecStrat=/usr/bin/db\n\
+             -- apps/b/app.yaml --\nplace: all\nendpoints: {{ db: {{ prot: 1 }} }}\n\
+             -- apps/b/files/etc/b.j2 --\n{{{{ vars.prot }}}} {{{{ endpoints.db.url }}}}\n\
+             -- apps/c/app.yaml --\nvars: [x]\n-- apps/c/files/etc/c.j2 --\n{{{{ vars.own }}}}\n"
+        ),
+        expect![[r#"
+            error[needs] apps/a/app.yaml:2:9: `a` needs `gone`, and there is no such application
+              = add apps/gone/, or remove it
+            error[unknown-key] apps/a/app.yaml:3:12: a check has no key `tpc`
+              = did you mean `tcp`?
+            error[unknown-value] apps/a/app.yaml:4:32: `state` is `running` or `stopped`, not `runing`
+              = did you mean `running`?
+            error[unknown-key] apps/a/app.yaml:5:20: a container has no key `imag`
+              = did you mean `image`?
+            error[template-undefined] apps/a/app.yaml:5:47: `vars` has no `tag`
+              = `vars` has `level`, `names`, `none`, `port` and `tls`
+              ~ for host `attic`
+            error[file-missing] apps/a/app.yaml:6:10: nothing in this folder brings `/etc/x`
+              = add the file below files/, or write kind: directory or kind: symlink for `/etc/x`
+            error[file-mode] apps/a/app.yaml:6:26: mode 644 is a number in YAML, and readers differ on whether it is octal
+              = put quotes around it: "0644"
+            error[unknown-key] apps/a/app.yaml:7:1: app.yaml has no key `colour`
+              = it knows `place`, `drift`, `adopt`, `vars`, `endpoints`, `user`, `units`, `files`, `artifacts`, `compose`, `containers`, `needs` and `checks`
+            error[unit-directive] apps/a/db.service:2:1: systemd knows no `ExecStrat=` in [Service]
+              = did you mean `ExecStart=`?
+            error[template-syntax] apps/a/web.service.j2:2:14: this is not a template: unexpected end of input, expected end of variable block
+              = 
+            error[endpoint] apps/b/app.yaml:2:14: this endpoint names no port
+              = write { port: 1883, scheme: mqtt }, with path: /… if need be
+            error[unknown-key] apps/b/app.yaml:2:20: an endpoint has no key `prot`
+              = did you mean `port`?
+            error[template-undefined] apps/b/files/etc/b.j2:1:4: `vars` has no `prot`
+              = did you mean `vars.port`?
+              ~ for host `attic` and 2 more
+            error[wrong-type] apps/c/app.yaml:1:7: `vars` must be a map, but a list stands here
+              = write a map such as { name: … }
+        "#]],
+    );
+}
