@@ -216,6 +216,10 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
           |
           = help: did you mean [Service]?
 
+        warning[unit-trigger]: `nightly.timer` starts `nightly.service`, which is not in this folder
+        --> apps/mqtt/nightly.timer
+         = help: bring `nightly.service`, or name another unit; that is fine when the host or another application has it
+
         error[unit-incomplete]: this .timer does not say when it elapses
          --> apps/mqtt/nightly.timer:1:1
           |
@@ -333,7 +337,7 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
           |
           = help: write the line of the host's .pub file: ssh-ed25519 AAAA…
 
-        29 errors, 1 warning in 10 files
+        29 errors, 2 warnings in 10 files
     "#]].assert_eq(&render(&diagnostics, &tree, false));
 }
 

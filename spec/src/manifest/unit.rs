@@ -18,7 +18,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub(super) struct Traits {
     /// It can be enabled: `[Install]` names something to hook it to.
     pub(super) installs: bool,
-    /// The unit that it triggers, when it names one.
+    /// The unit that it triggers, when that is not the service of its name.
     pub(super) triggers: Option<String>,
     /// Other names that it takes when it is enabled.
     pub(super) aliases: Vec<(String, Extent)>,
@@ -60,9 +60,14 @@ pub(super) fn read(page: &mut Page<'_>, unit: &UnitName) -> Traits {
         "socket" => values("Socket", "Service").next_back(),
         _ => None,
     };
+    // A socket with an instance of a template for each connection.
+    let accepting = || {
+        let accept = values("Socket", "Accept").next_back()?.value.to_ascii_lowercase();
+        matches!(accept.as_str(), "yes" | "y" | "true" | "t" | "on" | "1").then(|| format!("{}@.service", unit.stem()))
+    };
     Traits {
         installs: hooks.into_iter().any(|key| values("Install", key).next().is_some()),
-        triggers: triggers.map(|it| it.value.clone()),
+        triggers: triggers.map(|it| it.value.clone()).or_else(accepting),
         aliases: values("Install", "Alias")
             .flat_map(|it| it.value.split_whitespace().map(|name| (name.to_owned(), it.value_extent)))
             .collect(),

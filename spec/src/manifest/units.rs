@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::critical::{self, Guard};
+use super::drop_in::QuadletDropIn;
 use super::folder::{BroughtUnit, Folder};
 use super::model::{Policy, State, Unit, UnitText, Watch};
 use super::page::{Extent, Page};
@@ -46,11 +47,11 @@ pub(super) fn read(
     watches: &mut BTreeSet<Watch>,
     policies: &mut BTreeMap<ResourceId, Policy>,
 ) -> BTreeMap<UnitName, Unit> {
-    let triggered = triggered(page, folder);
+    let entries = node.and_then(|node| page.entries(node, "`units`")).unwrap_or_default();
+    let triggered = triggered(page, folder, entries);
     let mut units = BTreeMap::new();
     let mut allowed = BTreeSet::new();
     let mut written = BTreeSet::new();
-    let entries = node.and_then(|node| page.entries(node, "`units`")).unwrap_or_default();
     for (key, node) in entries {
         let wish = wish(page, key, node, watches);
         let name = match UnitName::parse(&key.text) {
@@ -160,15 +161,32 @@ fn check_drop_ins(
     }
     for drop_in in &folder.quadlet_drop_ins {
         if !folder.units.values().any(|it| it.path.file_name() == drop_in.quadlet) {
-            let message = format!(
-                "no quadlet `{}` is in this folder, so that nothing is restarted for this",
-                shown(&drop_in.quadlet)
-            );
-            let mut complaint = Diagnostic::warning("drop-in-unit", drop_in.location.clone(), message);
-            complaint.help("move it to the application that brings the quadlet");
-            page.add(complaint);
+            page.add(stray(drop_in, folder));
         }
     }
+}
+
+/// Complains about a drop-in whose quadlet is not here. Podman reads those of an instance only beside a quadlet of that name.
+fn stray(drop_in: &QuadletDropIn, folder: &Folder<'_>) -> Diagnostic {
+    let name = shown(&drop_in.quadlet);
+    let instance = drop_in.quadlet.split_once('@').and_then(|(base, rest)| Some((base, rest.rsplit_once('.')?)));
+    let template = instance.map(|(base, (instance, kind))| (format!("{base}@.{kind}"), instance));
+    let found = template.and_then(|(template, instance)| {
+        let (service, _) = folder.units.iter().find(|(_, it)| it.path.file_name() == template)?;
+        Some((template, service.stem().to_owned() + instance))
+    });
+    if let Some((template, service)) = found {
+        let message = format!("Podman reads `{name}.d/` only for a file `{name}`, and `{template}` is not called so");
+        let mut complaint = Diagnostic::error("drop-in", drop_in.location.clone(), message);
+        complaint.help(format!(
+            "move it to {template}.d/ for every instance, or what it says for systemd to {service}.service.d/ for this one"
+        ));
+        return complaint;
+    }
+    let message = format!("no quadlet `{name}` is in this folder, so that nothing is restarted for this");
+    let mut complaint = Diagnostic::warning("drop-in-unit", drop_in.location.clone(), message);
+    complaint.help("move it to the application that brings the quadlet");
+    complaint
 }
 
 fn text(brought: &BroughtUnit) -> UnitText {
@@ -186,7 +204,7 @@ fn defaults(brought: &BroughtUnit, is_triggered: bool) -> (Option<State>, Option
 }
 
 /// Finds the units that a timer, socket or path of this folder starts.
-fn triggered(page: &mut Page<'_>, folder: &Folder<'_>) -> BTreeSet<UnitName> {
+fn triggered(page: &mut Page<'_>, folder: &Folder<'_>, entries: &[(Key, Node)]) -> BTreeSet<UnitName> {
     let mut found = BTreeSet::new();
     for (name, brought) in folder.units.iter().filter(|(name, _)| matches!(name.suffix(), "timer" | "socket" | "path"))
     {
@@ -195,12 +213,19 @@ fn triggered(page: &mut Page<'_>, folder: &Folder<'_>) -> BTreeSet<UnitName> {
             None => Some(name.with_suffix("service")),
         };
         let Some(target) = target else { continue };
-        if !folder.units.contains_key(&target)
-            && let Some(near) = similar(page, &target, folder)
-        {
+        let is_here = folder.units.contains_key(&target)
+            || target.template().is_some_and(|template| folder.units.contains_key(&template));
+        let is_of_the_host = entries.iter().any(|(key, _)| key.text == target.as_str())
+            || folder.drop_ins.iter().any(|drop_in| drop_in.unit == target);
+        if !is_here && !is_of_the_host {
             let message = format!("`{name}` starts `{target}`, which is not in this folder");
             let mut complaint = Diagnostic::warning("unit-trigger", brought.location.clone(), message);
-            complaint.help(did_you_mean(near.as_str()));
+            complaint.help(match similar(page, &target, folder) {
+                Some(near) => did_you_mean(near.as_str()),
+                None => format!(
+                    "bring `{target}`, or name another unit; that is fine when the host or another application has it"
+                ),
+            });
             page.add(complaint);
         }
         found.insert(target);

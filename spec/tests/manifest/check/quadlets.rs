@@ -320,3 +320,30 @@ Image=x
         "#]],
     );
 }
+
+#[test]
+fn a_drop_in_of_an_instance_is_read_by_nobody() {
+    check_folder(
+        r"-- apps/a/worker@.container --
+[Container]
+Image=a:1
+-- apps/a/worker@b.container.d/more.conf --
+[Container]
+Memory=1g
+-- apps/a/worker@b.service.d/more.conf --
+[Service]
+Nice=5
+-- apps/a/other@b.container.d/more.conf --
+[Container]
+Memory=1g
+-- apps/a/app.yaml --
+units: { worker@b.service: { state: running } }
+",
+        expect![[r#"
+            warning[drop-in-unit] apps/a/other@b.container.d/more.conf: no quadlet `other@b.container` is in this folder, so that nothing is restarted for this
+              = move it to the application that brings the quadlet
+            error[drop-in] apps/a/worker@b.container.d/more.conf: Podman reads `worker@b.container.d/` only for a file `worker@b.container`, and `worker@.container` is not called so
+              = move it to worker@.container.d/ for every instance, or what it says for systemd to worker@b.service.d/ for this one
+        "#]],
+    );
+}

@@ -225,6 +225,8 @@ Unit=b.service
 WantedBy=timers.target
 ",
         expect![[r#"
+            warning[unit-trigger] apps/a/a.timer: `a.timer` starts `b.service`, which is not in this folder
+              = bring `b.service`, or name another unit; that is fine when the host or another application has it
             error[unit-incomplete] apps/a/a.timer:1:1: this .timer does not say when it elapses
               = add `OnCalendar=`, `OnBootSec=`, `OnStartupSec=` or `OnActiveSec=`, for instance
         "#]],
@@ -239,6 +241,8 @@ fn socket_without_listen() {
 Accept=yes
 ",
         expect![[r#"
+            warning[unit-trigger] apps/a/a.socket: `a.socket` starts `a@.service`, which is not in this folder
+              = bring `a@.service`, or name another unit; that is fine when the host or another application has it
             error[unit-incomplete] apps/a/a.socket:1:1: this .socket does not say what it listens on
               = add `ListenStream=`, `ListenDatagram=`, `ListenSequentialPacket=` or `ListenFIFO=`, for instance
         "#]],
@@ -253,6 +257,8 @@ fn path_without_path() {
 Unit=b.service
 ",
         expect![[r#"
+            warning[unit-trigger] apps/a/a.path: `a.path` starts `b.service`, which is not in this folder
+              = bring `b.service`, or name another unit; that is fine when the host or another application has it
             error[unit-incomplete] apps/a/a.path:1:1: this .path does not say which path it watches
               = add `PathExists=`, `PathExistsGlob=`, `PathChanged=` or `PathModified=`, for instance
         "#]],

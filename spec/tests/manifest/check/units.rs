@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use crate::support::{check, check_app};
+use crate::support::{FLEET, check, check_app};
 
 #[test]
 fn units_of_the_folder() {
@@ -189,6 +189,52 @@ ExecStart=/usr/bin/true
               = remove the `Alias=`, or write units: { log.service: { allow-critical: true } } in app.yaml
             error[critical-unit] apps/b/systemd-networkd.service: unit `systemd-networkd.service` is guarded: the host, or the way into it, depends on it
               = if you mean it, write units: { systemd-networkd.service: { allow-critical: true } } in app.yaml
+        "#]],
+    );
+}
+
+#[test]
+fn what_sockets_start() {
+    check(
+        &format!(
+            "-- fleet.yaml --\n{FLEET}{}",
+            r"-- apps/a/echo.socket --
+[Socket]
+ListenStream=7
+Accept=yes
+[Install]
+WantedBy=sockets.target
+-- apps/a/echo@.service --
+[Service]
+ExecStart=/usr/bin/cat
+StandardInput=socket
+-- apps/a/caddy.socket --
+[Socket]
+ListenStream=80
+[Install]
+WantedBy=sockets.target
+-- apps/a/finger.socket --
+[Socket]
+ListenStream=79
+Accept=true
+-- apps/a/known.socket --
+[Socket]
+ListenStream=78
+-- apps/a/changed.path --
+[Path]
+PathChanged=/etc/x
+-- apps/a/changed.service.d/nice.conf --
+[Service]
+Nice=5
+-- apps/a/app.yaml --
+units: { known.service: { enabled: false } }
+",
+        ),
+        expect![[r#"
+            warning[unit-trigger] apps/a/caddy.socket: `caddy.socket` starts `caddy.service`, which is not in this folder
+              = bring `caddy.service`, or name another unit; that is fine when the host or another application has it
+            warning[unit-trigger] apps/a/finger.socket: `finger.socket` starts `finger@.service`, which is not in this folder
+              = bring `finger@.service`, or name another unit; that is fine when the host or another application has it
         "#]],
     );
 }
