@@ -54,11 +54,18 @@ impl<'n> Table<'n> {
             match near {
                 Some(near) => complaint.help(did_you_mean(near)),
                 None if key.text == "<<" => complaint.help("merge keys are no part of YAML 1.2: write the entries out"),
+                // A list that nobody reads to its end helps nobody.
+                None if self.known.len() > MOST_LISTED => {
+                    complaint.help("remove it; README.md says which keys are read, and what does the same as others")
+                }
                 None => complaint.help(format!("it knows {}", list(&self.known))),
             };
         }
     }
 }
+
+/// More keys than this are not listed for one that is unknown.
+const MOST_LISTED: usize = 20;
 
 impl Page<'_> {
     /// Reads a map.

@@ -11,9 +11,10 @@ use super::layers::Source;
 use super::page::Page;
 use super::quadlet::{self, Quadlet};
 use super::unit::{self, Traits};
+use super::words::did_you_mean;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::digest::Digest;
-use crate::id::{HostPath, QUADLET_DIRECTORY, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
+use crate::id::{HostPath, QUADLET_DIRECTORY, QUADLET_SUFFIXES, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
 use crate::tree::Entry;
 
 /// What an application's folder holds.
@@ -107,16 +108,50 @@ fn is_beside(within: &str) -> bool {
     }
 }
 
-/// Complains about what lies beside a compose file that does not name it.
+/// Warns about what lies beside a compose file that does not name it, once for each folder: people keep more there than what
+/// a host needs. What is nearly called like something that mainstay reads is a mistake.
 pub(super) fn strangers(folder: &Folder<'_>, used: &BTreeSet<String>) -> Vec<Diagnostic> {
     let strange = folder.beside.iter().filter(|(within, beside)| beside.is_strange && !used.contains(*within));
-    let complaints = strange.map(|(within, beside)| {
-        let message = format!("mainstay does not know what `{}` is for: the compose file does not name it", shown(within));
+    let (meant, others): (Vec<_>, Vec<_>) = strange.partition(|(within, _)| nearly(within).is_some());
+    let mistakes = meant.into_iter().map(|(within, beside)| {
+        let message = format!("mainstay does not know what `{}` is for", shown(within));
         let mut complaint = Diagnostic::error("unknown-file", Location::whole(&beside.path), message);
-        complaint.help("mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/");
+        complaint.help(did_you_mean(&nearly(within).unwrap_or_default()));
         complaint
     });
-    complaints.collect()
+    let mut groups: BTreeMap<&str, Vec<(&String, &Beside)>> = BTreeMap::new();
+    for (within, beside) in others {
+        groups.entry(within.split_once('/').map_or(within, |(top, _)| top)).or_default().push((within, beside));
+    }
+    let warnings = groups.into_iter().filter_map(|(top, files)| {
+        let (within, first) = files.first()?;
+        let message = match files.len() {
+            1 => format!("`{}` is not deployed: the compose file does not name it", shown(within)),
+            count => format!("{count} files in `{}/` are not deployed: the compose file does not name them", shown(top)),
+        };
+        let mut warning = Diagnostic::warning("not-deployed", Location::whole(&first.path), message);
+        warning.help("that is fine for what only people and their tools read; what a service needs is mounted by its relative path");
+        Some(warning)
+    });
+    mistakes.chain(warnings).collect()
+}
+
+/// Returns what a file was probably meant to be called, when that means something to mainstay.
+fn nearly(within: &str) -> Option<String> {
+    // Shorter ones are near to too much: `.env.prod` is no pod.
+    const LEAST: usize = 5;
+    let of_unit = |name: &str| {
+        let (stem, suffix) = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
+        let known = UNIT_SUFFIXES.into_iter().chain(QUADLET_SUFFIXES).filter(|it| it.len() >= LEAST);
+        let near = known.filter(|it| strsim::damerau_levenshtein(&suffix.to_lowercase(), it) <= 1).min()?;
+        Some(format!("{stem}.{near}"))
+    };
+    match within.split_once('/') {
+        None if strsim::damerau_levenshtein(&within.to_lowercase(), "app.yaml") <= 1 => Some("app.yaml".to_owned()),
+        None => of_unit(within),
+        Some(("Files" | "flies" | "filse" | "fiels" | "rootfs", below)) => Some(format!("files/{below}")),
+        Some((folder, below)) => Some(format!("{}.d/{below}", of_unit(folder.strip_suffix(".d")?)?)),
+    }
 }
 
 struct Sorter<'s, 't> {

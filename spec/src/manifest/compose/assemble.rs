@@ -25,21 +25,23 @@ pub(super) fn services(
     choices: &Choices,
 ) {
     let known: BTreeSet<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
-    let mut parts: Services<'_> = BTreeMap::new();
+    let (mut parts, mut idle): (Services<'_>, Services<'_>) = (BTreeMap::new(), BTreeMap::new());
     for (key, node) in entries {
         let own = profiles_of(page, node);
         // One that takes no part is read all the same: its mistakes are mistakes.
         let takes_part = own.is_empty() || own.iter().any(|profile| choices.profiles.contains_key(profile));
         project.brought.services.insert(key.text.clone());
         project.brought.profiles.extend(own);
-        if let Some(service) = service::read(page, project, key, node)
-            && takes_part
-        {
-            parts.insert(&key.text, service);
-        }
+        let Some(service) = service::read(page, project, key, node) else { continue };
+        if takes_part {
+            parts.insert(&key.text, service)
+        } else {
+            idle.insert(&key.text, service)
+        };
     }
     find_joined(page, project, &mut parts);
-    check_references(page, &known, &parts);
+    check_references(page, &known, &parts, &|name| parts.contains_key(name));
+    check_idle(page, &known, &idle, networks);
     check_circles(page, &parts);
     guard(page, &parts, choices);
     for (key, part) in &parts {
@@ -84,8 +86,45 @@ fn references(service: &Service) -> impl Iterator<Item = (&str, Extent, bool)> {
     after.chain(joins).chain(network)
 }
 
-fn check_references(page: &mut Page<'_>, known: &BTreeSet<&str>, parts: &Services<'_>) {
-    let missing = parts.values().flat_map(references).filter(|(name, _, _)| !parts.contains_key(name));
+/// Checks what services that take no part name, as far as it would be wrong if they did.
+fn check_idle(
+    page: &mut Page<'_>,
+    known: &BTreeSet<&str>,
+    idle: &Services<'_>,
+    networks: &BTreeMap<String, Declared<NetworkSettings>>,
+) {
+    check_references(page, known, idle, &|name| known.contains(name));
+    let wishes = idle.values().filter_map(|part| match &part.wish {
+        Wish::Networks(wanted) => Some(wanted),
+        Wish::Mode(_) | Wish::Service(..) | Wish::Container(..) => None,
+    });
+    for (network, (_, extent)) in wishes.flatten().filter(|(network, _)| !is_declared(network, networks)) {
+        undeclared(page, network, *extent, networks);
+    }
+}
+
+fn is_declared(network: &str, networks: &BTreeMap<String, Declared<NetworkSettings>>) -> bool {
+    network == "default" || networks.contains_key(network)
+}
+
+fn undeclared(
+    page: &mut Page<'_>,
+    network: &str,
+    extent: Extent,
+    networks: &BTreeMap<String, Declared<NetworkSettings>>,
+) {
+    let near = page.near(network, networks.keys().map(String::as_str)).map(did_you_mean);
+    page.error("compose-network", extent, format!("there is no network `{}`", shown(network)))
+        .help(near.unwrap_or_else(|| format!("declare it: networks: {{ {}: }}", shown(network))));
+}
+
+fn check_references(
+    page: &mut Page<'_>,
+    known: &BTreeSet<&str>,
+    parts: &Services<'_>,
+    is_there: &dyn Fn(&str) -> bool,
+) {
+    let missing = parts.values().flat_map(references).filter(|(name, _, _)| !is_there(name));
     let missing: Vec<(String, Extent, bool)> =
         missing.map(|(name, extent, needed)| (name.to_owned(), extent, needed)).collect();
     for (name, extent, required) in missing {
@@ -137,13 +176,13 @@ fn check_circles(page: &mut Page<'_>, parts: &Services<'_>) {
 /// Refuses what hands the host over, unless app.yaml says so for this very service.
 fn guard(page: &mut Page<'_>, parts: &Services<'_>, choices: &Choices) {
     for (name, part) in parts {
-        for (key, why) in rights::dangers(&part.settings) {
+        for danger in rights::dangers(&part.settings) {
             if !choices.privileged.contains_key(*name) {
                 let name = shown(name);
                 page.error(
                     "compose-privileged",
-                    part.extent,
-                    format!("service `{name}` would have the host (`{key}`): {why}"),
+                    part.words.place(&danger).unwrap_or(part.extent),
+                    format!("service `{name}` would have the host (`{}`): {}", danger.key, danger.why),
                 )
                 .help(format!("if you mean it, write compose: {{ allow-privileged: [{name}] }} in app.yaml"));
             }
@@ -273,10 +312,8 @@ fn connect(
     let mut attached = BTreeMap::new();
     for (network, (attachment, extent)) in wanted {
         let declared = networks.get(network);
-        if declared.is_none() && network != "default" {
-            let near = page.near(network, networks.keys().map(String::as_str)).map(did_you_mean);
-            page.error("compose-network", *extent, format!("there is no network `{}`", shown(network)))
-                .help(near.unwrap_or_else(|| format!("declare it: networks: {{ {}: }}", shown(network))));
+        if !is_declared(network, networks) {
+            undeclared(page, network, *extent, networks);
             continue;
         }
         let called = declared.and_then(|it| it.name.clone());

@@ -12,6 +12,7 @@ use crate::manifest::yaml::{Key, Kind, Node};
 
 use super::amounts::{command, labels, map, millis, number, one_or_more, pairs, switch, text, texts};
 use super::network::{self, Wish};
+use super::rights::Words;
 use super::{Project, attached, limits, mounts, ports};
 
 /// A service as written, before it is known what the others are called on the host.
@@ -26,6 +27,8 @@ pub(super) struct Service {
     pub(super) wish: Wish,
     /// Services whose namespaces it joins, by what is joined.
     pub(super) joins: BTreeMap<&'static str, (String, Extent)>,
+    /// Where the words stand that may hand the host over.
+    pub(super) words: Words,
 }
 
 impl Service {
@@ -121,7 +124,8 @@ pub(super) fn read(page: &mut Page<'_>, project: &mut Project<'_>, key: &Key, no
     table.finish(page, "a service");
     let replicas = deploy.replicas.or(scale).unwrap_or(1);
     let restart = deploy.restart.or(restart);
-    Some(Service { extent: key.extent, settings, ports, container_name, replicas, restart, after, wish, joins })
+    let (extent, words) = (key.extent, Words::of(node));
+    Some(Service { extent, settings, ports, container_name, replicas, restart, after, wish, joins, words })
 }
 
 /// Reads what runs and how.

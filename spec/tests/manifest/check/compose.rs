@@ -216,11 +216,11 @@ services:
               = write a number with its unit, such as 512m or 2g
             error[compose-circle] apps/shop/compose.yaml:19:3: services wait for each other: `b` → `e` → `b`
               = remove one of these dependencies
-            error[compose-privileged] apps/shop/compose.yaml:19:3: service `b` would have the host (`cap_add`): capability `SYS_ADMIN` reaches beyond the container
+            error[compose-privileged] apps/shop/compose.yaml:19:51: service `b` would have the host (`privileged`): `privileged: true` makes it root on the host
               = if you mean it, write compose: { allow-privileged: [b] } in app.yaml
-            error[compose-privileged] apps/shop/compose.yaml:19:3: service `b` would have the host (`privileged`): `privileged: true` makes it root on the host
+            error[compose-privileged] apps/shop/compose.yaml:19:67: service `b` would have the host (`volumes`): it mounts `/var/run/docker.sock`: whoever reaches the engine's socket is root on the host
               = if you mean it, write compose: { allow-privileged: [b] } in app.yaml
-            error[compose-privileged] apps/shop/compose.yaml:19:3: service `b` would have the host (`volumes`): it mounts `/var/run/docker.sock`: whoever reaches the engine's socket is root on the host
+            error[compose-privileged] apps/shop/compose.yaml:19:105: service `b` would have the host (`cap_add`): capability `SYS_ADMIN` reaches beyond the container
               = if you mean it, write compose: { allow-privileged: [b] } in app.yaml
             error[container-port] apps/shop/compose.yaml:20:47: this is not a published port: `80` names only one port, and mainstay publishes no random ones
               = write "HOST:CONTAINER", "ADDRESS:HOST:CONTAINER" or "HOST:CONTAINER/udp", such as "8080:80"
@@ -347,39 +347,39 @@ fn the_host_is_handed_to_nobody_unless_app_yaml_says_so() {
     mistakes(
         compose,
         expect![[r#"
-        error[compose-privileged] apps/shop/compose.yaml:2:3: service `proxy` would have the host (`volumes`): it mounts `/`: a container that sees the whole host is root on it
-          = if you mean it, write compose: { allow-privileged: [proxy] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:2:3: service `proxy` would have the host (`volumes`): it mounts `/var/run/docker.sock`: whoever reaches the engine's socket is root on the host
-          = if you mean it, write compose: { allow-privileged: [proxy] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:6:3: service `vpn` would have the host (`cap_add`): capability `NET_ADMIN` reaches beyond the container
-          = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:6:3: service `vpn` would have the host (`devices`): `/dev/net/tun` opens a device of the host
-          = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:6:3: service `vpn` would have the host (`security_opt`): `seccomp:unconfined` weakens what confines it
-          = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:7:3: service `own` would have the host (`pid`): `pid: host` shows it what runs on the host
-          = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:7:3: service `own` would have the host (`privileged`): `privileged: true` makes it root on the host
-          = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
-        error[compose-privileged] apps/shop/compose.yaml:7:3: service `own` would have the host (`userns_mode`): `userns_mode: host` takes it out of its own namespace
-          = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
-    "#]],
+            error[compose-privileged] apps/shop/compose.yaml:4:15: service `proxy` would have the host (`volumes`): it mounts `/var/run/docker.sock`: whoever reaches the engine's socket is root on the host
+              = if you mean it, write compose: { allow-privileged: [proxy] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:4:63: service `proxy` would have the host (`volumes`): it mounts `/`: a container that sees the whole host is root on it
+              = if you mean it, write compose: { allow-privileged: [proxy] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:6:36: service `vpn` would have the host (`cap_add`): capability `NET_ADMIN` reaches beyond the container
+              = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:6:65: service `vpn` would have the host (`devices`): `/dev/net/tun` opens a device of the host
+              = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:6:97: service `vpn` would have the host (`security_opt`): `seccomp:unconfined` weakens what confines it
+              = if you mean it, write compose: { allow-privileged: [vpn] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:7:31: service `own` would have the host (`pid`): `pid: host` shows it what runs on the host
+              = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:7:50: service `own` would have the host (`userns_mode`): `userns_mode: host` takes it out of its own namespace
+              = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
+            error[compose-privileged] apps/shop/compose.yaml:7:68: service `own` would have the host (`privileged`): `privileged: true` makes it root on the host
+              = if you mean it, write compose: { allow-privileged: [own] } in app.yaml
+        "#]],
     );
     let choices = "compose: { allow-privileged: [proxy, vpn, own, vpm], profiles: [debug] }\n";
     check(
         &repository(compose, choices),
         expect![[r#"
-        error[compose-choice] apps/shop/app.yaml:1:48: the compose file has no service `vpm`
-          = did you mean `vpn`?
-        error[compose-choice] apps/shop/app.yaml:1:65: the compose file has no profile `debug`
-          = remove it
-        error[unknown-file] apps/shop/conf/web.conf: mainstay does not know what `conf/web.conf` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-        error[unknown-file] apps/shop/db.secret: mainstay does not know what `db.secret` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-        error[unknown-file] apps/shop/web.env: mainstay does not know what `web.env` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-    "#]],
+            error[compose-choice] apps/shop/app.yaml:1:48: the compose file has no service `vpm`
+              = did you mean `vpn`?
+            error[compose-choice] apps/shop/app.yaml:1:65: the compose file has no profile `debug`
+              = remove it
+            warning[not-deployed] apps/shop/conf/web.conf: `conf/web.conf` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/shop/db.secret: `db.secret` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/shop/web.env: `web.env` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+        "#]],
     );
     let allowed = "compose: { allow-privileged: [proxy, vpn, own] }\n";
     let parsed = parse(
@@ -464,13 +464,13 @@ fn what_nobody_names_is_a_mistake() {
     mistakes(
         "services: { a: { image: \"a:1\" } }\n",
         expect![[r#"
-        error[unknown-file] apps/shop/conf/web.conf: mainstay does not know what `conf/web.conf` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-        error[unknown-file] apps/shop/db.secret: mainstay does not know what `db.secret` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-        error[unknown-file] apps/shop/web.env: mainstay does not know what `web.env` is for: the compose file does not name it
-          = mount it by its relative path, put it under files/ at the path that it has on the host, or move it out of apps/
-    "#]],
+            warning[not-deployed] apps/shop/conf/web.conf: `conf/web.conf` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/shop/db.secret: `db.secret` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/shop/web.env: `web.env` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+        "#]],
     );
     check(
         &format!(
@@ -816,6 +816,76 @@ fn two_applications_do_not_share_a_project() {
             error[conflict] apps/b/compose.yml:3:12: volume `same_d` is wanted by `a` and `b` on host `attic` and 1 more
               = let one application have it, or place the two on different hosts
               - apps/a/compose.yaml:3:12: wanted here as well
+        "#]],
+    );
+}
+
+#[test]
+fn what_takes_no_part_names_only_what_there_is() {
+    mistakes(
+        r#"services:
+  a: { image: "a:1" }
+  off: { image: "b:1", profiles: [off], depends_on: [nope, a, too], networks: [nonet, default] }
+  too: { image: "b:1", profiles: [too], depends_on: { off: { condition: service_started } } }
+"#,
+        expect![[r#"
+            error[compose-service] apps/shop/compose.yaml:3:54: there is no service `nope`
+              = there is `a`, `off` and `too`
+            error[compose-network] apps/shop/compose.yaml:3:80: there is no network `nonet`
+              = declare it: networks: { nonet: }
+        "#]],
+    );
+}
+
+#[test]
+fn an_unknown_key_of_a_service_gets_no_long_list() {
+    mistakes(
+        "services: { a: { image: \"a:1\", colour: red, comand: x } }\n",
+        expect![[r#"
+        error[unknown-key] apps/shop/compose.yaml:1:32: a service has no key `colour`
+          = remove it; README.md says which keys are read, and what does the same as others
+        error[unknown-key] apps/shop/compose.yaml:1:45: a service has no key `comand`
+          = did you mean `command`?
+    "#]],
+    );
+}
+
+#[test]
+fn what_people_keep_beside_a_compose_file_is_not_deployed() {
+    check(
+        &format!(
+            "-- fleet.yaml --\n{FLEET}-- apps/a/compose.yaml --\nservices: {{ a: {{ image: \"a:1\" }} }}\n\
+             -- apps/a/.env.example --\nA=1\n-- apps/a/.env.prod --\nA=1\n-- apps/a/.dockerignore --\nx\n-- apps/a/.gitignore --\nx\n\
+             -- apps/a/Dockerfile --\nFROM x\n-- apps/a/Makefile --\nall:\n-- apps/a/LICENSE --\nx\n\
+             -- apps/a/docker-compose.prod.yml --\nservices:\n-- apps/a/src/main.py --\nx\n-- apps/a/src/more/b.py --\nx\n\
+             -- apps/a/web.contaner --\nx\n-- apps/a/backup.servce --\nx\n-- apps/a/apps.yaml --\nx\n\
+             -- apps/a/web.contianer.d/a.conf --\nx\n-- apps/a/flies/etc/motd --\nx\n"
+        ),
+        expect![[r#"
+            warning[not-deployed] apps/a/.dockerignore: `.dockerignore` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/a/.env.example: `.env.example` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/a/.env.prod: `.env.prod` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/a/Dockerfile: `Dockerfile` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            warning[not-deployed] apps/a/Makefile: `Makefile` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            error[unknown-file] apps/a/apps.yaml: mainstay does not know what `apps.yaml` is for
+              = did you mean `app.yaml`?
+            error[unknown-file] apps/a/backup.servce: mainstay does not know what `backup.servce` is for
+              = did you mean `backup.service`?
+            warning[not-deployed] apps/a/docker-compose.prod.yml: `docker-compose.prod.yml` is not deployed: the compose file does not name it
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            error[unknown-file] apps/a/flies/etc/motd: mainstay does not know what `flies/etc/motd` is for
+              = did you mean `files/etc/motd`?
+            warning[not-deployed] apps/a/src/main.py: 2 files in `src/` are not deployed: the compose file does not name them
+              = that is fine for what only people and their tools read; what a service needs is mounted by its relative path
+            error[unknown-file] apps/a/web.contaner: mainstay does not know what `web.contaner` is for
+              = did you mean `web.container`?
+            error[unknown-file] apps/a/web.contianer.d/a.conf: mainstay does not know what `web.contianer.d/a.conf` is for
+              = did you mean `web.container.d/a.conf`?
         "#]],
     );
 }
