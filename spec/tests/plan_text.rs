@@ -192,6 +192,72 @@ fn a_network_of_a_compose_project_that_is_taken_over_is_used_as_it_is() {
 }
 
 #[test]
+fn only_what_needs_a_network_waits_for_it() {
+    let compose = "services:
+  db: { image: db, networks: [back], volumes: [\"data:/data\"] }
+  api: { image: api, depends_on: [db] }
+  logs: { image: logs, network_mode: \"service:db\" }
+  job: { image: job, networks: [back], restart: \"no\" }
+  web: { image: web, depends_on: [job] }
+networks: { back: { internal: true } }
+volumes: { data: }
+";
+    let desired = desired_of(&[("apps/cx/compose.yaml", compose)]);
+    let mark = Some(ContainerMark { app: AppName::parse("cx").unwrap(), digest: Digest::of(b"another") });
+    let state = |id: &str| ContainerState {
+        id: id.to_owned(),
+        run: ContainerRun::Running,
+        mark: mark.clone(),
+        started: None,
+        exit_code: None,
+        after: BTreeSet::new(),
+    };
+    let stranger = ContainerState { mark: None, ..state("stranger") };
+    let mut containers = BTreeMap::from([("stranger".to_owned().try_into().unwrap(), stranger)]);
+    let there = desired.containers().filter(|(_, name, _)| name.as_str() != "cx-job-1");
+    containers.extend(there.map(|(_, name, _)| (name.clone(), state(name.as_str()))));
+    let networks = desired.networks().map(|(_, name, wanted)| {
+        let is_changed = name.as_str() == "cx_back";
+        let own = if is_changed { ["cx-db-1", "stranger"] } else { ["cx-api-1", "cx-web-1"] };
+        let containers = own.map(str::to_owned).into();
+        let as_wanted = mark.clone().map(|mark| ContainerMark { digest: wanted.digest, ..mark });
+        let (id, mark) = (name.to_string(), if is_changed { mark.clone() } else { as_wanted });
+        (name.clone(), NetworkState { id, mark, settings: NetworkSettings::default(), containers })
+    });
+    let observed =
+        Observed { networks: Reach::Seen(networks.collect()), containers: Reach::Seen(containers.clone()), ..bare() };
+    let plan = plan(&desired, &observed, &Memory::default(), Timestamp::UNIX_EPOCH, Patience::Now);
+    expect![[r#"
+        pull     image api           cx  new
+        replace  container cx-api-1  cx  it was created from another configuration
+        conflict in cx: container cx-db-1: waits for network cx_back, which cannot be put in place
+        conflict in cx: container cx-job-1: waits for network cx_back, which cannot be put in place
+        conflict in cx: container cx-logs-1: waits for network cx_back, which cannot be put in place
+        conflict in cx: container cx-web-1: waits for network cx_back, which cannot be put in place
+        conflict in cx: network cx_back: it has to be created anew, and container stranger is attached to it and stays; disconnect it, or remove it
+    "#]].assert_eq(&plan.to_string());
+}
+
+#[test]
+fn an_image_of_two_quadlets_is_pulled_once() {
+    let text = "[Container]\nImage=registry.lan/web:1\n";
+    let desired = desired_of(&[("apps/web/a.container", text), ("apps/web/b.container", text)]);
+    let files = desired.files().map(|(_, path, _)| (path.clone(), FileState::Absent)).collect();
+    let units = desired.units().map(|(_, name, _)| (name.clone(), UnitState::not_found())).collect();
+    let observed = Observed { files, units: Reach::Seen(units), has_podman: true, ..bare() };
+    let plan = plan(&desired, &observed, &Memory::default(), Timestamp::UNIX_EPOCH, Patience::Now);
+    expect![[r#"
+        pull     image registry.lan/web:1             web  new
+        create   /etc/containers/systemd/a.container  web  new
+        create   /etc/containers/systemd/b.container  web  new
+        reload   systemd                                   unit files change
+        start    a.service                            web  new
+        start    b.service                            web  new
+    "#]]
+    .assert_eq(&plan.to_string());
+}
+
+#[test]
 fn what_somebody_edited_is_kept_and_what_we_wrote_is_not() {
     let web = AppName::parse("web").unwrap();
     let paths = ["/etc/web.conf", "/etc/systemd/system/web.service", "/etc/old", "/etc/edited"];

@@ -157,7 +157,7 @@ fn a_stack_of_quadlets_from_the_first_start_to_its_end() {
     write(&host, &files);
     let (code, said) = agent::once(&host, FOLDER);
     assert_eq!(code, 4, "{said}");
-    assert!(said.contains(&two.reference) && said.contains("refused"), "{said}");
+    assert!(said.contains(&format!("failed to pull image {}: ", two.reference)) && said.contains("refused"), "{said}");
     assert_eq!((get(82).trim(), began(&settled, &runs(&host))), ("one", Vec::new()));
     forge.start_registry().unwrap();
     agent::converge(&host, FOLDER);

@@ -385,7 +385,11 @@ fn verdict(name: &ContainerName, condition: Condition, state: &ContainerRunState
         (Condition::Completed, false, _) => never(format!("whose process exited with code {}", state.exit_code)),
         (Condition::Healthy, true, Some(Health::Healthy)) => Readiness::Ready,
         (Condition::Healthy, true, Some(Health::Starting)) => Readiness::NotYet,
-        (Condition::Healthy, _, Some(Health::Unhealthy)) => never("whose health check fails".to_owned()),
+        (Condition::Healthy, true, Some(Health::Unhealthy)) => never("whose health check fails".to_owned()),
+        // An engine calls what has ended unhealthy, whatever its check said last.
+        (Condition::Healthy, false, Some(Health::Unhealthy)) => {
+            never(format!("whose process exited with code {} before it was healthy", state.exit_code))
+        }
         (Condition::Healthy, true, None) => never("which has no health check".to_owned()),
         // One that the engine restarts may still become healthy.
         (Condition::Healthy, false, _) => Readiness::NotYet,
@@ -520,4 +524,29 @@ async fn remember(work: &mut Work<'_>, it: &Started<'_>) {
         }
     };
     journal::ran(&mut work.ledger.memory, &name, started);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_not_blamed_on_its_health_check() {
+        let name = ContainerName::parse("cloud-db").expect("a name");
+        let of = |running, health| {
+            let error = String::new();
+            let state =
+                ContainerRunState { running, paused: false, restarts: 0, exit_code: 3, error, health, started: None };
+            match verdict(&name, Condition::Healthy, &state) {
+                Readiness::Ready => "ready".to_owned(),
+                Readiness::NotYet => "not yet".to_owned(),
+                Readiness::Never(trouble) => trouble.to_string(),
+            }
+        };
+        let ended = "it waits for container cloud-db, whose process exited with code 3 before it was healthy";
+        assert_eq!(of(false, Some(Health::Unhealthy)), ended);
+        assert_eq!(of(true, Some(Health::Unhealthy)), "it waits for container cloud-db, whose health check fails");
+        assert_eq!(of(true, Some(Health::Healthy)), "ready");
+        assert_eq!(of(false, Some(Health::Starting)), "not yet");
+    }
 }

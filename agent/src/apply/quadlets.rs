@@ -197,7 +197,7 @@ pub(super) async fn pull(work: &mut Work<'_>) {
         let started = systemd.start_transient(name, &description, &command, deadline).await;
         match started {
             Ok(()) => jobs.push((name.clone(), systemd::Verb::Start)),
-            Err(error) => steps.iter().for_each(|step| work.failed(step, &error, "")),
+            Err(error) => steps.iter().for_each(|step| work.failed_with(step, &not_pulled(step, &error), "")),
         }
     }
     let ran = tokio::select! {
@@ -213,11 +213,17 @@ pub(super) async fn pull(work: &mut Work<'_>) {
         let said = systemd::journal_tail(&name, None, lines).await;
         match result {
             Ok(_) => note(work, name.user(), pull, steps, &said),
-            Err(error) => steps.iter().for_each(|step| work.failed(step, &error, &said)),
+            Err(error) => steps.iter().for_each(|step| work.failed_with(step, &not_pulled(step, &error.why), &said)),
         }
     }
     let stops = names.into_iter().map(|name| (name, systemd::Verb::Stop)).collect();
     work.providers.systemd.run(stops, deadline, &mark).await;
+}
+
+/// Words a failure by the image: the unit that fetches it is named by nobody, and gone.
+fn not_pulled(step: &Step, error: &(dyn std::error::Error + 'static)) -> String {
+    let why = crate::chain(error);
+    format!("failed to pull {}: {}", step.action.object(), why.strip_prefix("failed to ").unwrap_or(&why))
 }
 
 fn note(work: &mut Work<'_>, user: Option<&User>, pull: &Pull, steps: &[&Step], printed: &str) {

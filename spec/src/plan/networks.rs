@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::container::{NetworkSettings, Pool, VolumeSettings};
-use crate::desired::{DesiredApp, DesiredNetwork, DesiredVolume};
+use crate::desired::{DesiredApp, DesiredContainer, DesiredNetwork, DesiredVolume};
 use crate::id::{AppName, ContainerName, NetworkName, ResourceId, VolumeName};
-use crate::observed::{ContainerState, NetworkState, Reach, VolumeState};
+use crate::observed::{ContainerRun, ContainerState, NetworkState, Reach, VolumeState};
 use crate::plan::{Action, Draft, Fate, Lesson, Phase, Step, Why, is_met_by};
 
 /// What `docker compose` writes on the networks that it makes: whose it is, and what the compose file calls it.
@@ -239,11 +239,7 @@ fn spare_used(draft: &mut Draft<'_>) {
         let who = container.unwrap_or_else(|| "something that is no container of this engine".to_owned());
         let is_wanted = draft.desired.apps.get(&app).is_some_and(|wanted| wanted.networks.contains_key(&name));
         let why = if is_wanted {
-            let is_useless = |action: &Action| action.is_of_the_engine() || matches!(action, Action::PullImage(_));
-            let is_spared = |step: &Step| step.app.as_ref() == Some(&app) && is_useless(&step.action);
-            let (spared, left) = std::mem::take(&mut draft.plan.steps).into_iter().partition(is_spared);
-            draft.plan.steps = left;
-            for id in wait(spared).filter(|id| *id != ResourceId::Network(name.clone())) {
+            for id in spare(draft, &app, &name) {
                 let why = format!("waits for network {name}, which cannot be put in place");
                 draft.conflict(&app, id, why);
             }
@@ -257,9 +253,55 @@ fn spare_used(draft: &mut Draft<'_>) {
     }
 }
 
-/// Names what was to be made or started.
-fn wait(steps: Vec<Step>) -> impl Iterator<Item = ResourceId> {
-    steps.into_iter().filter(|step| step.action.phase() >= Phase::Provide).filter_map(|step| step.action.resource())
+/// Leaves a network as it is, and with it the containers that are to be attached to it, those that join one of these, and those
+/// that are started after one that does not run; returns them, as far as something was to be done to them.
+fn spare(draft: &mut Draft<'_>, app: &AppName, network: &NetworkName) -> BTreeSet<ResourceId> {
+    let Some(wanted) = draft.desired.apps.get(app) else { return BTreeSet::new() };
+    let id = |name: &ContainerName| Some(ResourceId::Container(name.clone()));
+    let moves = |name: &ContainerName| draft.plan.steps.iter().any(|step| step.action.resource() == id(name));
+    let needs = |it: &DesiredContainer| it.networks().any(|name| name == network);
+    let all = &wanted.containers;
+    let mut held: BTreeSet<&ContainerName> = all.iter().filter(|(_, it)| needs(it)).map(|(name, _)| name).collect();
+    loop {
+        let before = held.len();
+        let follows = |it: &DesiredContainer| {
+            let mut after = it.after.keys().filter(|other| !runs(draft, other));
+            it.joins.iter().chain(&mut after).any(|other| held.contains(other) && moves(other))
+        };
+        let more: Vec<&ContainerName> = all.iter().filter(|(_, it)| follows(it)).map(|(name, _)| name).collect();
+        held.extend(more);
+        if held.len() == before {
+            break;
+        }
+    }
+    let held: BTreeSet<ResourceId> = held.into_iter().cloned().map(ResourceId::Container).collect();
+    let is_spared = |step: &Step| {
+        let resource = step.action.resource();
+        let is_network = resource == Some(ResourceId::Network(network.clone()));
+        step.app.as_ref() == Some(app) && (is_network || resource.is_some_and(|id| held.contains(&id)))
+    };
+    let (spared, mut left): (Vec<Step>, Vec<Step>) =
+        std::mem::take(&mut draft.plan.steps).into_iter().partition(is_spared);
+    let is_made = |image: &String| {
+        left.iter().filter(|step| step.action.phase() == Phase::Ensure).any(|step| {
+            let of = all.iter().find(|(name, _)| step.action.resource() == id(name));
+            of.is_some_and(|(_, it)| it.settings.image == *image)
+        })
+    };
+    let useless: Vec<bool> = left
+        .iter()
+        .map(|step| matches!(&step.action, Action::PullImage(image) if step.app.as_ref() == Some(app) && !is_made(image)))
+        .collect();
+    let mut useless = useless.into_iter();
+    left.retain(|_| useless.next() != Some(true));
+    draft.plan.steps = left;
+    let waits = spared.into_iter().filter(|step| step.action.phase() >= Phase::Provide);
+    waits.filter_map(|step| step.action.resource()).filter(|id| held.contains(id)).collect()
+}
+
+fn runs(draft: &Draft<'_>, name: &ContainerName) -> bool {
+    let seen = draft.observed.containers.seen().and_then(|seen| seen.get(name));
+    seen.is_some_and(|state| state.run == ContainerRun::Running)
 }
 
 fn removed_id(action: &Action) -> Option<&String> {

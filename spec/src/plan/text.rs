@@ -1,6 +1,6 @@
 //! How a plan reads: in the order it is carried out, in the words of the logs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::desired::{HeldBack, Hold};
@@ -191,12 +191,17 @@ fn held_back(f: &mut fmt::Formatter<'_>, app: &AppName, held: &HeldBack) -> fmt:
     }
 }
 
-/// Writes steps as aligned columns: verb, object, application, reason.
+/// Writes steps as aligned columns: verb, object, application, reason. One image for several services is pulled once.
 fn table(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
+    let mut pulled = BTreeSet::new();
+    let is_new = |step: &&Step| {
+        !matches!(step.action, Action::PullForUnit(..)) || pulled.insert((step.app.clone(), step.action.object()))
+    };
+    let steps: Vec<&Step> = steps.iter().filter(is_new).collect();
     let objects: Vec<String> = steps.iter().map(|step| step.action.object()).collect();
     let width = objects.iter().map(|object| object.chars().count()).max().unwrap_or(0).min(56);
     let apps = steps.iter().filter_map(|step| step.app.as_ref()).map(|app| app.as_str().len()).max().unwrap_or(0);
-    for (step, object) in steps.iter().zip(&objects) {
+    for (step, object) in steps.into_iter().zip(&objects) {
         let app = step.app.as_ref().map_or("", |app| app.as_str());
         writeln!(f, "{:<8} {object:<width$}  {app:<apps$}  {}", step.action.verb(), step.why)?;
     }
