@@ -3,7 +3,6 @@
 //! Which these are is decided in `spec::images`; that nobody uses one is for the engine and for Podman to say.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spec::id::{UnitName, User};
@@ -79,7 +78,7 @@ async fn clear_stores(
     let all = |verb| stores.keys().map(|user| (unit_of(user), verb)).collect::<Vec<_>>();
     // What an earlier pass left behind, which was killed in between.
     systemd.run(all(Verb::Stop), REMOVAL, &|| {}).await;
-    let run = run_name();
+    let run = podman::run_name();
     let mut jobs = Vec::new();
     for (user, ids) in &stores {
         let known = memory.stores.of(user.as_ref());
@@ -134,11 +133,4 @@ fn is_there(memory: &mut Memory, user: &User, ids: &[String]) -> bool {
         debug!(%user, "the manager is not running: images that are not needed stay for now");
     }
     is_up
-}
-
-/// Names one removal: the journal also holds what earlier ones told.
-fn run_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{}-{number}-{}", std::process::id(), jiff::Timestamp::now().as_microsecond())
 }

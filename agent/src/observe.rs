@@ -4,6 +4,7 @@
 //! (enablement of the host's own units, texts, invocations) is asked only where the planner needs it, or kept until the
 //! file it came from changes. No judgement here about what should be.
 
+mod podman;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,10 +21,10 @@ use crate::artifacts::Fetcher;
 use crate::backups::Backups;
 use crate::disk::{Beside, Disk};
 use crate::engine::{self, Engine};
-use crate::podman;
 use crate::store::Store;
 use crate::systemd::{self, Managers, by_manager};
 
+pub use podman::names as names_in_podman;
 pub use users::stranger;
 
 /// For how long the text of a unit that the host provides is taken as read.
@@ -108,7 +109,7 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
     };
     observed.shadowed = shadowed(providers, desired);
     let wants_quadlets = desired.files().any(|(_, path, _)| path.quadlet().is_some());
-    observed.has_podman = wants_quadlets && podman::generator().is_some();
+    observed.has_podman = wants_quadlets && crate::podman::generator().is_some();
     if let Err(error) = doubts(providers, desired, memory, &mut observed).await {
         observed.units = Reach::Unreachable(crate::chain(&error));
     }

@@ -286,6 +286,12 @@ impl Host {
         let aim = held.as_ref().or(belief.as_ref())?;
         let mut observed = observe::observe(providers, &aim.desired, &ledger.memory).await;
         observed.unpublished.clone_from(unpublished);
+        let plan = plan::plan(&aim.desired, &observed, &ledger.memory, now, patience);
+        let names = plan::names_in_doubt(&plan, &aim.desired, &observed);
+        if names.is_empty() {
+            return Some(plan);
+        }
+        observe::names_in_podman(&mut providers.systemd, names, &mut observed).await;
         Some(plan::plan(&aim.desired, &observed, &ledger.memory, now, patience))
     }
 
@@ -345,9 +351,10 @@ impl Host {
     ///
     /// # Errors
     /// The ledger could not be written; nothing is changed without it.
-    pub async fn carry_out(&mut self, plan: Plan) -> Result<Option<Passed>, LedgerError> {
+    pub async fn carry_out(&mut self, mut plan: Plan) -> Result<Option<Passed>, LedgerError> {
         let Host { providers, ledger, held, belief, .. } = self;
         let Some(aim) = held.as_ref().or(belief.as_ref()) else { return Ok(None) };
+        plan::first_managers(&mut plan, &aim.desired, &ledger.memory);
         let applied = apply::apply(&plan, &aim.desired, providers, ledger, self.patience, &self.progress);
         let mut outcome = applied.await?;
         let unproven = unproven(aim, &ledger.memory, &plan, &outcome);

@@ -1,5 +1,5 @@
 //! Podman, as far as quadlets need it: its generator, which is asked what it thinks of a quadlet before one is installed, and
-//! the command that fetches an image. The only place that builds these commands.
+//! the commands that fetch and remove images and tell who has a name. The only place that builds these commands.
 //!
 //! The generator reads files and writes to its output, so it is a child of the agent. Fetching writes into Podman's store,
 //! which the agent's sandbox forbids: systemd runs that command (`systemd/transient`).
@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spec::digest::Digest;
-use spec::id::{UnitName, shown};
+use spec::id::{ContainerName, UnitName, shown};
 use spec::images::{self, Told};
 use spec::inputs::Pull;
+use spec::observed::{Holder, HolderKind};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -67,6 +69,21 @@ while [ $# -gt 1 ]; do
     podman rmi --no-prune -- \"$id\" && echo \"mainstay: $0 gone $id\"
 done
 exit 0";
+
+/// Lists who has names: what is given are filters, of which one has to fit. A pod is whose it says, or whose the container is
+/// that holds it together: that of a manifest says nothing itself. `$0` tells this run from those before.
+const NAMES: &str = "set -f
+label='{{with index .Config.Labels \"PODMAN_SYSTEMD_UNIT\"}}{{.}}{{else}}-{{end}}'
+ids=$(podman ps --all --quiet --no-trunc \"$@\") || exit 1
+pods=$(podman pod ps --quiet --no-trunc \"$@\") || exit 1
+[ -z \"$ids\" ] || podman container inspect --format \"mainstay: $0 container {{.Name}} $label\" -- $ids || exit 1
+for pod in $pods; do
+    set -- $(podman pod inspect --format '{{.Name}} {{with index .Labels \"PODMAN_SYSTEMD_UNIT\"}}{{.}}{{else}}-{{end}} {{.InfraContainerID}}' -- \"$pod\")
+    unit=$2
+    [ \"$2\" != - ] || [ -z \"$3\" ] || unit=$(podman container inspect --format \"$label\" -- \"$3\") || exit 1
+    echo \"mainstay: $0 pod ${1:?} $unit\"
+done
+echo \"mainstay: $0 all .\"";
 
 /// Whose services the generator would make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +187,45 @@ pub fn removal_command<'i>(run: &str, images: impl Iterator<Item = (&'i str, &'i
         [id.to_owned(), names.join(" ")]
     });
     command.into_iter().chain(images).collect()
+}
+
+/// Names one run of a command: the journal also holds what earlier ones told.
+pub fn run_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}-{}", std::process::id(), jiff::Timestamp::now().as_microsecond())
+}
+
+/// Names the unit that asks who has names.
+pub fn names_unit() -> UnitName {
+    UnitName::parse("mainstay-list-names.service").expect("letters and dashes make a unit's name")
+}
+
+/// Builds the command that tells who has these names; `run` is found in what it tells.
+pub fn names_command(run: &str, names: &BTreeSet<ContainerName>) -> Vec<String> {
+    let command = ["/bin/sh", "-c", &format!("{BEGIN}{NAMES}"), run].map(str::to_owned);
+    // Podman takes what it is given for an expression.
+    let filters = names.iter().map(|name| format!("--filter=name=^{}$", name.as_str().replace('.', "[.]")));
+    command.into_iter().chain(filters).collect()
+}
+
+/// Reads what that command told; `None` where it does not reach its end.
+pub fn holders(run: &str, printed: &str) -> Option<BTreeMap<ContainerName, Holder>> {
+    let told = tells(printed).filter(|(of, _)| *of == run).filter_map(|(_, rest)| rest.split_once(' '));
+    let told: Vec<(&str, &str)> = told.collect();
+    told.last().filter(|(kind, _)| *kind == "all")?;
+    let holders = told.iter().filter_map(|(kind, rest)| {
+        let (name, unit) = rest.split_once(' ')?;
+        let kind = if *kind == "pod" { HolderKind::Pod } else { HolderKind::Container };
+        let unit = (unit != "-").then(|| unit.to_owned());
+        Some((ContainerName::parse(name).ok()?, Holder { kind, unit }))
+    });
+    Some(holders.collect())
+}
+
+/// Says whether a line is one that our own commands tell something in.
+pub fn is_told(line: &str) -> bool {
+    line.trim().starts_with(TELLS)
 }
 
 /// What became of an image that was to be removed.
@@ -282,6 +338,27 @@ mod tests {
             image inspect --format {{range .RepoDigests}}{{println "mainstay: digest" .}}{{end}}{{range .RepoTags}}{{println "mainstay: name" .}}{{end}}{{.Id}} -- r.lan/web:1
         "#]]
         .assert_eq(&asked);
+    }
+
+    #[test]
+    fn who_has_names_is_told_whole_or_not_at_all() {
+        let names = ["a.b", "kp", "hp", "mine"].map(|name| ContainerName::parse(name).expect("a name")).into();
+        let command = names_command("7-1", &names);
+        assert_eq!(command[4..6], ["--filter=name=^a[.]b$", "--filter=name=^hp$"]);
+        let answers = "ps*) echo c1; echo c2;; 'pod ps'*) echo p1; echo p2; echo p3;;
+            'container inspect'*'c1 c2') echo 'mainstay: 7-1 container a.b -'; echo 'mainstay: 7-1 container mine mine.service';;
+            'pod inspect'*p1) echo 'hp - ';; 'pod inspect'*p2) echo 'kp - i2';; 'container inspect'*i2) echo k.service;;
+            'pod inspect'*p3) echo 'pp p-pod.service i3';;";
+        let (said, _) = run_with(answers, &command);
+        let held = holders("7-1", &said).expect("all was told");
+        let held = held.iter().map(|(name, it)| format!("{name} {:?} {}", it.kind, it.unit.as_deref().unwrap_or("-")));
+        let expected = ["a.b Container -", "hp Pod -", "kp Pod k.service", "mine Container mine.service"];
+        assert_eq!(held.collect::<Vec<_>>(), [&expected[..], &["pp Pod p-pod.service"]].concat());
+        for broken in ["ps*) return 125;;", "'pod ps'*) return 1;;", "'pod ps'*) echo p;; 'pod inspect'*) return 1;;"] {
+            let (said, _) = run_with(broken, &command);
+            assert_eq!(holders("7-1", &said), None, "{broken}");
+        }
+        assert_eq!(holders("7-2", &said), None, "that was another run");
     }
 
     #[test]

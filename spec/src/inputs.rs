@@ -3,6 +3,7 @@
 //! Pure text work on unit files (systemd.syntax(7), systemd.unit(5), systemd.exec(5)); nothing here asks systemd.
 
 mod accounts;
+mod claims;
 mod required;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use crate::digest::{Digest, Fields};
 use crate::id::{ContainerName, HostPath, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 pub use accounts::{Accounts, accounts};
+pub use claims::claims;
 pub use required::{made_of, required};
 
 /// Every managed path of a host; what unit texts are searched for.

@@ -28,6 +28,9 @@ pub struct Observed {
     pub images: BTreeSet<String>,
     /// Whether Podman is on this host to make services of quadlets; asked only where some are wanted.
     pub has_podman: bool,
+    /// Who has the names in Podman that services of quadlets would take, in root's store and in those of users; asked only
+    /// where a plan would let them.
+    pub podman: BTreeMap<Option<User>, Reach<BTreeMap<ContainerName, Holder>>>,
     /// Artifacts that have to be written and are in the agent's store already.
     pub artifacts: BTreeSet<Digest>,
     /// Texts of distribution packages that texts of ours take the place of.
@@ -256,6 +259,24 @@ pub struct VolumeState {
     pub driver: String,
     /// What the driver was told.
     pub options: BTreeMap<String, String>,
+}
+
+/// What has a name in Podman, where containers and pods share one set of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Which of the two it is.
+    pub kind: HolderKind,
+    /// The unit whose command made it, by the label that Podman gives it; `None` for what somebody made by hand.
+    pub unit: Option<String>,
+}
+
+/// What can have a name in Podman.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HolderKind {
+    /// A container.
+    Container,
+    /// A pod: it goes with all its containers.
+    Pod,
 }
 
 /// The states of a container that make a difference.

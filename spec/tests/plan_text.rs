@@ -11,10 +11,10 @@ use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName, User};
 use spec::memory::{AppMemory, AppState, Bad, Memory, Owned, Run, UnitMemory};
 use spec::observed::{
-    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
-    NetworkState, Observed, Reach, UnitState,
+    Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, Holder, HolderKind, LoadState,
+    Manager, ManagerState, NetworkState, Observed, Reach, UnitState,
 };
-use spec::plan::{Lesson, Patience, plan};
+use spec::plan::{Lesson, Patience, names_in_doubt, plan};
 use spec::tree::Tree;
 use spec::{inputs, journal, manifest, memory, resolve};
 
@@ -53,6 +53,7 @@ fn bare() -> Observed {
         containers: Reach::Seen(BTreeMap::new()),
         images: BTreeSet::new(),
         has_podman: false,
+        podman: BTreeMap::new(),
         managers: BTreeMap::new(),
         artifacts: BTreeSet::new(),
         shadowed: BTreeMap::new(),
@@ -255,6 +256,48 @@ fn an_image_of_two_quadlets_is_pulled_once() {
         start    b.service                            web  new
     "#]]
     .assert_eq(&plan.to_string());
+}
+
+#[test]
+fn a_name_that_somebody_has_in_podman_is_not_taken() {
+    let desired = desired_of(&[
+        ("apps/web/web.container", "[Container]\nImage=r.lan/web:1\nContainerName=web\n"),
+        ("apps/web/back.container", "[Container]\nImage=r.lan/web:1\nPod=shop.pod\n"),
+        ("apps/web/shop.pod", "[Pod]\n"),
+    ]);
+    let mut observed = bare();
+    observed.has_podman = true;
+    for (_, path, _) in desired.files() {
+        observed.files.insert(path.clone(), FileState::Absent);
+    }
+    let of = |observed: &Observed| plan(&desired, observed, &Memory::default(), Timestamp::UNIX_EPOCH, Patience::Now);
+    let asked = names_in_doubt(&of(&observed), &desired, &observed);
+    let names = ["systemd-back", "systemd-shop", "web"].map(|name| ContainerName::parse(name).unwrap());
+    assert_eq!(asked, BTreeMap::from([(None, BTreeSet::from(names.clone()))]));
+
+    let [_, shop, web] = names;
+    let holder = |kind, unit: Option<&str>| Holder { kind, unit: unit.map(str::to_owned) };
+    let held = |unit| {
+        let shop = (shop.clone(), holder(HolderKind::Pod, None));
+        Reach::Seen(BTreeMap::from([shop, (web.clone(), holder(HolderKind::Container, unit))]))
+    };
+    observed.podman = BTreeMap::from([(None, held(Some("other.service")))]);
+    expect![[r#"
+        conflict in web: file /etc/containers/systemd/back.container: waits for /etc/containers/systemd/shop.pod, which cannot be put in place
+        conflict in web: file /etc/containers/systemd/shop.pod: Podman has a pod `systemd-shop` that somebody made by hand, and shop-pod.service would remove it to take its name: remove it, or write another `PodName=`; `adopt: true` does not take over what Podman has
+        conflict in web: file /etc/containers/systemd/web.container: Podman has a container `web` that other.service made, and web.service would remove it to take its name: `podman rename web OTHER` it, remove it, or write another `ContainerName=`; `adopt: true` does not take over what Podman has
+        conflict in web: unit back.service: waits for /etc/containers/systemd/back.container, which cannot be put in place
+        conflict in web: unit shop-pod.service: waits for /etc/containers/systemd/shop.pod, which cannot be put in place
+        conflict in web: unit web.service: waits for /etc/containers/systemd/web.container, which cannot be put in place
+    "#]].assert_eq(&of(&observed).to_string());
+    // Its own service made it before; a plan that starts nothing asks nothing.
+    observed.podman = BTreeMap::from([(None, held(Some("web.service")))]);
+    let plan = of(&observed);
+    assert!(plan.steps.iter().any(|step| step.to_string().starts_with("start web.service")));
+    observed.podman = BTreeMap::from([(None, Reach::Unreachable("Podman is away".to_owned()))]);
+    let plan = of(&observed);
+    assert!(plan.steps.is_empty() && plan.unknown.iter().any(|it| it.why == "Podman is away"), "{plan}");
+    assert_eq!(names_in_doubt(&plan, &desired, &observed), BTreeMap::new());
 }
 
 #[test]

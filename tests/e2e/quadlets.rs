@@ -182,6 +182,8 @@ fn a_stack_of_quadlets_from_the_first_start_to_its_end() {
     assert_eq!(host.failed_units().unwrap(), Vec::<String>::new());
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
 
+    hand_made(&host, &pause.reference);
+
     // Without Podman there is no service to be made, and it is said what to do.
     host.sh("mv /usr/lib/systemd/system-generators/podman-system-generator /root/").unwrap();
     write(
@@ -196,4 +198,75 @@ fn a_stack_of_quadlets_from_the_first_start_to_its_end() {
     let (code, said) = agent::once(&host, FOLDER);
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("this host has no Podman") && said.contains("apt install podman"), "{said}");
+}
+
+/// What somebody made by hand keeps its name in Podman, and no quadlet is in place that would take it at the next boot.
+fn hand_made(host: &Host, pause: &str) {
+    let container = |more: &str| format!("[Container]\nImage={pause}\n{more}[Service]\nTimeoutStopSec=1\n{INSTALL}");
+    let manifest = |level: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: kp }}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+             - {{ name: web, image: {pause}, env: [{{ name: LEVEL, value: \"{level}\" }}] }}\n"
+        )
+    };
+    let mut files = vec![
+        ("fleet.yaml", FLEET.to_owned()),
+        ("apps/shop/files/srv/shop/index.html", "x\n".to_owned()),
+        ("apps/shop/files/etc/shop/api.env", "x\n".to_owned()),
+        ("apps/names/hm.container", container("ContainerName=handmade\n")),
+        ("apps/names/hp.pod", format!("[Pod]\nPodName=handpod\n{INSTALL}")),
+        ("apps/names/in.container", container("Pod=hp.pod\n")),
+        ("apps/names/k.kube", format!("[Kube]\nYaml=/etc/names/kp.yaml\n{INSTALL}")),
+        ("apps/names/files/etc/names/kp.yaml", manifest("1")),
+    ];
+    host.sh(&format!(
+        "mkdir -p /etc/containers/containers.conf.d
+         printf '[engine]\\ninfra_image=\"{pause}\"\\n' > /etc/containers/containers.conf.d/infra.conf
+         podman run -d --name handmade {pause}; podman exec handmade sh -c 'echo precious >/precious'
+         podman pod create --name handpod; podman run -d --pod handpod --name inpod {pause}
+         podman pod create --name kp; podman run -d --pod kp --name inkp {pause}"
+    ))
+    .unwrap();
+    let theirs = || host.sh("podman ps -aq --no-trunc | sort; podman exec handmade cat /precious").unwrap();
+    let before = theirs();
+    write(host, &files);
+    for _ in 0..2 {
+        let (code, said) = agent::once(host, FOLDER);
+        assert_eq!(code, 4, "{said}");
+        for conflict in [
+            "file /etc/containers/systemd/hm.container: Podman has a container `handmade` that somebody made by hand, and hm.service would remove it",
+            "hp.pod: Podman has a pod `handpod` that somebody made by hand, and hp-pod.service would remove it",
+            "in.container: waits for /etc/containers/systemd/hp.pod",
+            "k.kube: Podman has a pod `kp` that somebody made by hand, and k.service would remove it",
+        ] {
+            assert!(said.contains(conflict), "{conflict}: {said}");
+        }
+        assert_eq!(theirs(), before);
+        host.sh("test -z \"$(find /etc/containers/systemd -type f)\"").unwrap();
+    }
+
+    // The names are free; from then on what has them is ours, whatever is changed.
+    host.sh("podman rename handmade mine; podman pod rm -f -t 1 handpod kp").unwrap();
+    agent::converge(host, FOLDER);
+    assert_eq!(
+        host.sh("podman exec mine cat /precious; podman exec kp-web sh -c 'echo $LEVEL'").unwrap(),
+        "precious\n1\n"
+    );
+    assert!(agent::converge(host, FOLDER).contains("nothing to do"));
+    set(&mut files, "apps/names/hm.container", &container("ContainerName=handmade\nEnvironment=LEVEL=2\n"));
+    set(&mut files, "apps/names/in.container", &container("Pod=hp.pod\nEnvironment=LEVEL=2\n"));
+    set(&mut files, "apps/names/files/etc/names/kp.yaml", &manifest("2"));
+    write(host, &files);
+    agent::converge(host, FOLDER);
+    let levels = "for name in handmade systemd-in kp-web; do podman exec $name sh -c 'echo $LEVEL'; done";
+    assert_eq!(host.sh(levels).unwrap(), "2\n2\n2\n");
+
+    // Somebody took the name while the service was down.
+    host.sh(&format!("systemctl stop hm; podman run -d --name handmade {pause}")).unwrap();
+    let (code, said) = agent::once(host, FOLDER);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("Podman has a container `handmade` that somebody made by hand"), "{said}");
+    host.sh("! systemctl is-active hm; podman rm -f -t 1 handmade mine").unwrap();
+    agent::converge(host, FOLDER);
+    host.sh("systemctl is-active hm").unwrap();
 }

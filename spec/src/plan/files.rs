@@ -4,7 +4,7 @@ use crate::desired::{DesiredFile, FileKind};
 use crate::id::{AppName, HostPath, ResourceId};
 use crate::inputs::fingerprint;
 use crate::observed::{Access, FileState};
-use crate::plan::{Action, Draft, Keep, Lesson, Why};
+use crate::plan::{Action, Draft, Keep, Lesson, Why, claims};
 
 /// Plans every wanted file.
 pub(super) fn plan(draft: &mut Draft<'_>) {
@@ -29,6 +29,10 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             draft.blocked.insert(path.clone());
             let why = "this host has no Podman to make a service of it: install it (apt install podman)";
             draft.conflict(app, ResourceId::File(path.clone()), why.to_owned());
+            continue;
+        }
+        if claims::hold_back(draft, app, path) {
+            draft.blocked.insert(path.clone());
             continue;
         }
         match access(draft, file) {

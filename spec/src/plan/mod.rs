@@ -7,6 +7,7 @@
 pub mod fights;
 pub mod text;
 mod order;
+mod claims;
 mod networks;
 mod managers;
 mod containers;
@@ -27,6 +28,8 @@ use crate::inputs::{self, Managed, Pull, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
 use crate::observed::{ContainerRun, ContainerState, FileState, InvocationId, Observed, Reach};
 
+pub use claims::{first_managers, names_in_doubt};
+
 /// What to do, in order, and what cannot be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -42,7 +45,7 @@ pub struct Plan {
     pub unknown: Vec<Unknown>,
     /// Applications whose last attempt failed and whose next one is not due yet.
     pub waiting: BTreeMap<AppName, Timestamp>,
-    /// Applications with an archive of which it is not known yet what is in it.
+    /// Applications of which not everything could be looked at yet: what is in an archive, who has a name in Podman.
     pub closed: BTreeSet<AppName>,
     /// Applications that are not brought to the commit, and why.
     pub held_back: BTreeMap<AppName, HeldBack>,
