@@ -3,6 +3,7 @@
 //! Pure text work on unit files (systemd.syntax(7), systemd.unit(5), systemd.exec(5)); nothing here asks systemd.
 
 mod accounts;
+mod builds;
 mod claims;
 mod required;
 
@@ -55,11 +56,13 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
     let mut restart = text.as_ref().map(|text| named(name, text, managed)).unwrap_or_default();
     restart.extend(own.cloned());
     restart.extend(drop_ins.iter().map(|(path, _)| (*path).clone()));
+    let built = own.zip(text.as_ref()).map(|(path, text)| builds::reads(path, text, managed));
+    restart.extend(built.into_iter().flatten());
     restart.extend(as_archives(unit.restart_on.iter().cloned(), managed));
     // A part of an archive that only reloads, or is ignored, says nothing of the rest of it.
     restart.retain(|path| !unit.reload_on.contains(path) && !unit.ignore.contains(path));
     let digests = Inputs { start: digest(&restart, managed), reload: digest(&unit.reload_on, managed) };
-    let once = text.is_some_and(|text| runs_to_its_end(&text));
+    let once = text.is_some_and(|text| runs_to_its_end(&text)) || own.is_some_and(builds::is_build);
     UnitInputs { restart, reload: unit.reload_on.clone(), digests, once }
 }
 
@@ -109,6 +112,28 @@ pub fn pod_of(unit: &DesiredUnit) -> Option<HostPath> {
     let pods = assignments(text).into_iter().filter(|(of, key, _)| of == "Container" && key == "Pod");
     let pod = pods.map(|(.., value)| value).next_back()?;
     HostPath::parse(&format!("{}/{pod}", path.parent()?)).ok()
+}
+
+/// Says what a restart does not do, for the service of a network or volume: Podman leaves one that is there as it is.
+pub fn kept_by_podman(unit: &DesiredUnit, managed: &Managed<'_>) -> Option<String> {
+    let UnitOrigin::Application { path, text } = &unit.origin else { return None };
+    let (stem, kind) = path.quadlet()?.rsplit_once('.')?;
+    let (section, key) = match kind {
+        "network" => ("Network", "NetworkName"),
+        "volume" => ("Volume", "VolumeName"),
+        _ => return None,
+    };
+    let text = quadlet_text(path, text, managed);
+    let own = || assignments(&text).into_iter().rev().filter(|(of, ..)| of == section);
+    if own()
+        .any(|(_, key, value)| key == "NetworkDeleteOnStop" && matches!(value.as_str(), "true" | "yes" | "1" | "on"))
+    {
+        return None;
+    }
+    let named = own().find(|(_, it, value)| it == key && !value.is_empty()).map(|(.., value)| value);
+    let name = named.unwrap_or_else(|| format!("systemd-{stem}"));
+    let (name, holds) = (crate::id::shown(&name), if kind == "volume" { ", which removes what it holds" } else { "" });
+    Some(format!("; Podman keeps a {kind} as it is until you remove it: `podman {kind} rm {name}`{holds}"))
 }
 
 /// Returns what Podman calls the container of a .container quadlet, for the record of its image.

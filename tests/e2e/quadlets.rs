@@ -183,6 +183,7 @@ fn a_stack_of_quadlets_from_the_first_start_to_its_end() {
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
 
     hand_made(&host, &pause.reference);
+    built(&host, &pause.reference);
 
     // Without Podman there is no service to be made, and it is said what to do.
     host.sh("mv /usr/lib/systemd/system-generators/podman-system-generator /root/").unwrap();
@@ -269,4 +270,74 @@ fn hand_made(host: &Host, pause: &str) {
     host.sh("! systemctl is-active hm; podman rm -f -t 1 handmade mine").unwrap();
     agent::converge(host, FOLDER);
     host.sh("systemctl is-active hm").unwrap();
+}
+
+/// An image that is built follows what it is built of; a unit file that becomes a quadlet leaves no link behind.
+fn built(host: &Host, pause: &str) {
+    let container = |image: &str| format!("[Container]\nImage={image}\n[Service]\nTimeoutStopSec=1\n{INSTALL}");
+    let containerfile = |level: u8| format!("FROM {pause}\nCOPY level /level\nENV LEVEL={level}\n");
+    let mut files = vec![
+        ("fleet.yaml", FLEET.to_owned()),
+        ("apps/shop/files/srv/shop/index.html", "x\n".to_owned()),
+        ("apps/shop/files/etc/shop/api.env", "x\n".to_owned()),
+        ("apps/names/bl.build", "[Build]\nImageTag=localhost/bl:1\nSetWorkingDirectory=/etc/bl\n".to_owned()),
+        ("apps/names/bl.container", container("bl.build")),
+        ("apps/names/files/etc/bl/Containerfile", containerfile(1)),
+        ("apps/names/files/etc/bl/level", "1\n".to_owned()),
+        ("apps/names/mvs.service", format!("[Service]\nExecStart=/usr/bin/sleep infinity\n{INSTALL}")),
+        ("apps/names/net.network", "[Network]\nDisableDNS=true\n".to_owned()),
+        (
+            "apps/names/on.container",
+            format!("[Container]\nNetwork=net.network\nImage={pause}\n[Service]\nTimeoutStopSec=1\n{INSTALL}"),
+        ),
+    ];
+    let converge = |files: &[(&'static str, String)]| {
+        write(host, files);
+        agent::converge(host, FOLDER)
+    };
+    let levels = || host.sh("podman exec systemd-bl sh -c 'echo $(cat /level) $LEVEL'").unwrap();
+    let mut first = files.clone();
+    let key = {
+        write(host, &files);
+        agent::plan(host, FOLDER)["held"]["acknowledge"].as_str().map(str::to_owned)
+    };
+    if let Some(key) = key {
+        let acknowledged = format!("{FLEET}acknowledge:\n  - {{ prune: \"{key}\", reason: \"next\" }}\n");
+        set(&mut first, "fleet.yaml", &acknowledged);
+    }
+    converge(&first);
+    assert_eq!(levels(), "1 1\n");
+    host.sh("systemctl is-enabled mvs").unwrap();
+    assert!(converge(&files).contains("nothing to do"));
+
+    set(&mut files, "apps/names/files/etc/bl/level", "2\n");
+    set(&mut files, "apps/names/net.network", "[Network]\nDisableDNS=true\nInternal=true\n");
+    files.retain(|(path, _)| *path != "apps/names/mvs.service");
+    files.push(("apps/names/mvs.container", container(pause)));
+    let said = converge(&files);
+    assert!(said.contains("until you remove it: `podman network rm systemd-net`"), "{said}");
+    assert_eq!(levels(), "2 1\n");
+    host.sh("podman exec systemd-mvs true; ! find /etc/systemd/system -name mvs.service | grep .").unwrap();
+    set(&mut files, "apps/names/files/etc/bl/Containerfile", &containerfile(2));
+    converge(&files);
+    assert_eq!(levels(), "2 2\n");
+    set(
+        &mut files,
+        "apps/names/bl.build",
+        "[Build]\nImageTag=localhost/bl:1\nFile=/etc/bl/Containerfile\nSetWorkingDirectory=file\nEnvironment=A=b\n",
+    );
+    let settled = agent::invocation(host, "bl");
+    converge(&files);
+    assert_ne!(agent::invocation(host, "bl"), settled);
+
+    // What cannot be built fails the release, and what was there before is back.
+    let mut bad = files.clone();
+    set(&mut bad, "apps/names/files/etc/bl/Containerfile", &format!("FROM {pause}\nCOPY nothing /level\n"));
+    write(host, &bad);
+    let (code, said) = agent::once(host, FOLDER);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("bl-build.service"), "{said}");
+    assert_eq!(levels(), "2 2\n");
+    assert_eq!(host.sh("cat /etc/bl/Containerfile").unwrap(), containerfile(2));
+    assert!(converge(&files).contains("nothing to do"));
 }

@@ -154,6 +154,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         units::disable_unwanted(self).await;
+        texts::unlink_gone(self);
         files::remove(self);
         texts::unlink_stale(self);
         files::write(self);

@@ -48,15 +48,30 @@ pub(super) async fn prove(work: &mut Work<'_>) {
 pub(super) fn unlink_stale(work: &mut Work<'_>) {
     for step in work.steps(Phase::Write) {
         let Action::WriteFile(path, FileState::Regular { .. }) = &step.action else { continue };
-        let (Some(text), Some(new)) = (path.unit(), text_of(work, path)) else { continue };
-        let Some(old) = Disk::read(path, LARGEST) else { continue };
-        let (old, new) = (String::from_utf8_lossy(&old).into_owned(), new.to_owned());
-        let instances =
-            work.desired.units().map(|(_, name, _)| name).filter(|it| it.template().as_ref() == Some(&text));
-        for unit in std::iter::once(&text).chain(instances) {
-            for link in inputs::stale_links(unit, &old, &new) {
-                unlink(work, step, &link);
-            }
+        let Some(new) = text_of(work, path).map(str::to_owned) else { continue };
+        unlink_all(work, step, path, &new);
+    }
+}
+
+/// Removes the links of units whose text goes while the unit stays: a quadlet makes it from now on, and Podman links what it
+/// makes. They go first, since only the text tells which they are.
+pub(super) fn unlink_gone(work: &mut Work<'_>) {
+    for step in work.steps(Phase::Clear) {
+        if let Action::RemoveFile(path, FileState::Regular { .. }) = &step.action {
+            unlink_all(work, step, path, "");
+        }
+    }
+}
+
+/// Removes the links that the text at a path asks for and the new one does not.
+fn unlink_all(work: &mut Work<'_>, step: &Step, path: &HostPath, new: &str) {
+    let Some(text) = path.unit() else { return };
+    let Some(old) = Disk::read(path, LARGEST) else { return };
+    let old = String::from_utf8_lossy(&old);
+    let instances = work.desired.units().map(|(_, name, _)| name).filter(|it| it.template().as_ref() == Some(&text));
+    for unit in std::iter::once(&text).chain(instances) {
+        for link in inputs::stale_links(unit, &old, new) {
+            unlink(work, step, &link);
         }
     }
 }
@@ -66,7 +81,7 @@ fn unlink(work: &mut Work<'_>, step: &Step, link: &HostPath) {
     let FileState::Symlink { target, .. } = &state else { return };
     let Some(app) = step.app.as_ref().filter(|_| target.starts_with(UNIT_DIRECTORY)) else { return };
     match work.providers.disk.remove(link, &state) {
-        Ok(()) => info!(app = app.as_str(), %link, "removed: the unit's new text does not ask for this link"),
+        Ok(()) => info!(app = app.as_str(), %link, "removed: no text of the unit asks for this link any more"),
         Err(error) => work.failed(step, &error, ""),
     }
 }

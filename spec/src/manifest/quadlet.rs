@@ -41,9 +41,10 @@ pub(super) struct Quadlet {
 }
 
 impl Quadlet {
-    /// Says whether its service is something that should run, rather than a step on the way to one.
+    /// Says whether its service is something that should run, rather than a step on the way to one. A build is run once for each
+    /// change of what it reads: Podman would build only when a container is started.
     pub(super) fn runs(&self) -> bool {
-        matches!(self.kind, "container" | "pod" | "kube") && !self.apart
+        matches!(self.kind, "container" | "pod" | "kube" | "build") && !self.apart
     }
 }
 

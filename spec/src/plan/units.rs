@@ -454,10 +454,11 @@ impl<'a> Subject<'a> {
 
     fn changed(&self, draft: &Draft<'_>, inputs: &BTreeSet<HostPath>) -> Why {
         let written: Vec<&HostPath> = inputs.iter().filter(|path| draft.written.contains(*path)).collect();
+        let kept = inputs::kept_by_podman(self.unit, &draft.managed).unwrap_or_default();
         match written.as_slice() {
-            [] => Why::Owed("its inputs changed since it was started".to_owned()),
-            [path] => draft.because_of(&written, format!("{path} changes")),
-            [path, rest @ ..] => draft.because_of(&written, format!("{path} and {} more change", rest.len())),
+            [] => Why::Owed(format!("its inputs changed since it was started{kept}")),
+            [path] => draft.because_of(&written, format!("{path} changes{kept}")),
+            [path, rest @ ..] => draft.because_of(&written, format!("{path} and {} more change{kept}", rest.len())),
         }
     }
 
