@@ -24,6 +24,7 @@ use crate::source::Schedule;
 use crate::spent::Spent;
 use crate::upstream::{Done, LIMITS, Upstream};
 use crate::vigil::{Verdict, Vigil};
+use crate::watch::Watch;
 
 /// The loop turns at least this often, whatever the settings say.
 const ALIVE: Duration = Duration::from_secs(60);
@@ -49,6 +50,8 @@ enum Wake {
     Upstream,
     /// A push is due again.
     Push,
+    /// Something happened to what is wanted, and has come to rest.
+    Change,
     /// A check was looked at.
     Check,
     /// Nothing: the watchdog sees that the loop turns.
@@ -86,6 +89,10 @@ struct Daemon {
     /// Looks at what runs, beside the passes.
     vigil: Vigil,
     engine: Arc<Engine>,
+    /// Listens for changes between the passes.
+    watch: Watch,
+    /// The last passes in a row found nothing to do.
+    was_idle: bool,
     /// What the service manager was told last.
     told: String,
 }
@@ -103,6 +110,8 @@ pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(
     let engine = Arc::new(host.another_engine());
     let mut daemon = Daemon {
         vigil: Vigil::default(),
+        watch: Watch::new(Arc::clone(&engine)),
+        was_idle: true,
         engine,
         host,
         upstream,
@@ -172,6 +181,7 @@ impl Daemon {
             let wake = tokio::select! {
                 ended = self.upstream.done() => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
+                () = self.watch.next() => Wake::Change,
                 () = sleep_until(self.poll_at), if !busy => Wake::Poll,
                 () = sleep_until(push_at), if !busy => Wake::Push,
                 _ = hangup.recv() => Wake::Poke,
@@ -197,6 +207,10 @@ impl Daemon {
                 }
                 Wake::Push => self.push(),
                 Wake::Drift => self.pass(plan::Patience::Wait).await?,
+                Wake::Change => {
+                    self.pass(plan::Patience::Wait).await?;
+                    self.watch.looked(self.was_idle);
+                }
                 Wake::Upstream => self.hear(done).await?,
                 Wake::Check => self.checked(checked)?,
                 Wake::Stop => {}
@@ -322,6 +336,7 @@ impl Daemon {
     /// A pass, and those that follow upon it at once: the way back, and what waited for what is there now.
     async fn pass(&mut self, patience: plan::Patience) -> Result<(), LedgerError> {
         let mut patience = patience;
+        self.was_idle = true;
         for _ in 0..MOST_IN_A_ROW {
             let again = self.pass_once(patience).await?;
             if !again || self.host.progress.is_stopping() {
@@ -353,6 +368,10 @@ impl Daemon {
         };
         self.note()?;
         self.vigil.follow(self.host.checks());
+        if let Some(aim) = self.host.aim() {
+            self.watch.follow(&aim.desired, &self.host.ledger.memory);
+        }
+        self.was_idle &= passed.plan.steps.is_empty();
         self.status(&self.describe(&passed));
         let steps = passed.plan.steps.len();
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");

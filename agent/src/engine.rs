@@ -9,6 +9,7 @@ mod body;
 mod containers;
 mod adoption;
 pub mod credentials;
+mod events;
 mod images;
 mod networks;
 mod settle;
@@ -31,6 +32,7 @@ use serde::de::DeserializeOwned;
 use spec::id::{HostName, shown};
 
 pub use containers::{ContainerRunState, Health};
+pub use events::{Event, Events};
 pub use images::Image;
 pub use settle::{Unrest, Unsettled, Watched};
 

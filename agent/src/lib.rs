@@ -29,6 +29,7 @@ pub mod apply;
 pub mod report;
 pub mod publish;
 pub mod pass;
+pub mod watch;
 pub mod upstream;
 pub mod folder;
 pub mod daemon;

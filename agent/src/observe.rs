@@ -119,17 +119,52 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
     observed
 }
 
-fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
+/// What a look is about: a change to anything else is no reason for one.
+pub struct Interest {
+    /// Paths that are wanted, owned, or could hide what is wanted.
+    pub files: BTreeSet<HostPath>,
+    /// Units that are wanted or remembered, each with its manager.
+    pub units: BTreeSet<UnitName>,
+    /// Names of containers and networks on the engine.
+    pub containers: BTreeSet<String>,
+}
+
+/// Names everything that a look is about.
+pub fn interest(desired: &Desired, memory: &Memory) -> Interest {
+    let on_engine = |id: &ResourceId| match id {
+        ResourceId::Container(name) => Some(name.to_string()),
+        ResourceId::Network(name) => Some(name.to_string()),
+        _ => None,
+    };
+    let owned = memory.owned.keys().filter_map(on_engine);
+    let wanted = desired.apps.values().flat_map(|app| {
+        let networks = app.networks.keys().map(ToString::to_string);
+        app.containers.keys().map(ToString::to_string).chain(networks)
+    });
+    let users = users::named(desired, memory);
+    Interest {
+        files: paths(desired, memory),
+        units: names(desired, memory).into_iter().chain(users.iter().map(User::manager)).collect(),
+        containers: wanted.chain(owned).collect(),
+    }
+}
+
+fn paths(desired: &Desired, memory: &Memory) -> BTreeSet<HostPath> {
     let owned = memory.owned.keys().filter_map(|id| match id {
-        ResourceId::File(path) => Some(path),
+        ResourceId::File(path) => Some(path.clone()),
         _ => None,
     });
-    let hiding: Vec<HostPath> = desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit)).collect();
-    let paths: BTreeSet<&HostPath> = desired.files().map(|(_, path, _)| path).chain(owned).chain(&hiding).collect();
-    disk.keep_only(&paths);
+    let hiding = desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit));
+    desired.files().map(|(_, path, _)| path.clone()).chain(owned).chain(hiding).collect()
+}
+
+fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
+    let paths = paths(desired, memory);
+    disk.keep_only(&paths.iter().collect());
     let mut beside = Beside::default();
     for path in paths {
-        observed.files.insert(path.clone(), disk.look_beside(path, &mut beside));
+        let state = disk.look_beside(&path, &mut beside);
+        observed.files.insert(path, state);
     }
 }
 

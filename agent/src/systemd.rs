@@ -13,6 +13,7 @@ mod managers;
 mod peer;
 mod run;
 mod settle;
+mod signals;
 mod transient;
 mod units;
 mod verify;
@@ -35,10 +36,13 @@ pub use managers::{Managers, Settled, by_manager};
 pub use peer::seems_up;
 pub use run::Progress;
 pub use settle::{Unrest, Unsettled};
+pub use signals::{Heard, Signals, object_path};
 pub use transient::Ended;
 pub use verify::{Complaint, Place, complaints};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// Below this path are the objects of units.
+const UNITS: &str = "/org/freedesktop/systemd1/unit";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
@@ -172,6 +176,19 @@ impl Systemd {
         Ok(connection)
     }
 
+    /// Asks systemd to send signals on this connection, once.
+    async fn subscribe(&mut self, doing: &'static str) -> Result<(), Error> {
+        if !self.subscribed {
+            match self.ask_once(doing, "Subscribe", &(), CALL).await {
+                Ok(_) => {}
+                Err(Error::Refused { code, .. }) if code == "org.freedesktop.systemd1.AlreadySubscribed" => {}
+                Err(error) => return Err(error),
+            }
+            self.subscribed = true;
+        }
+        Ok(())
+    }
+
     /// Drops the connection, so that the next call makes another.
     fn forget(&mut self) {
         self.connection = None;
@@ -302,7 +319,7 @@ where
 /// Returns the object path of a unit: `bus_label_escape()` of systemd, which escapes all but letters and inner digits.
 fn unit_path(name: &UnitName) -> String {
     use std::fmt::Write;
-    let mut path = String::from("/org/freedesktop/systemd1/unit/");
+    let mut path = format!("{UNITS}/");
     for (position, byte) in name.as_str().bytes().enumerate() {
         if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && position > 0) {
             path.push(char::from(byte));

@@ -41,6 +41,7 @@ mod rootless;
 mod sources;
 mod states;
 mod unit_texts;
+mod watching;
 mod way_back;
 
 /// A lab, or `None` with the reason printed.

@@ -214,14 +214,7 @@ impl Systemd {
             .await
             .map_err(|_| Error::TimedOut { doing: DOING, after: CALL })?
             .map_err(|error| classify(DOING, error))?;
-        if !self.subscribed {
-            match self.ask_once(DOING, "Subscribe", &(), CALL).await {
-                Ok(_) => {}
-                Err(Error::Refused { code, .. }) if code == "org.freedesktop.systemd1.AlreadySubscribed" => {}
-                Err(error) => return Err(error),
-            }
-            self.subscribed = true;
-        }
+        self.subscribe(DOING).await?;
         Ok(signals)
     }
 
