@@ -369,7 +369,7 @@ impl Daemon {
         self.note()?;
         self.vigil.follow(self.host.checks());
         if let Some(aim) = self.host.aim() {
-            self.watch.follow(&aim.desired, &self.host.ledger.memory);
+            self.watch.follow(self.host.edition(), &aim.desired, &self.host.ledger.memory);
         }
         self.was_idle &= passed.plan.steps.is_empty();
         self.status(&self.describe(&passed));

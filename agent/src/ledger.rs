@@ -86,6 +86,8 @@ pub struct Ledger {
     lock: Option<File>,
     /// What is on disk: comparing is cheaper than writing it out to compare texts, with every pass.
     saved: Memory,
+    /// How often it was another one than on disk.
+    saves: u64,
     /// The memory; changed freely, and on disk after [`Ledger::save`].
     pub memory: Memory,
     /// How it was found.
@@ -105,7 +107,7 @@ impl Ledger {
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| LedgerError::Locked(folder.to_owned()))?;
         let (memory, found) = load(folder, Damaged::SetAside)?;
-        Ok(Ledger { folder: folder.to_owned(), lock: Some(lock), saved: memory.clone(), memory, found })
+        Ok(Ledger { folder: folder.to_owned(), lock: Some(lock), saved: memory.clone(), saves: 0, memory, found })
     }
 
     /// Reads the memory without locking or ever writing it: for commands that only look.
@@ -114,7 +116,7 @@ impl Ledger {
     /// When a newer agent wrote it or it cannot be read.
     pub fn peek(folder: &Path) -> Result<Ledger, LedgerError> {
         let (memory, found) = load(folder, Damaged::Leave)?;
-        Ok(Ledger { folder: folder.to_owned(), lock: None, saved: memory.clone(), memory, found })
+        Ok(Ledger { folder: folder.to_owned(), lock: None, saved: memory.clone(), saves: 0, memory, found })
     }
 
     /// Says whether another agent holds the ledger at the moment.
@@ -122,6 +124,11 @@ impl Ledger {
         self.lock.is_none()
             && File::open(self.folder.join(LOCK))
                 .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
+    /// Counts how often the memory was saved as another one: what follows from it is the same until then.
+    pub fn saves(&self) -> u64 {
+        self.saves
     }
 
     /// Writes the memory to disk, durably; nothing is written when nothing changed.
@@ -136,6 +143,7 @@ impl Ledger {
         let path = self.folder.join(NAME);
         write_whole(&self.folder, &text).map_err(|source| LedgerError::Io { doing: "write", path, source })?;
         self.saved.clone_from(&self.memory);
+        self.saves += 1;
         Ok(())
     }
 }

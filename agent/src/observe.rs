@@ -142,29 +142,34 @@ pub fn interest(desired: &Desired, memory: &Memory) -> Interest {
         app.containers.keys().map(ToString::to_string).chain(networks)
     });
     let users = users::named(desired, memory);
+    let hiding = hiding(desired);
     Interest {
-        files: paths(desired, memory),
+        files: paths(desired, memory, &hiding).into_iter().cloned().collect(),
         units: names(desired, memory).into_iter().chain(users.iter().map(User::manager)).collect(),
         containers: wanted.chain(owned).collect(),
     }
 }
 
-fn paths(desired: &Desired, memory: &Memory) -> BTreeSet<HostPath> {
+/// Names the files that would take the place of what is wanted.
+fn hiding(desired: &Desired) -> Vec<HostPath> {
+    desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit)).collect()
+}
+
+fn paths<'a>(desired: &'a Desired, memory: &'a Memory, hiding: &'a [HostPath]) -> BTreeSet<&'a HostPath> {
     let owned = memory.owned.keys().filter_map(|id| match id {
-        ResourceId::File(path) => Some(path.clone()),
+        ResourceId::File(path) => Some(path),
         _ => None,
     });
-    let hiding = desired.units().filter_map(|(_, name, unit)| inputs::hiding(name, unit));
-    desired.files().map(|(_, path, _)| path.clone()).chain(owned).chain(hiding).collect()
+    desired.files().map(|(_, path, _)| path).chain(owned).chain(hiding).collect()
 }
 
 fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
-    let paths = paths(desired, memory);
-    disk.keep_only(&paths.iter().collect());
+    let hiding = hiding(desired);
+    let paths = paths(desired, memory, &hiding);
+    disk.keep_only(&paths);
     let mut beside = Beside::default();
     for path in paths {
-        let state = disk.look_beside(&path, &mut beside);
-        observed.files.insert(path, state);
+        observed.files.insert(path.clone(), disk.look_beside(path, &mut beside));
     }
 }
 

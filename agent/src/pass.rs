@@ -49,6 +49,10 @@ pub struct Host {
     pub belief: Option<Belief>,
     /// The same with the last good release of each application that is held back; `None` while none is.
     held: Option<Belief>,
+    /// What `held` was made for.
+    held_for: BTreeMap<AppName, Hold>,
+    /// Grows whenever `belief` or `held` may have become another one.
+    turns: u64,
     /// What memory alone holds back, and whether a plan made more wait.
     holds: BTreeMap<AppName, Hold>,
     in_motion: bool,
@@ -66,6 +70,13 @@ pub struct Host {
     registries: Option<PathBuf>,
     /// What the last pass said, so that a pass that says the same is silent.
     said: String,
+}
+
+/// An edition of what is wanted and remembered; see [`Host::edition`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edition {
+    turns: u64,
+    saves: u64,
 }
 
 /// What a pass found and did.
@@ -152,6 +163,8 @@ impl Host {
             ledger,
             belief: None,
             held: None,
+            held_for: BTreeMap::new(),
+            turns: 0,
             holds: BTreeMap::new(),
             in_motion: false,
             releases,
@@ -194,6 +207,7 @@ impl Host {
             self.ledger.memory.believed.clone_from(&belief.commit);
         }
         (self.belief, self.held) = (Some(belief), None);
+        self.turns += 1;
         Ok(warnings)
     }
 
@@ -219,6 +233,11 @@ impl Host {
             !wanted.checks.is_empty() && known.is_some_and(|known| known.is_reached(wanted.digest))
         });
         apps.map(|(name, wanted)| (name, wanted.digest, wanted.checks.as_slice()))
+    }
+
+    /// Says which edition of what is wanted and remembered this is: what was derived from the one before holds while it is the same.
+    pub fn edition(&self) -> Edition {
+        Edition { turns: self.turns, saves: self.ledger.saves() }
     }
 
     /// Returns what passes work towards: the belief, but for what is held back.
@@ -263,15 +282,20 @@ impl Host {
 
     /// Puts what archives hold among the wanted files, where it is known by now.
     fn open_archives(&mut self) {
-        let Host { belief, providers, .. } = self;
+        let Host { belief, providers, turns, .. } = self;
         if let Some(belief) = belief {
-            unpack::open(&mut belief.desired, |origin| {
+            let is_opened = unpack::open(&mut belief.desired, |origin| {
                 providers.store.list(origin.key()).filter(|_| providers.store.holds(origin))
             });
+            *turns += u64::from(is_opened);
         }
     }
 
     fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
+        if self.held_for != *holds {
+            self.held_for.clone_from(holds);
+            self.turns += 1;
+        }
         let good = self.releases.of(holds.keys());
         self.held = match &self.belief {
             Some(Belief { commit, desired }) if !holds.is_empty() => {

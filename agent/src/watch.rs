@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::engine::{Engine, Event, Events};
 use crate::observe;
+use crate::pass::Edition;
 use crate::systemd::{Heard, Signals, object_path};
 use files::Files;
 
@@ -61,6 +62,7 @@ enum Said {
 /// Listens to everything that is wanted.
 pub struct Watch {
     engine: Arc<Engine>,
+    edition: Option<Edition>,
     files: Option<Files>,
     speakers: BTreeSet<Speaker>,
     voices: SelectAll<BoxStream<'static, Said>>,
@@ -122,6 +124,7 @@ impl Watch {
         });
         Watch {
             engine,
+            edition: None,
             files: files.ok(),
             speakers: BTreeSet::new(),
             voices: SelectAll::new(),
@@ -132,8 +135,14 @@ impl Watch {
         }
     }
 
-    /// Listens for what concerns these from now on, and for nothing else.
-    pub fn follow(&mut self, desired: &Desired, memory: &Memory) {
+    /// Listens for what concerns these from now on, and for nothing else. While they are the `edition` of the last time, only
+    /// folders are looked for that were not there then.
+    pub fn follow(&mut self, edition: Edition, desired: &Desired, memory: &Memory) {
+        if self.edition == Some(edition) {
+            self.files.iter_mut().for_each(Files::complete);
+            return;
+        }
+        self.edition = Some(edition);
         let interest = observe::interest(desired, memory);
         if let Some(files) = &mut self.files {
             files.follow(interest.files.iter());

@@ -4,6 +4,7 @@
 //! the agent reports of itself are told apart from those that systemd, the engine and the kernel report of it.
 
 mod dbus;
+mod drift;
 mod floor;
 mod scene;
 mod subject;
@@ -89,6 +90,7 @@ impl Bench<'_> {
         self.changes(usize::from(arguments.changes)).context("the one-line change could not be measured")?;
         self.passes(arguments.passes).context("the pass without work could not be measured")?;
         self.polled(usize::from(arguments.changes)).context("the polled change could not be measured")?;
+        self.drift(usize::from(arguments.changes)).context("the repair of drift could not be measured")?;
         self.idle(arguments.idle).context("the idle agent could not be measured")?;
         let size = std::fs::metadata(program).with_context(|| format!("no {}", program.display()))?.len();
         self.row("binary", Shown::Memory, Samples::from_iter([size / 1024]), None, "");
@@ -232,11 +234,14 @@ impl Bench<'_> {
         // What a start costs is over with the second look at the host, ten seconds later; there is nothing to be seen of
         // that in the log of an agent that is as installed.
         std::thread::sleep(Duration::from_secs(12));
-        let before = self.subject.cpu()?;
+        let (before, woken) = (self.subject.cpu()?, self.subject.wakes()?);
         std::thread::sleep(Duration::from_secs(seconds));
         let spent = self.subject.cpu()?.saturating_sub(before);
+        let woken = self.subject.wakes()?.saturating_sub(woken);
         let hourly = table::hourly(spent, Duration::from_secs(seconds));
-        self.row("computing when idle, defaults", Shown::Hourly, Samples::from_iter([hourly]), None, "");
+        self.row("computing when idle, defaults", Shown::Hourly, Samples::from_iter([hourly]), None, "0.5 s/h");
+        let rate = woken.saturating_mul(1000) / seconds.max(1);
+        self.row("  wake-ups", Shown::PerSecond, Samples::from_iter([rate]), None, "1 /s");
         self.memory("  memory then")
     }
 

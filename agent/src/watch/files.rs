@@ -35,7 +35,7 @@ impl Files {
         Ok(Files { events, wanted: BTreeMap::new(), folders: BTreeMap::new(), has_warned: false })
     }
 
-    /// Listens for changes to these from now on, and to no others. Folders that have come since the last time are found.
+    /// Listens for changes to these from now on, and to no others.
     pub(super) fn follow<'a>(&mut self, paths: impl Iterator<Item = &'a HostPath>) {
         let mut wanted: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
         for path in paths {
@@ -55,6 +55,14 @@ impl Files {
             self.leave(&folder);
         }
         self.wanted = wanted;
+        self.complete();
+    }
+
+    /// Listens to folders that were not there the last time, or have left.
+    pub(super) fn complete(&mut self) {
+        if self.folders.len() >= self.wanted.len() {
+            return;
+        }
         let new: Vec<&PathBuf> = self.wanted.keys().filter(|folder| !self.folders.contains_key(*folder)).collect();
         for folder in new {
             if self.folders.len() >= MOST {

@@ -53,6 +53,11 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<()> {
             ["converge"] => floor.converge()?,
             ["prepare"] => floor.prepare()?,
             ["change", number, known] => floor.change(number.parse().context("a unit has a number")?, known)?,
+            ["stop", unit] => floor.stop(unit)?,
+            ["edit", path] => edit(path)?,
+            ["unlink", path] => unlink(path)?,
+            ["vanish", container] => floor.vanish(container)?,
+            ["repair"] => floor.repair()?,
             ["poke", process] => poke(process.parse().context("a process has a number")?)?,
             _ => bail!("the floor does not know `{line}`"),
         };
@@ -138,9 +143,53 @@ impl Floor {
         Ok(clock.end())
     }
 
+    /// Stops a unit, as somebody on the host would; returns when it was down, in microseconds since 1970.
+    fn stop(&mut self, unit: &str) -> Result<Parts> {
+        self.bus.run_jobs("StopUnit", &[unit.to_owned()])?;
+        now()
+    }
+
+    /// Removes a container; returns when it was gone.
+    fn vanish(&mut self, container: &str) -> Result<Parts> {
+        self.engine.remove(container)?;
+        now()
+    }
+
+    /// Does what it takes to put one thing of each kind back.
+    fn repair(&mut self) -> Result<Parts> {
+        let (unit, container) = (scene::spare(0), "floor");
+        self.bus.run_jobs("StopUnit", std::slice::from_ref(&unit.name))?;
+        let mut clock = Clock::begin();
+        self.bus.run_jobs("StartUnit", std::slice::from_ref(&unit.name))?;
+        clock.lap("start a unit");
+        write_all(&[(unit.config_path.clone(), scene::config(0, "floor"))])?;
+        clock.lap("write a file");
+        self.engine.run(container, &self.image)?;
+        clock.lap("create and start a container");
+        self.engine.remove(container)?;
+        Ok(clock.end())
+    }
+
     fn names(&self) -> Vec<String> {
         self.units.iter().map(|unit| unit.name.clone()).collect()
     }
+}
+
+/// Writes over a file in place; returns when that was done.
+fn edit(path: &str) -> Result<Parts> {
+    std::fs::write(path, "by hand\n").with_context(|| format!("failed to write {path}"))?;
+    now()
+}
+
+/// Deletes a file; returns when it was gone.
+fn unlink(path: &str) -> Result<Parts> {
+    std::fs::remove_file(path).with_context(|| format!("failed to delete {path}"))?;
+    now()
+}
+
+/// The answer of a question about when.
+fn now() -> Result<Parts> {
+    Ok(Parts::from([("at".to_owned(), scene::now()?)]))
 }
 
 /// Tells the agent to ask the repository now; returns when, in microseconds since 1970.

@@ -154,6 +154,18 @@ impl Scene {
         micros_of(said.trim().trim_start_matches(|c: char| !c.is_ascii_digit()))
     }
 
+    /// When a file was put where it is, in microseconds since 1970.
+    pub(super) fn written_at(&self, path: &str) -> Result<u64> {
+        let said = self.host.sh(&format!("stat --format=%.6Z {path}"))?;
+        said.trim().replace('.', "").parse().with_context(|| format!("`{said}` is no time"))
+    }
+
+    /// When a container was started, in microseconds since 1970.
+    pub(super) fn container_since(&self, name: &str) -> Result<u64> {
+        let said = self.host.sh(&format!("docker inspect --format '{{{{.State.StartedAt}}}}' {name}"))?;
+        micros_of(said.trim())
+    }
+
     /// When the last of everything was up, in microseconds since 1970.
     pub(super) fn all_up(&self) -> Result<u64> {
         let said = self.host.sh(&format!(

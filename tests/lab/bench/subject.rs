@@ -33,6 +33,8 @@ pub(super) enum Pace {
     Poked,
     /// It looks at the host five times a second, and asks the repository every second.
     Busy,
+    /// It looks at the host when it hears of something, and asks the repository only when told to.
+    Hearing,
     /// As installed, logging as installed.
     Usual,
 }
@@ -71,6 +73,7 @@ impl<'a> Subject<'a> {
         let (settings, log) = match pace {
             Pace::Poked => ("poll: 1h\nobserve: 200ms\n", "mainstay=debug"),
             Pace::Busy => ("poll: 1s\nobserve: 200ms\n", "mainstay=debug"),
+            Pace::Hearing => ("poll: 1h\nobserve: 1h\n", "mainstay=debug"),
             Pace::Usual => ("", "mainstay=info"),
         };
         let settings = format!("repository: \"{}\"\n{settings}", self.repository);
@@ -105,6 +108,14 @@ impl<'a> Subject<'a> {
     pub(super) fn cpu(&self) -> Result<u64> {
         let said = self.host.sh("systemctl show -P CPUUsageNSec mainstay")?;
         Ok(said.trim().parse::<u64>().context("the service manager does not count processor time")? / 1000)
+    }
+
+    /// How often its threads slept and were woken.
+    pub(super) fn wakes(&self) -> Result<u64> {
+        let process = self.process()?;
+        let said = self.host.sh(&format!("cat /proc/{process}/task/*/status"))?;
+        let counts = said.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        counts.map(|count| count.trim().parse::<u64>().context("the kernel counts in numbers")).sum()
     }
 
     /// What of it is in memory, in kilobytes, by the kernel's names.

@@ -49,6 +49,8 @@ pub(super) enum Unit {
     Memory,
     /// Milliseconds of computing an hour, shown as seconds.
     Hourly,
+    /// Thousandths of something a second.
+    PerSecond,
 }
 
 impl Unit {
@@ -57,6 +59,7 @@ impl Unit {
         let thousandths = value as f64 / 1000.0;
         match self {
             Unit::Time if thousandths >= 100.0 => format!("{thousandths:.0}"),
+            Unit::PerSecond => format!("{thousandths:.2}"),
             Unit::Time | Unit::Hourly => format!("{thousandths:.1}"),
             Unit::Memory => format!("{:.1}", value as f64 / 1024.0),
         }
@@ -67,6 +70,7 @@ impl Unit {
             Unit::Time => "ms",
             Unit::Memory => "MB",
             Unit::Hourly => "s/h",
+            Unit::PerSecond => "/s",
         };
         format!("{} {unit}", self.number(value))
     }

@@ -111,6 +111,11 @@ impl Engine {
         self.ask("POST", &format!("/containers/{name}/start"), "").map(drop)
     }
 
+    /// Removes a container, whatever it does.
+    pub(super) fn remove(&mut self, name: &str) -> Result<()> {
+        self.ask("DELETE", &format!("/containers/{name}?force=true"), "").map(drop)
+    }
+
     fn ask(&mut self, verb: &str, path: &str, body: &str) -> Result<Vec<u8>> {
         let length = body.len();
         let head = format!("{verb} {path} HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\n");
