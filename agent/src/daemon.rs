@@ -19,6 +19,7 @@ use crate::ledger::LedgerError;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report::{self, Notice};
+use crate::requests;
 use crate::settings::Settings;
 use crate::source::Schedule;
 use crate::spent::Spent;
@@ -28,6 +29,8 @@ use crate::watch::Watch;
 
 /// The loop turns at least this often, whatever the settings say.
 const ALIVE: Duration = Duration::from_secs(60);
+/// The host is looked at at least this often while it is not as wanted, or while not all that happens to it can be heard.
+const UNSETTLED: Duration = Duration::from_secs(10);
 /// Nothing achieved for this long, beside the longest single wait that the settings allow, means that the agent hangs.
 const HUNG: Duration = Duration::from_secs(600);
 /// Passes that follow upon each other at once, at most: one for each step of a chain of needs, and the ways back.
@@ -110,7 +113,7 @@ pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(
     let engine = Arc::new(host.another_engine());
     let mut daemon = Daemon {
         vigil: Vigil::default(),
-        watch: Watch::new(Arc::clone(&engine)),
+        watch: Watch::new(Arc::clone(&engine), requests::retry(&settings.state)),
         was_idle: true,
         engine,
         host,
@@ -361,7 +364,9 @@ impl Daemon {
             }
             None => None,
         };
-        self.look_at = Instant::now() + self.settings.observe;
+        let is_settled = passed.as_ref().is_some_and(Passed::is_converged) && self.watch.hears_all();
+        let longest = if is_settled { Duration::MAX } else { UNSETTLED };
+        self.look_at = Instant::now() + self.settings.observe.min(longest);
         let Some(passed) = passed else {
             self.status("waiting for a commit to believe");
             return Ok(false);

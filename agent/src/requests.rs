@@ -6,13 +6,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spec::id::AppName;
 
 const RETRY: &str = "retry";
 /// More than this was not written by us.
 const LONGEST: u64 = 1 << 20;
+
+/// Returns where a person asks for another attempt.
+pub fn retry(state: &Path) -> PathBuf {
+    state.join(RETRY)
+}
 
 /// Asks that the releases of these applications are tried again. What was asked before and is not taken up yet stays.
 ///
@@ -26,12 +31,12 @@ pub fn ask_retry(state: &Path, apps: &BTreeSet<AppName>) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(new, state.join(RETRY))
+    fs::rename(new, retry(state))
 }
 
 /// Returns the applications that are to be tried again; mostly none.
 pub fn pending(state: &Path) -> BTreeSet<AppName> {
-    let path = state.join(RETRY);
+    let path = retry(state);
     match fs::metadata(&path) {
         Ok(seen) if seen.is_file() && seen.len() <= LONGEST => {}
         _ => return BTreeSet::new(),
@@ -45,5 +50,5 @@ pub fn pending(state: &Path) -> BTreeSet<AppName> {
 /// # Errors
 /// The state folder cannot be written.
 pub fn taken_up(state: &Path) -> io::Result<()> {
-    fs::remove_file(state.join(RETRY))
+    fs::remove_file(retry(state))
 }

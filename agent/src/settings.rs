@@ -30,7 +30,7 @@ pub struct Settings {
     /// How often the repository is asked, give or take a tenth.
     #[serde(deserialize_with = "duration")]
     pub poll: Duration,
-    /// How often the host is looked at for drift.
+    /// How often the host is looked at for drift that nobody spoke of; every ten seconds while it is not as wanted.
     #[serde(deserialize_with = "duration")]
     pub observe: Duration,
     /// How long a started service or container must stay up before its start counts.
@@ -115,7 +115,7 @@ impl Default for Settings {
             host: None,
             state: PathBuf::from(DEFAULT_STATE),
             poll: Duration::from_secs(60),
-            observe: Duration::from_secs(10),
+            observe: Duration::from_secs(300),
             settle: Duration::from_secs(2),
             job: Duration::from_secs(90),
             pull: Duration::from_secs(600),

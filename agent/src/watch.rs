@@ -4,6 +4,7 @@
 mod files;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,8 @@ pub struct Watch {
     engine: Arc<Engine>,
     edition: Option<Edition>,
     files: Option<Files>,
+    /// A file in which a person asks for something.
+    request: PathBuf,
     speakers: BTreeSet<Speaker>,
     voices: SelectAll<BoxStream<'static, Said>>,
     units: BTreeSet<(Option<User>, String)>,
@@ -115,8 +118,8 @@ struct Pace {
 }
 
 impl Watch {
-    /// Listens to nothing yet.
-    pub fn new(engine: Arc<Engine>) -> Watch {
+    /// Listens to nothing yet; to `request`, a file in which a person asks for something, as soon as anything is followed.
+    pub fn new(engine: Arc<Engine>, request: PathBuf) -> Watch {
         let files = Files::new().inspect_err(|error| {
             tracing::warn!(
                 "changes to files are noticed at the next look only, since the kernel does not let us listen: {error}"
@@ -126,6 +129,7 @@ impl Watch {
             engine,
             edition: None,
             files: files.ok(),
+            request,
             speakers: BTreeSet::new(),
             voices: SelectAll::new(),
             units: BTreeSet::new(),
@@ -145,7 +149,8 @@ impl Watch {
         self.edition = Some(edition);
         let interest = observe::interest(desired, memory);
         if let Some(files) = &mut self.files {
-            files.follow(interest.files.iter());
+            let paths = interest.files.iter().map(|path| Path::new(path.as_str()));
+            files.follow(paths.chain([self.request.as_path()]));
         }
         self.units = interest.units.iter().map(|unit| (unit.user().cloned(), object_path(unit))).collect();
         self.containers = interest.containers;
@@ -158,6 +163,11 @@ impl Watch {
             self.voices = speakers.iter().map(|speaker| voice(speaker.clone(), &self.engine)).collect();
             self.speakers = speakers;
         }
+    }
+
+    /// Says whether all that is followed can be heard of; else only a look finds out.
+    pub fn hears_all(&self) -> bool {
+        self.files.as_ref().is_some_and(Files::hears_all)
     }
 
     /// Waits until something has happened to what is followed and has come to rest. Nothing is lost when this is not waited for

@@ -59,6 +59,10 @@ fn what_drifts_is_put_back_when_it_happens() {
         host.wait_for(agent::SOON, &format!("test $({CHANGES}) -ge {}", before + 2)).unwrap();
     }
 
+    // What a person asks for is heard, too.
+    host.sh("echo web > /var/lib/mainstay/retry").unwrap();
+    host.wait_for(agent::SOON, "! test -e /var/lib/mainstay/retry").unwrap();
+
     // The bus and the engine come back, and are listened to again.
     host.sh("systemctl restart dbus docker").unwrap();
     for whom in ["systemd", "the engine"] {

@@ -10,7 +10,7 @@ use crate::ledger::Ledger;
 use crate::requests;
 
 /// Tries again what failed on this host: an application that went back to its last good release, that could not go back, or
-/// that waits after a failure. The running agent takes it up with its next look at the host, else the next `run` or `once`.
+/// that waits after a failure. The running agent takes it up at once, else the next `run` or `once`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The applications [default: all that failed]
@@ -45,7 +45,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         println!("{app} is tried again; it had failed: {}", shown(why));
     }
     match ledger.is_taken() {
-        true => println!("the agent takes it up within {}", humantime::format_duration(settings.observe)),
+        true => println!("the agent takes it up now"),
         false => println!("no agent runs at the moment: the next `mainstay run` or `once` does it"),
     }
     Ok(Ended::Well)

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt;
 use inotify::{Event, EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
-use spec::id::HostPath;
 use tracing::{debug, warn};
 
 /// Folders that are listened to at most; what is in others shows at the next look.
@@ -36,11 +35,10 @@ impl Files {
     }
 
     /// Listens for changes to these from now on, and to no others.
-    pub(super) fn follow<'a>(&mut self, paths: impl Iterator<Item = &'a HostPath>) {
+    pub(super) fn follow<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
         let mut wanted: BTreeMap<PathBuf, BTreeSet<OsString>> = BTreeMap::new();
-        for path in paths {
+        for mut path in paths {
             // Until a folder is known: then the ones above are, too.
-            let mut path = Path::new(path.as_str());
             while let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
                 let is_known = wanted.contains_key(parent);
                 wanted.entry(parent.to_owned()).or_default().insert(name.to_owned());
@@ -84,6 +82,11 @@ impl Files {
                 }
             }
         }
+    }
+
+    /// Says whether every folder that is there is listened to.
+    pub(super) fn hears_all(&self) -> bool {
+        !self.has_warned && self.folders.len() < MOST
     }
 
     /// Waits for a change to what is followed.
