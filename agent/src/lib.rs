@@ -9,6 +9,7 @@ pub mod spent;
 pub mod tls;
 pub mod store;
 pub mod backups;
+pub mod draw;
 pub mod settings;
 pub mod systemd;
 pub mod podman;
@@ -34,7 +35,6 @@ pub mod upstream;
 pub mod folder;
 pub mod daemon;
 pub mod difference;
-pub mod draw;
 pub mod cli;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.

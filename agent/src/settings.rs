@@ -1,52 +1,52 @@
-//! The agent's own configuration: `/etc/mainstay/agent.yaml`. Where the repository is, who this host is, how patient to be.
+//! The agent's own configuration: `/etc/mainstay/agent.yaml` and the files in `/etc/mainstay/agent.d`. Where the repository is, who
+//! this host is, how patient to be.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
 use spec::id::HostName;
+use spec::manifest;
+use spec::settings as keys;
+use spec::tree::Tree;
 
 use crate::backups;
+use crate::draw;
 
 /// Where the settings are unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/mainstay/agent.yaml";
-/// Where the agent keeps its mirror and ledger.
-pub const DEFAULT_STATE: &str = "/var/lib/mainstay";
+/// The most files that are read beside it.
+const MOST_FILES: usize = 100;
+/// The most that is read of one.
+const MOST_BYTES: u64 = 1 << 20;
 
-/// Everything that can be set, with its default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+/// Everything that can be set; `spec::settings::KEYS` says what each is for.
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// The repository's URL: https://, ssh:// or user@host:path, git://, http://, and file:// where allowed.
+    /// The repository's URL.
     pub repository: Option<String>,
     /// The branch that is followed.
     pub branch: String,
-    /// Who this host is in `fleet.yaml`; the machine's host name up to its first dot when not set.
+    /// Who this host is in `fleet.yaml`; see [`Settings::host`].
     pub host: Option<HostName>,
     /// The folder of the mirror and the ledger.
     pub state: PathBuf,
     /// How often the repository is asked, give or take a tenth.
-    #[serde(deserialize_with = "duration")]
     pub poll: Duration,
-    /// How often the host is looked at for drift that nobody spoke of; every ten seconds while it is not as wanted.
-    #[serde(deserialize_with = "duration")]
+    /// How often a settled host is looked at for drift.
     pub observe: Duration,
     /// How long a started service or container must stay up before its start counts.
-    #[serde(deserialize_with = "duration")]
     pub settle: Duration,
     /// How long one start, stop or reload may take.
-    #[serde(deserialize_with = "duration")]
     pub job: Duration,
     /// How long one image or artifact may take to come.
-    #[serde(deserialize_with = "duration")]
     pub pull: Duration,
-    /// The container engine's socket; Docker's, else Podman's, when not set.
+    /// The container engine's socket.
     pub engine: Option<PathBuf>,
-    /// A file with the credentials for registries, as `docker login` writes it; root's own of either engine when not set.
+    /// A file with the credentials for registries.
     pub registries: Option<PathBuf>,
-    /// Allows `file://` repositories: for trying out and for tests.
+    /// Allows `file://` repositories.
     pub allow_file: bool,
     /// How git is reached.
     pub git: Git,
@@ -57,36 +57,28 @@ pub struct Settings {
 }
 
 /// How much is kept of what others wrote where the agent writes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Debug)]
 pub struct Backups {
     /// At most so many.
-    #[serde(deserialize_with = "count")]
     pub count: usize,
-    /// At most so many bytes altogether; a larger file is not overwritten, since it could not be kept.
-    #[serde(deserialize_with = "size")]
+    /// At most so many bytes altogether.
     pub bytes: u64,
     /// For at most so long.
-    #[serde(deserialize_with = "age")]
     pub age: Duration,
 }
 
 /// How git is reached.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Debug)]
 pub struct Git {
     /// How long connecting may take.
-    #[serde(deserialize_with = "duration")]
     pub connect: Duration,
     /// How long a transfer may stand still.
-    #[serde(deserialize_with = "duration")]
     pub stall: Duration,
     /// How long one fetch or push may take altogether.
-    #[serde(deserialize_with = "duration")]
     pub total: Duration,
-    /// The private key for ssh; root's default keys when not set.
+    /// The private key for ssh.
     pub key: Option<PathBuf>,
-    /// The known hosts for ssh; root's when not set.
+    /// The known hosts for ssh.
     pub known_hosts: Option<PathBuf>,
     /// A certificate authority to trust for https beside the system's.
     pub ca: Option<PathBuf>,
@@ -95,43 +87,59 @@ pub struct Git {
 }
 
 /// How the host reports.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// Whether records are pushed at all; they are always kept in the mirror.
     pub push: bool,
     /// Another remote for records than the one commits come from.
     pub repository: Option<String>,
     /// How often the heartbeat is pushed.
-    #[serde(deserialize_with = "duration")]
     pub heartbeat: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
+impl From<&keys::Settings> for Settings {
+    fn from(said: &keys::Settings) -> Settings {
+        let path = |key| said.text(key).map(PathBuf::from);
+        let text = |key| said.text(key).map(str::to_owned);
         Settings {
-            repository: None,
-            branch: "main".to_owned(),
-            host: None,
-            state: PathBuf::from(DEFAULT_STATE),
-            poll: Duration::from_secs(60),
-            observe: Duration::from_secs(300),
-            settle: Duration::from_secs(2),
-            job: Duration::from_secs(90),
-            pull: Duration::from_secs(600),
-            engine: None,
-            registries: None,
-            allow_file: false,
-            git: Git::default(),
-            report: Report::default(),
-            backups: Backups::default(),
+            repository: text("repository"),
+            branch: text("branch").unwrap_or_default(),
+            host: said.text("host").and_then(|name| HostName::parse(name).ok()),
+            state: path("state").unwrap_or_default(),
+            poll: said.duration("poll"),
+            observe: said.duration("observe"),
+            settle: said.duration("settle"),
+            job: said.duration("job"),
+            pull: said.duration("pull"),
+            engine: path("engine"),
+            registries: path("registries"),
+            allow_file: said.is_on("allow-file"),
+            git: Git {
+                connect: said.duration("git.connect"),
+                stall: said.duration("git.stall"),
+                total: said.duration("git.total"),
+                key: path("git.key"),
+                known_hosts: path("git.known-hosts"),
+                ca: path("git.ca"),
+                token: path("git.token"),
+            },
+            report: Report {
+                push: said.is_on("report.push"),
+                repository: text("report.repository"),
+                heartbeat: said.duration("report.heartbeat"),
+            },
+            backups: Backups {
+                count: usize::try_from(said.number("backups.count")).unwrap_or(usize::MAX),
+                bytes: said.number("backups.bytes"),
+                age: said.duration("backups.age"),
+            },
         }
     }
 }
 
-impl Default for Backups {
-    fn default() -> Backups {
-        Backups { count: 1000, bytes: 256 << 20, age: Duration::from_secs(90 * 86_400) }
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::from(&keys::Settings::default())
     }
 }
 
@@ -142,30 +150,10 @@ impl Backups {
     }
 }
 
-impl Default for Git {
-    fn default() -> Git {
-        Git {
-            connect: Duration::from_secs(10),
-            stall: Duration::from_secs(20),
-            total: Duration::from_secs(300),
-            key: None,
-            known_hosts: None,
-            ca: None,
-            token: None,
-        }
-    }
-}
-
-impl Default for Report {
-    fn default() -> Report {
-        Report { push: true, repository: None, heartbeat: Duration::from_secs(3600) }
-    }
-}
-
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file cannot be read.
+    /// A file cannot be read.
     #[error("failed to read the settings {path}{}", hint(source))]
     Read {
         /// The file.
@@ -174,14 +162,9 @@ pub enum SettingsError {
         #[source]
         source: io::Error,
     },
-    /// The file does not say what it should.
-    #[error("the settings {path} are off:\n{text}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with its place.
-        text: String,
-    },
+    /// They do not say what they should.
+    #[error("the settings are off; nothing was done\n\n{0}")]
+    Mistakes(String),
     /// The host name is not one that `fleet.yaml` could hold.
     #[error(
         "this machine's host name cannot be a host's name in fleet.yaml: {0}; set `host:` in the settings or say --host"
@@ -192,24 +175,65 @@ pub enum SettingsError {
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => ": write one that holds at least `repository: URL`",
+        io::ErrorKind::PermissionDenied => ": run it as root",
         _ => "",
     }
 }
 
-impl Settings {
-    /// Reads the settings from `path`; defaults when `path` is `None` and there is no file at [`DEFAULT_PATH`].
-    ///
-    /// # Errors
-    /// The file cannot be read, or says something that is not a setting.
-    pub fn load(path: Option<&Path>) -> Result<Settings, SettingsError> {
-        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-        match fs::read_to_string(file) {
-            Ok(text) => parse(&text).map_err(|text| SettingsError::Parse { path: file.to_owned(), text }),
-            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Settings::default()),
-            Err(source) => Err(SettingsError::Read { path: file.to_owned(), source }),
-        }
+/// Reads what the files say, each value with where it stands: the one at `path`, or [`DEFAULT_PATH`], where none need be, and those
+/// in the folder of the same name that ends in `.d`, in the order of their names.
+///
+/// # Errors
+/// A file cannot be read, or says something that is not a setting.
+pub fn read(path: Option<&Path>, colour: bool) -> Result<keys::Settings, SettingsError> {
+    let first = path.unwrap_or(Path::new(DEFAULT_PATH));
+    let mut files = Vec::new();
+    match text_of(first) {
+        Ok(text) => files.push((first.display().to_string(), text)),
+        Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(SettingsError::Read { path: first.to_owned(), source }),
     }
+    let folder = first.with_extension("d");
+    for more in beside(&folder).map_err(|source| SettingsError::Read { path: folder.clone(), source })? {
+        let text = text_of(&more).map_err(|source| SettingsError::Read { path: more.clone(), source })?;
+        files.push((more.display().to_string(), text));
+    }
+    manifest::settings(files.iter().map(|(path, text)| (path.as_str(), text.as_str()))).map_err(|mistakes| {
+        let mut tree = Tree::default();
+        for (path, text) in &files {
+            tree.insert(path, text.as_bytes());
+        }
+        SettingsError::Mistakes(draw::render(&mistakes, &tree, colour))
+    })
+}
 
+fn text_of(path: &Path) -> io::Result<String> {
+    let seen = fs::metadata(path)?;
+    if !seen.is_file() || seen.len() > MOST_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of at most 1 MiB"));
+    }
+    fs::read_to_string(path)
+}
+
+/// Lists the files that say more, the one that counts most last. What an editor or a package manager leaves behind is none.
+fn beside(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml"));
+    files.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
+    if files.len() > MOST_FILES {
+        let why = format!("it holds {} files of settings, and at most {MOST_FILES} are read", files.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Settings {
     /// Returns who this host is.
     ///
     /// # Errors
@@ -225,98 +249,32 @@ impl Settings {
     }
 }
 
-/// Parses settings; the error shows line, column and excerpt.
-fn parse(text: &str) -> Result<Settings, String> {
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-        return Ok(Settings::default());
-    }
-    serde_yaml::from_str(text).map_err(|error| error.to_string())
-}
-
-/// Reads a duration with its unit, within bounds that keep a typing mistake from stopping the agent.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let parsed = humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("`{text}` is not a duration such as 30s, 5m or 1h: {error}")))?;
-    let bounds = Duration::from_millis(100)..=Duration::from_secs(7 * 86_400);
-    if !bounds.contains(&parsed) {
-        return Err(D::Error::custom(format!("`{text}` is out of bounds: from 100ms to 7days")));
-    }
-    Ok(parsed)
-}
-
-/// Reads how long backups are kept: longer than the agent ever waits for anything.
-fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let parsed = humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("`{text}` is not a duration such as 12h or 90days: {error}")))?;
-    let bounds = Duration::from_secs(3600)..=Duration::from_secs(3650 * 86_400);
-    if !bounds.contains(&parsed) {
-        return Err(D::Error::custom(format!("`{text}` is out of bounds: from 1h to 3650days")));
-    }
-    Ok(parsed)
-}
-
-/// Reads how many backups are kept.
-fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    use serde::de::Error as _;
-    let count = usize::deserialize(deserializer)?;
-    match count {
-        1..=100_000 => Ok(count),
-        _ => Err(D::Error::custom(format!("`{count}` is out of bounds: from 1 to 100000"))),
-    }
-}
-
-/// Reads a size with its unit, of powers of 1024.
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    use serde::de::Error as _;
-    const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let text = String::deserialize(deserializer)?;
-    let parsed = UNITS.iter().find_map(|(unit, bits)| {
-        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
-        number.checked_mul(1 << bits)
-    });
-    match parsed {
-        Some(size @ 1024..) if size <= 1 << 40 => Ok(size),
-        Some(_) => Err(D::Error::custom(format!("`{text}` is out of bounds: from 1KiB to 1024GiB"))),
-        None => Err(D::Error::custom(format!("`{text}` is not a size such as 64MiB or 2GiB"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_documents() {
-        let settings =
-            parse("repository: ssh://git@forge/srv/fleet.git\npoll: 30s\nreport: { push: false }\n").expect("settings");
-        assert_eq!(settings.repository.as_deref(), Some("ssh://git@forge/srv/fleet.git"));
-        assert_eq!((settings.poll, settings.report.push), (Duration::from_secs(30), false));
-        assert!(parse("# nothing\n").is_ok());
-        let kept = parse("backups: { count: 7, bytes: 3 MiB, age: 30days }\n").expect("settings").backups;
-        assert_eq!((kept.count, kept.bytes, kept.age.as_secs()), (7, 3 << 20, 30 * 86_400));
+    fn the_packages_bring_the_documented_example() {
+        expect_test::expect_file!["../../packaging/agent.yaml"].assert_eq(&keys::example());
     }
 
     #[test]
-    fn mistakes_name_their_place() {
-        for (text, expected) in [
-            ("repositry: x", "repositry"),
-            ("poll: 30", "30"),
-            ("poll: -1s", "-1s"),
-            ("poll: 9223372036854775807s", "9223372036854775807s"),
-            ("poll: 0s", "out of bounds"),
-            ("backups: { count: 0 }", "out of bounds"),
-            ("backups: { bytes: 12 }", "not a size"),
-            ("backups: { bytes: 0KiB }", "out of bounds"),
-            ("backups: { age: 1s }", "out of bounds"),
-            ("host: Not_A_Host", "Not_A_Host"),
-            ("branch: a\nbranch: b", "branch"),
-        ] {
-            let message = parse(text).expect_err(text);
-            assert!(message.contains(expected), "{message}");
+    fn files_beside_count_more_and_mistakes_are_drawn() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let (path, folder) = (scratch.path().join("agent.yaml"), scratch.path().join("agent.d"));
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(&path, "repository: https://git.example/fleet.git\npoll: 30s\n").expect("a file");
+        for (name, text) in [("20.yaml", "poll: 7s\n"), ("10.yaml", "poll: 8s\n"), ("30.yaml~", "poll: off\n")] {
+            fs::write(folder.join(name), text).expect("a file");
         }
+        let settings = Settings::from(&read(Some(&path), false).expect("settings"));
+        assert_eq!((settings.poll.as_secs(), settings.branch.as_str()), (7, "main"));
+
+        fs::write(folder.join("30.yaml"), "pol: 1s\n").expect("a file");
+        let Err(SettingsError::Mistakes(text)) = read(Some(&path), false) else { panic!("a mistake is refused") };
+        for part in ["unknown-key", "30.yaml:1:1", "1 | pol: 1s", "did you mean `poll`"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(matches!(read(Some(&scratch.path().join("none.yaml")), false), Err(SettingsError::Read { .. })));
     }
 }

@@ -7,12 +7,14 @@
 
 pub mod digest;
 pub mod id;
+pub mod length;
 pub mod tree;
 pub mod diagnostic;
 pub mod check;
 pub mod container;
 pub mod authority;
 pub mod artifact;
+pub mod settings;
 pub mod manifest;
 pub mod desired;
 pub mod unpack;

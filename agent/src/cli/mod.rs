@@ -9,6 +9,7 @@ pub mod render;
 pub mod restore;
 pub mod retry;
 pub mod run;
+pub mod settings;
 pub mod status;
 
 use std::path::PathBuf;
@@ -16,8 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 use spec::id::HostName;
+use spec::settings as keys;
 
-use crate::settings::{self, Settings, SettingsError};
+use crate::settings::{DEFAULT_PATH, Settings, SettingsError};
 
 const AFTER: &str = "\
 Exit codes:
@@ -85,6 +87,8 @@ enum Command {
     Status(status::Args),
     /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
+    /// Show the agent's own settings, and which file each value comes from
+    Settings(settings::Args),
     /// List what was kept before it was overwritten or removed, and bring it back
     Restore(restore::Args),
 }
@@ -116,24 +120,34 @@ impl From<Ended> for ExitCode {
 impl Common {
     /// Reads the settings and lets the command line have the last word.
     fn settings(&self) -> Result<Settings, SettingsError> {
-        let mut settings = Settings::load(self.settings.as_deref())?;
-        if let Some(state) = &self.state {
-            settings.state.clone_from(state);
+        self.said().map(|said| Settings::from(&said))
+    }
+
+    /// The same, each value with where it came from.
+    fn said(&self) -> Result<keys::Settings, SettingsError> {
+        let mut said = crate::settings::read(self.settings.as_deref(), coloured(self.color, &std::io::stderr()))?;
+        let state = self.state.as_ref().map(|state| state.to_string_lossy().into_owned());
+        let host = self.host.as_ref().map(ToString::to_string);
+        for (path, text) in [("state", state), ("host", host)] {
+            if let (Some(key), Some(text)) = (keys::KEYS.iter().find(|key| key.path == path), text) {
+                said.set(key, keys::Value::Text(text), keys::Origin::CommandLine);
+            }
         }
-        if let Some(host) = &self.host {
-            settings.host = Some(host.clone());
-        }
-        Ok(settings)
+        Ok(said)
     }
 
     /// Says whether to colour what goes to standard output.
     fn colour(&self) -> bool {
-        use std::io::IsTerminal as _;
-        match self.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
-        }
+        coloured(self.color, &std::io::stdout())
+    }
+}
+
+fn coloured(choice: ColorChoice, output: &impl std::io::IsTerminal) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        // Set to nothing counts as not set: https://no-color.org
+        ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) && output.is_terminal(),
     }
 }
 
@@ -162,6 +176,7 @@ impl Cli {
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::Retry(args) => retry::run(common, args),
+            Command::Settings(args) => settings::run(common, args),
             Command::Restore(args) => restore::run(common, args),
         }
     }
@@ -169,7 +184,7 @@ impl Cli {
 
 /// Names the settings file for messages.
 fn settings_path(common: &Common) -> PathBuf {
-    common.settings.clone().unwrap_or_else(|| PathBuf::from(settings::DEFAULT_PATH))
+    common.settings.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
 }
 
 #[cfg(test)]

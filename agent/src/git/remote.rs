@@ -74,6 +74,11 @@ impl Url {
         }
     }
 
+    /// Returns an address as people may see it, whether it is sound or not: without its password.
+    pub fn shown(text: &str) -> String {
+        Url::parse(text, Files::Allowed).map_or_else(|_| "an address that is refused".to_owned(), |url| url.display)
+    }
+
     fn with_scheme(scheme: &str, rest: &str, files: Files) -> Result<Url, UrlError> {
         match scheme {
             "https" | "http" => Self::http(scheme, rest),

@@ -41,6 +41,7 @@ mod compose;
 mod app;
 mod apps;
 mod conflicts;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +50,7 @@ pub use model::{
     Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Place, Policy,
     Port, State, Unit, UnitText, Volume,
 };
+pub use settings::settings;
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{CommitId, HostName, shown};
