@@ -2,6 +2,8 @@
 //!
 //! No judgement about what a failing check means. Nothing here writes anything down.
 
+mod podman;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -113,11 +115,16 @@ impl Eyes {
                 Probe::Tcp { address } => tcp(address).await,
                 Probe::Http { url, status, body } => self.http(url, status, body.as_deref()).await,
                 Probe::Unit { unit } => active(unit).await,
-                Probe::Container { container } => healthy(container, engine).await,
+                Probe::Container { container, service: None } => healthy(container, engine).await,
+                Probe::Container { container, service: Some(service) } => podman::healthy(container, service).await,
                 Probe::Exec { .. } => Ok(()),
             }
         };
-        let late = || Miss::saw(format!("no answer within {}", humantime::format_duration(check.timeout)));
+        let late = || Miss {
+            // Who is late then is the engine, which says nothing of the container.
+            is_blind: matches!(check.probe, Probe::Container { .. }),
+            ..Miss::saw(format!("no answer within {}", humantime::format_duration(check.timeout)))
+        };
         tokio::time::timeout(check.timeout, look).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -195,14 +202,20 @@ async fn healthy(container: &ContainerName, engine: &Engine) -> Result<(), Miss>
         engine.inspect_run(&seen.id).await.map(Some)
     };
     match look.await {
-        Ok(None) | Err(engine::Error::Missing { .. }) => Err(Miss::saw("there is no such container")),
-        Ok(Some(state)) if !state.running => Err(Miss::saw("it is not running")),
-        Ok(Some(state)) => match state.health {
-            Some(Health::Unhealthy) => Err(Miss::saw("its health check fails")),
-            Some(Health::Starting) => Err(Miss::saw("its health check has no verdict yet")),
-            Some(Health::Healthy) | None => Ok(()),
-        },
+        Ok(state) => verdict(state.map(|state| (state.running, state.health))),
+        Err(engine::Error::Missing { .. }) => verdict(None),
         Err(error) => Err(Miss::blind(&error)),
+    }
+}
+
+/// Says what it means that a container runs or not, with the word of its health check; `None` for one that is not there.
+fn verdict(seen: Option<(bool, Option<Health>)>) -> Result<(), Miss> {
+    match seen {
+        None => Err(Miss::saw("there is no such container")),
+        Some((false, _)) => Err(Miss::saw("it is not running")),
+        Some((true, Some(Health::Unhealthy))) => Err(Miss::saw("its health check fails")),
+        Some((true, Some(Health::Starting))) => Err(Miss::saw("its health check has no verdict yet")),
+        Some((true, Some(Health::Healthy) | None)) => Ok(()),
     }
 }
 

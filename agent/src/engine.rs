@@ -12,6 +12,7 @@ pub mod credentials;
 mod events;
 mod images;
 mod networks;
+mod podman;
 mod settle;
 
 use std::borrow::Cow;
@@ -34,6 +35,7 @@ use spec::id::{HostName, shown};
 pub use containers::{ContainerRunState, Health};
 pub use events::{Event, Events};
 pub use images::Image;
+pub use podman::Podman;
 pub use settle::{Unrest, Unsettled, Watched};
 
 /// How long the engine may take to answer a question. An engine that hangs must not hold up files and units.
@@ -105,6 +107,12 @@ impl Error {
     /// Says whether this tells nothing of containers: the pass leaves them alone and the next one asks again.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::TimedOut { .. })
+    }
+
+    /// Says whether nobody listens on the socket, or there is none.
+    pub fn is_nobody_there(&self) -> bool {
+        let Error::Unreachable { source: Some(source), .. } = self else { return false };
+        matches!(io_kind(source), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
     }
 }
 
@@ -204,7 +212,10 @@ impl Client {
         let pool = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
             .pool_max_idle_per_host(1)
             .build(hyperlocal::UnixConnector);
-        let send: Transport = Arc::new(move |request| pool.request(request).map(|answer| Ok(answer?)).boxed());
+        Client::over(socket, Arc::new(move |request| pool.request(request).map(|answer| Ok(answer?)).boxed()))
+    }
+
+    fn over(socket: &Path, send: Transport) -> Result<Client, BollardError> {
         let sent = Arc::clone(&send);
         let address = format!("unix://{}", hex::encode(socket.as_os_str().as_encoded_bytes()));
         // Every deadline is ours; bollard's own, in seconds, would cut a pull short.

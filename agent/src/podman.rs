@@ -85,6 +85,16 @@ for pod in $pods; do
 done
 echo \"mainstay: $0 all .\"";
 
+/// Tells how a container is. `$0` tells this run from those before.
+const LOOK: &str = "podman container exists -- \"$1\"
+case $? in
+    0) ;;
+    1) echo \"mainstay: $0 absent .\"; exit 0 ;;
+    *) exit 1 ;;
+esac
+said=$(podman container inspect --format '{{.State.Running}} {{with .State.Health}}{{.Status}}{{end}}' -- \"$1\") || exit 1
+echo \"mainstay: $0 running $said\"";
+
 /// Whose services the generator would make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
@@ -223,6 +233,36 @@ pub fn holders(run: &str, printed: &str) -> Option<BTreeMap<ContainerName, Holde
     Some(holders.collect())
 }
 
+/// Names the unit that listens for Podman's service, in the manager of root and of every user.
+pub fn socket_unit() -> UnitName {
+    UnitName::parse("podman.socket").expect("letters make a unit's name")
+}
+
+/// Names the unit that looks at a container.
+pub fn look_unit(container: &ContainerName) -> UnitName {
+    let digest = Digest::of(container.as_str().as_bytes()).short();
+    UnitName::parse(&format!("mainstay-look-{digest}.service")).expect("letters, digits and dashes make a unit's name")
+}
+
+/// Builds the command that looks at a container; `run` is found in what it tells.
+pub fn look_command(run: &str, container: &ContainerName) -> Vec<String> {
+    ["/bin/sh", "-c", &format!("{BEGIN}{LOOK}"), run, container.as_str()].map(str::to_owned).to_vec()
+}
+
+/// Reads what that command told: whether the container runs, and what its health check says, in Podman's word; nothing of one
+/// that is not there. `None` where it told nothing.
+pub fn looked_at(run: &str, printed: &str) -> Option<Option<(bool, String)>> {
+    let told = tells(printed).filter(|(of, _)| *of == run).filter_map(|(_, rest)| rest.split_once(' ')).last()?;
+    match told {
+        ("absent", _) => Some(None),
+        ("running", said) => {
+            let (running, health) = said.split_once(' ').unwrap_or((said, ""));
+            Some(Some((running == "true", health.to_owned())))
+        }
+        _ => None,
+    }
+}
+
 /// Says whether a line is one that our own commands tell something in.
 pub fn is_told(line: &str) -> bool {
     line.trim().starts_with(TELLS)
@@ -265,6 +305,21 @@ mod tests {
         assert_eq!(command[..2], ["/bin/sh", "-c"]);
         assert_eq!(command[3..], ["r.lan/web:1; rm -rf /", "--tls-verify=false"]);
         assert!(!command[2].contains("r.lan"));
+    }
+
+    #[test]
+    fn a_container_is_as_this_look_saw_it() {
+        let of =
+            |line: &str| looked_at("7-2", &format!("mainstay: begins\nmainstay: 7-1 running true healthy\n{line}\n"));
+        assert_eq!(of("mainstay: 7-2 running true unhealthy"), Some(Some((true, "unhealthy".to_owned()))));
+        assert_eq!(of("mainstay: 7-2 running false"), Some(Some((false, String::new()))));
+        assert_eq!(of("mainstay: 7-2 absent ."), Some(None));
+        assert_eq!(of("Error: no storage"), None);
+        let name = ContainerName::parse("systemd-web").expect("a name");
+        let (told, asked) = run_with("*inspect*) echo true starting;; *)", &look_command("7-2", &name));
+        assert_eq!(looked_at("7-2", &told), Some(Some((true, "starting".to_owned()))), "{asked}");
+        assert_eq!(looked_at("7-2", &run_with("*exists*) return 1;; *)", &look_command("7-2", &name)).0), Some(None));
+        assert_eq!(looked_at("7-2", &run_with("*) return 125;;", &look_command("7-2", &name)).0), None);
     }
 
     #[test]

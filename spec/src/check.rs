@@ -69,6 +69,10 @@ pub enum Probe {
     Container {
         /// The container.
         container: ContainerName,
+        /// The service of the quadlet that makes it, whose user's Podman has it, or root's; without one it is on the host's
+        /// engine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<UnitName>,
     },
 }
 
@@ -87,7 +91,13 @@ impl fmt::Display for Check {
                 write!(f, "check by {}", shown(command.first().map_or("nothing", String::as_str)))
             }
             Probe::Unit { unit } => write!(f, "check of unit {unit}"),
-            Probe::Container { container } => write!(f, "check of container {container}"),
+            Probe::Container { container, service } => {
+                write!(f, "check of container {container}")?;
+                match service.as_ref().and_then(UnitName::user) {
+                    Some(user) => write!(f, " of {user}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::digest::{Digest, Fields};
 use crate::id::{ContainerName, HostPath, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 pub use accounts::{Accounts, accounts};
-pub use claims::claims;
+pub use claims::{claims, runner};
 pub use required::{made_of, required};
 
 /// Every managed path of a host; what unit texts are searched for.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::check::{Check, Probe};
 use crate::container::{self, Mount, Port, Settings};
 use crate::desired::{
     Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredUnit, DesiredVolume, DriftPolicy,
@@ -12,6 +13,7 @@ use crate::digest::{Digest, Fields};
 use crate::id::{
     AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName,
 };
+use crate::inputs;
 use crate::manifest::{self, Address, App, Drift, Fleet, State};
 
 /// The host is not in the repository, so nothing can be said about what it should look like.
@@ -189,10 +191,22 @@ fn resolve_app(
         networks,
         volumes,
         needs,
-        checks: app.checks.clone(),
+        checks: Vec::new(),
     };
+    wanted.checks = app.checks.iter().map(|check| resolve_check(check, &wanted)).collect();
     wanted.digest = digest_app(&wanted);
     wanted
+}
+
+/// Says of a check of a container which Podman is asked, where a quadlet of the application makes it.
+fn resolve_check(check: &Check, app: &DesiredApp) -> Check {
+    let mut check = check.clone();
+    if let Probe::Container { container, service } = &mut check.probe
+        && !app.containers.contains_key(container)
+    {
+        *service = inputs::runner(app, container).cloned();
+    }
+    check
 }
 
 /// Collects what single entries say where it differs from the application, whose drift policy is `drift`.

@@ -1,5 +1,6 @@
 //! Quadlets of a user: nothing but files and an account to begin with, then lingering, her images, a change, a bad change,
-//! drift, a manager that is away or was stopped, and the way out; beside a service of root's that has the same name.
+//! drift, a manager that is away or was stopped, and the way out; beside a service of root's that has the same name. And
+//! checks of containers, hers and root's, on a host whose engine is Docker.
 
 use lab::Host;
 
@@ -197,4 +198,82 @@ fn quadlets_of_a_user_from_the_first_start_to_their_end() {
     assert_eq!(alice(&host, "systemctl --user list-units --failed --no-legend").unwrap(), "");
     assert_eq!(host.failed_units().unwrap(), Vec::<String>::new());
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+}
+
+const WELL: &str = "/srv/well";
+
+/// A quadlet whose container is healthy while there is a file on the host.
+fn checked(image: &str, name: &str, health: &str) -> String {
+    format!(
+        "[Container]\nImage={image}\nContainerName={name}\nNetwork=none\nVolume={WELL}:/well:ro\nHealthCmd=test -e /well/{health}\n\
+         HealthInterval=1s\nHealthRetries=1\nEnvironment=HEALTH={health}\n[Service]\nTimeoutStopSec=1\n"
+    )
+}
+
+#[test]
+fn a_container_check_asks_the_podman_that_runs_the_container() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let image = forge.image("web", "1", "one").unwrap().reference;
+    host.start_docker().unwrap();
+    forge.authorize(&host).unwrap();
+    host.sh(&format!(
+        "chmod 666 /dev/net/tun; systemctl start network-online.target; useradd --create-home --uid 1500 alice
+         mkdir -p /home/alice/.config/containers {WELL}; touch {WELL}/hers {WELL}/roots
+         printf '[storage]\\ndriver = \"vfs\"\\n' > /home/alice/.config/containers/storage.conf; chown -R 1500:1500 /home/alice"
+    ))
+    .unwrap();
+    let check = |name: &str| format!("checks: [ {{ container: {name}, interval: 1s, within: 20s }} ]\n");
+    let app = format!("user: {{ name: alice, uid: 1500 }}\n{}", check("web"));
+    let files = [
+        ("fleet.yaml", FLEET),
+        ("apps/hers/app.yaml", &app),
+        ("apps/hers/web.container", &checked(&image, "web", "hers")),
+        ("apps/roots/app.yaml", &check("systemd-web")),
+        ("apps/roots/web.container", &checked(&image, "systemd-%N", "roots")),
+    ];
+    let repo = forge.repo("fleet").unwrap();
+    let first = repo.commit(&files, "good").unwrap();
+    agent::follow(&host, &repo.ssh_url(), "");
+    agent::await_converged(&host, &first);
+    let state = |app: &str| agent::status(&host).1["apps"][app]["state"].as_str().unwrap_or_default().to_owned();
+    let sockets = "systemctl is-active podman.socket docker.socket";
+    assert_eq!(host.sh(sockets).unwrap(), "active\nactive\n");
+    assert_eq!(alice(&host, "systemctl --user is-active podman.socket").unwrap(), "active\n");
+
+    // What does not pass any more is told, for each by itself, until it passes again.
+    for (gone, other) in [("hers", "roots"), ("roots", "hers")] {
+        host.sh(&format!("rm {WELL}/{gone}")).unwrap();
+        agent::await_status(&host, "1 of 2 applications unhealthy");
+        assert_eq!((state(gone), state(other)), ("unhealthy".to_owned(), "converged".to_owned()));
+        host.sh(&format!("touch {WELL}/{gone}")).unwrap();
+        agent::await_converged(&host, &first);
+    }
+
+    // A release that does not become healthy goes back.
+    let commit = repo
+        .change()
+        .write("apps/hers/web.container", checked(&image, "web", "never"))
+        .write("apps/roots/web.container", checked(&image, "systemd-%N", "never"))
+        .write("apps/hers/app.yaml", app.replace("20s", "2s"))
+        .write("apps/roots/app.yaml", check("systemd-web").replace("20s", "2s"))
+        .commit("bad")
+        .unwrap();
+    agent::await_status(&host, &format!("^on {}, 2 of 2 applications rolled back", &commit[..10]));
+    let failure = |app: &str| agent::status(&host).1["apps"][app]["failure"].as_str().unwrap_or_default().to_owned();
+    assert!(failure("hers").contains("check of container web of alice did not pass within 2s"), "{}", failure("hers"));
+    assert!(failure("roots").contains("check of container systemd-web did not pass"), "{}", failure("roots"));
+    assert_eq!(alice(&host, "podman exec web sh -c 'echo $HEALTH'").unwrap(), "hers\n");
+    assert_eq!(host.sh("podman exec systemd-web sh -c 'echo $HEALTH'").unwrap(), "roots\n");
+
+    // Where there is no socket to start, the program is asked.
+    let fixed = repo.commit(&files, "good again").unwrap();
+    agent::await_converged(&host, &fixed);
+    alice(&host, "sh -c 'systemctl --user stop podman.socket podman.service; systemctl --user mask podman.socket'")
+        .unwrap();
+    host.sh(&format!("systemctl mask --now podman.socket; rm {WELL}/hers {WELL}/roots")).unwrap();
+    agent::await_status(&host, "2 of 2 applications unhealthy");
+    host.sh(&format!("touch {WELL}/hers {WELL}/roots")).unwrap();
+    agent::await_converged(&host, &fixed);
+    assert_eq!(host.failed_units().unwrap(), Vec::<String>::new());
 }

@@ -78,9 +78,24 @@ pub enum Health {
     Unhealthy,
 }
 
+impl Health {
+    /// Reads the engines' word; none where there is no check.
+    pub fn of(word: &str) -> Option<Health> {
+        match word {
+            "starting" => Some(Health::Starting),
+            "healthy" => Some(Health::Healthy),
+            "unhealthy" => Some(Health::Unhealthy),
+            // `none`, or empty.
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Inspected {
+pub(super) struct Inspected {
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     state: InspectedState,
     #[serde(default)]
@@ -283,14 +298,14 @@ pub(super) fn marks(owner: &Owner, app: &AppName, digest: &Digest) -> Marks {
         .map(|(label, value)| (label.to_owned(), value))
 }
 
+/// Reads how a container runs, when it is the one of this name.
+pub(super) fn run_state_of(name: &ContainerName, inspected: Inspected) -> Option<ContainerRunState> {
+    let is_it = inspected.name.strip_prefix('/').unwrap_or(&inspected.name) == name.as_str();
+    is_it.then(|| run_state(inspected))
+}
+
 fn run_state(inspected: Inspected) -> ContainerRunState {
-    let health = inspected.state.health.and_then(|health| match health.status.as_str() {
-        "starting" => Some(Health::Starting),
-        "healthy" => Some(Health::Healthy),
-        "unhealthy" => Some(Health::Unhealthy),
-        // `none`, or empty: there is no check.
-        _ => None,
-    });
+    let health = inspected.state.health.and_then(|health| Health::of(&health.status));
     ContainerRunState {
         running: inspected.state.running && !inspected.state.restarting,
         paused: inspected.state.paused,

@@ -6,8 +6,11 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::{Managed, assignments, quadlet_text, specifiers};
-use crate::desired::{DesiredUnit, FileKind, UnitOrigin};
+use crate::desired::{DesiredApp, DesiredUnit, FileKind, UnitOrigin};
 use crate::id::{ContainerName, HostPath, UnitName};
+
+/// What Podman puts behind the name of a pod of a .pod quadlet, for the container that holds it together.
+const INFRA: &str = "-infra";
 
 /// Returns the names of the containers and pods that the service of a quadlet makes, as far as its text tells: not what is put
 /// together from what only the host knows, and not what a manifest holds that no application brings.
@@ -29,6 +32,19 @@ pub fn claims(name: &UnitName, unit: &DesiredUnit, managed: &Managed<'_>) -> BTr
         _ => Vec::new(),
     };
     names.iter().filter_map(|name| ContainerName::parse(name).ok()).collect()
+}
+
+/// Finds the service of a quadlet of `app` that runs the container of this name: one it makes, or the one that holds its pod
+/// together.
+pub fn runner<'a>(app: &'a DesiredApp, container: &ContainerName) -> Option<&'a UnitName> {
+    let managed = app.files.iter().collect();
+    let pod = container.as_str().strip_suffix(INFRA).and_then(|pod| ContainerName::parse(pod).ok());
+    let mut runners = app.units.iter().filter(|(name, unit)| {
+        let claims = claims(name, unit, &managed);
+        let is_pod = matches!(&unit.origin, UnitOrigin::Application { path, .. } if path.as_str().ends_with(".pod"));
+        claims.contains(container) || is_pod && pod.as_ref().is_some_and(|pod| claims.contains(pod))
+    });
+    runners.next().map(|(name, _)| name)
 }
 
 fn last(name: &UnitName, text: &str, section: &str, key: &str) -> Option<String> {

@@ -104,7 +104,9 @@ fn probe(page: &mut Page<'_>, kind: &'static str, node: &Node, table: &mut Table
         _ => {
             let text = page.text(node, "`container`")?;
             let container = ContainerName::parse(text);
-            Some(Probe::Container { container: page.name("container-name", node.extent, "a name", container)? })
+            let container = page.name("container-name", node.extent, "a name", container)?;
+            // Whose it is shows when all that the application brings to a host is known.
+            Some(Probe::Container { container, service: None })
         }
     }
 }

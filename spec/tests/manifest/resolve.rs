@@ -2,6 +2,7 @@
 
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use spec::check::Probe;
 use spec::container::MountSource;
 use spec::desired::{Desired, FileKind, UnitOrigin};
 use spec::digest::Digest;
@@ -365,4 +366,33 @@ proptest! {
             volumes: [\"a:/a\", \"/etc/x:/x\", \"b:/b:ro\"] } }\n";
         prop_assert_eq!(digest(&repository(app(&top)), "a"), digest(&repository(sorted.to_owned()), "a"));
     }
+}
+
+#[test]
+fn a_check_of_a_quadlet_s_container_knows_whose_podman_has_it() {
+    let check = |app: &str, quadlets: &str, container: &str, expected: &str| {
+        let app = format!("{app}checks: [ {{ container: {container} }} ]\n");
+        let repository = format!("-- fleet.yaml --\n{FLEET}-- apps/a/app.yaml --\n{app}{quadlets}");
+        let desired = desired(&repository, "attic");
+        let check = &desired.apps[&AppName::parse("a").unwrap()].checks[0];
+        let Probe::Container { service, .. } = &check.probe else { panic!("{check}") };
+        let service = service.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(format!("{check}: {service}"), expected);
+    };
+    let web = "-- apps/a/web.container --\n[Container]\nImage=x:1\n";
+    let pod = "-- apps/a/shop.pod --\n[Pod]\n";
+    let instances = "-- apps/a/w@.container --\n[Container]\nImage=x:1\nContainerName=%p-%i\n";
+    let alice = "user: { name: alice, uid: 1500 }\n";
+    check("", web, "systemd-web", "check of container systemd-web: web.service");
+    check(alice, web, "systemd-web", "check of container systemd-web of alice: web.service of alice");
+    check("", web, "web", "check of container web: ");
+    let named = format!("{web}-- apps/a/web.container.d/name.conf --\n[Container]\nContainerName=web\n");
+    check("", &named, "web", "check of container web: web.service");
+    check("", pod, "systemd-shop-infra", "check of container systemd-shop-infra: shop-pod.service");
+    check("", web, "systemd-web-infra", "check of container systemd-web-infra: ");
+    check("units: { w@one.service: {} }\n", instances, "w-one", "check of container w-one: w@one.service");
+    let kube = "-- apps/a/k.kube --\n[Kube]\nYaml=/srv/k.yaml\n-- apps/a/files/srv/k.yaml --\nkind: Pod\n\
+                metadata: { name: kp }\nspec: { containers: [ { name: web, image: x } ] }\n";
+    check("", kube, "kp-web", "check of container kp-web: k.service");
+    check("containers: { db: { image: \"db:1\" } }\n", web, "db", "check of container db: ");
 }
