@@ -100,7 +100,7 @@ fn documents_name_subcommands_that_exist() {
 #[test]
 fn unit_and_package_agree_on_paths() {
     let unit = read(&root().join("systemd/mainstay.service"));
-    let deb = read(&root().join("packaging/deb"));
+    let deb = read(&root().join("packaging/tree")) + &read(&root().join("packaging/deb"));
     let postrm = read(&root().join("packaging/debian/postrm"));
     report(&package_facts(&unit, &deb, &postrm));
 }
@@ -132,8 +132,15 @@ fn unit_files_are_valid() {
 #[test]
 fn scripts_parse() {
     let mut complaints = Vec::new();
-    let scripts =
-        ["packaging/deb", "packaging/debian/postinst", "packaging/debian/prerm", "packaging/debian/postrm", ".ci/run"];
+    let scripts = [
+        "packaging/tree",
+        "packaging/deb",
+        "packaging/rpm",
+        "packaging/debian/postinst",
+        "packaging/debian/prerm",
+        "packaging/debian/postrm",
+        ".ci/run",
+    ];
     for script in scripts {
         let path = root().join(script);
         let shell = if read(&path).starts_with("#!/usr/bin/env bash") { "bash" } else { "sh" };
@@ -646,7 +653,7 @@ fn package_facts(unit: &str, deb: &str, postrm: &str) -> Vec<String> {
     let state = format!("/var/lib/{}", value("StateDirectory"));
     agree(
         deb.contains(&format!("\"$stage{binary}\"")),
-        format!("the unit starts {binary}, which packaging/deb does not install"),
+        format!("the unit starts {binary}, which packaging/tree does not install"),
     );
     agree(
         deb.contains(&condition),

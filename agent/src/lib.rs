@@ -35,6 +35,7 @@ pub mod upstream;
 pub mod folder;
 pub mod daemon;
 pub mod difference;
+pub mod install;
 pub mod cli;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.

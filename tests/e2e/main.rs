@@ -24,6 +24,7 @@ mod full_disks;
 mod hostile_hosts;
 mod hostile_trees;
 mod images;
+mod installation;
 mod interruptions;
 mod kill_world;
 mod kills;

@@ -3,6 +3,10 @@
 mod print;
 mod held_to;
 pub mod check;
+pub mod completions;
+pub mod man;
+pub mod install;
+pub mod uninstall;
 pub mod once;
 pub mod plan;
 pub mod render;
@@ -29,7 +33,7 @@ Exit codes:
   3  the repository has mistakes; nothing of it was applied
   4  the host is not as wanted: a step failed, or something waits for a person
 
-SIGHUP makes `run` ask the repository at once, and try again what failed or was refused; what went back to its last good
+SIGHUP makes `run` ask the repository at once, and try again what failed or was refused; what went back to its last good \
 release stays there until a commit changes it, or `mainstay retry`.
 
 Try it out without any server:
@@ -85,10 +89,19 @@ enum Command {
     Render(render::Args),
     /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
+    /// Follow a repository from now on: settings, a key, and the service
+    Install(install::Args),
+    /// Take the agent off this host; what runs goes on running
+    Uninstall(uninstall::Args),
     /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
     /// Show the agent's own settings, and which file each value comes from
     Settings(settings::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(man::Args),
     /// List what was kept before it was overwritten or removed, and bring it back
     Restore(restore::Args),
 }
@@ -176,7 +189,11 @@ impl Cli {
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::Retry(args) => retry::run(common, args),
+            Command::Install(args) => Box::pin(install::run(common, args)).await,
+            Command::Uninstall(args) => uninstall::run(common, args).await,
             Command::Settings(args) => settings::run(common, args),
+            Command::Completions(args) => Ok(completions::run(args)),
+            Command::Man(args) => man::run(args),
             Command::Restore(args) => restore::run(common, args),
         }
     }

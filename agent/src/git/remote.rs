@@ -79,6 +79,14 @@ impl Url {
         Url::parse(text, Files::Allowed).map_or_else(|_| "an address that is refused".to_owned(), |url| url.display)
     }
 
+    /// Returns the server and its port, when it is reached over ssh.
+    pub fn ssh_server(&self) -> Option<(&str, Option<u16>)> {
+        match &self.address {
+            Address::Ssh { host, port, .. } => Some((host, *port)),
+            Address::Http { .. } | Address::Git { .. } | Address::File { .. } => None,
+        }
+    }
+
     fn with_scheme(scheme: &str, rest: &str, files: Files) -> Result<Url, UrlError> {
         match scheme {
             "https" | "http" => Self::http(scheme, rest),

@@ -1,0 +1,19 @@
+//! `mainstay completions`: what a shell completes; packages bring it.
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::{Cli, Ended};
+
+/// Prints a script for a shell that completes commands and options. The packages bring it for bash, zsh and fish.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the completions.
+pub fn run(args: &Args) -> Ended {
+    clap_complete::generate(args.shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
+    Ended::Well
+}

@@ -1,0 +1,199 @@
+//! `mainstay install`: from a program on a host to an agent that follows a repository.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use spec::id::{CommitId, HostName, shown};
+
+use super::{Common, Ended, settings_path};
+use crate::belief::{self, Refusal};
+use crate::draw;
+use crate::git::{BranchName, Files, Url};
+use crate::install::{self, First, server};
+use crate::settings::Settings;
+use crate::upstream::{Done, LIMITS, Upstream};
+
+/// Writes /etc/mainstay/agent.yaml, makes a key where the repository is reached over ssh, reads the repository once, and enables and
+/// starts the service. Settings that are there stay as they are. Where something is missing, it says what, and goes on from there
+/// when it is called again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The repository to follow: ssh://, user@host:path, https://, git:// or http://
+    #[arg(long, value_name = "URL")]
+    repo: Option<String>,
+    /// The branch to follow [default: main]
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// A private key for ssh [default: one that is made now]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// A file with the server's keys for ssh, as in known_hosts
+    #[arg(long, value_name = "FILE", conflicts_with = "trust_server")]
+    known_hosts: Option<PathBuf>,
+    /// Take the key that the server shows now for its own: whoever stands between could be it
+    #[arg(long)]
+    trust_server: bool,
+}
+
+/// Installs the agent.
+///
+/// # Errors
+/// Something is missing or in the way; it says what, and what to do.
+pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("installing writes to /etc and starts a service: run it as root");
+    }
+    let path = settings_path(common);
+    let mut public = None;
+    if path.exists() {
+        let settings = common.settings()?;
+        agrees(args, &settings, &path)?;
+        say("settings", &format!("{} is there and stays as it is", path.display()));
+    } else {
+        let Some(repository) = &args.repo else { bail!("say which repository to follow: mainstay install --repo URL") };
+        let url = Url::parse(repository, Files::Refused)?;
+        if let Some(branch) = &args.branch {
+            BranchName::parse(branch)?;
+        }
+        let (key, known_hosts) = match url.ssh_server() {
+            None => (args.key.clone(), args.known_hosts.clone()),
+            Some((host, port)) => {
+                let Some(known) = known(args, host, port, repository).await? else { return Ok(Ended::Impossible) };
+                let key = own_key(common, args).await?;
+                public = key.as_ref().map(|key| key.public.clone());
+                (args.key.clone().or(key.map(|key| key.path)), known)
+            }
+        };
+        let first = First {
+            repository,
+            branch: args.branch.as_deref(),
+            host: common.host.as_ref(),
+            key: key.as_deref(),
+            known_hosts: known_hosts.as_deref(),
+        };
+        install::write_settings(&path, &first)?;
+        say("settings", &format!("wrote {}", path.display()));
+    }
+    let settings = common.settings()?;
+    let host = settings.host()?;
+    if !reads(&settings, &host, public.as_deref()).await? {
+        return Ok(Ended::Impossible);
+    }
+    for path in install::bring()? {
+        say("program", &format!("wrote {}", path.display()));
+    }
+    install::start().await?;
+    say("service", "enabled and started: `mainstay status` says how it fares, `journalctl -fu mainstay` what it does");
+    Ok(Ended::Well)
+}
+
+fn say(what: &str, text: &str) {
+    println!("{what:<11} {text}");
+}
+
+/// Refuses to take another repository for the one that the settings name.
+fn agrees(args: &Args, settings: &Settings, path: &Path) -> anyhow::Result<()> {
+    let differs =
+        |asked: &Option<String>, said: Option<&str>| asked.as_deref().is_some_and(|asked| Some(asked) != said);
+    if differs(&args.repo, settings.repository.as_deref()) {
+        let said = settings.repository.as_deref().map_or_else(|| "none".to_owned(), Url::shown);
+        bail!("{} follows {said}: edit it, or remove it and install again", path.display());
+    }
+    if differs(&args.branch, Some(&settings.branch)) {
+        bail!("{} follows the branch {}: edit it, or remove it and install again", path.display(), settings.branch);
+    }
+    Ok(())
+}
+
+/// Makes sure that the server's key is known. `None` after saying what a person has to decide.
+async fn known(
+    args: &Args,
+    host: &str,
+    port: Option<u16>,
+    repository: &str,
+) -> anyhow::Result<Option<Option<PathBuf>>> {
+    if let Some(file) = &args.known_hosts {
+        return Ok(Some(Some(std::path::absolute(file)?)));
+    }
+    if let Some(file) = server::knows(host, port).await? {
+        return Ok(Some(file));
+    }
+    let keys = server::ask(host, port).await?;
+    let prints = server::fingerprints(&keys).await?;
+    if args.trust_server {
+        let path = server::trust(&keys)?;
+        say("server", &format!("{host} is trusted with these keys, now in {}:", path.display()));
+        print_lines(&prints);
+        return Ok(Some(Some(path)));
+    }
+    say("server", &format!("{host} is not known to this host. It shows these keys, and so could somebody else:"));
+    print_lines(&prints);
+    println!(
+        "Compare them with what the server's owner publishes. Then either\n  \
+         mainstay install --repo {} --trust-server\n\
+         or name a file that holds the right ones with --known-hosts. Nothing was changed.",
+        shown(repository)
+    );
+    Ok(None)
+}
+
+fn print_lines(text: &str) {
+    for line in text.lines() {
+        println!("            {}", shown(line));
+    }
+}
+
+/// Returns the key that is made for this host, unless another one is named.
+async fn own_key(common: &Common, args: &Args) -> anyhow::Result<Option<server::Key>> {
+    if args.key.is_some() {
+        return Ok(None);
+    }
+    let host = Settings { host: common.host.clone(), ..Settings::default() }.host()?;
+    let key = server::key(&format!("mainstay@{host}")).await?;
+    let verb = if key.is_new { "made" } else { "found" };
+    say("key", &format!("{verb} {}", key.path.display()));
+    Ok(Some(key))
+}
+
+/// Reads the repository once, as the service will, and says what this host is in it. A host that is not named yet is no mistake: the
+/// agent waits for the commit that names it.
+async fn reads(settings: &Settings, host: &HostName, public: Option<&str>) -> anyhow::Result<bool> {
+    install::make_folder(&settings.state, 0o700)?;
+    let mut upstream = Upstream::open(settings)?;
+    upstream.fetch(Vec::new());
+    let tip = match upstream.done().await {
+        Done::Fetched(Ok(fetched)) => fetched.tip,
+        Done::Fetched(Err(error)) => {
+            let shown_url = settings.repository.as_deref().map(Url::shown).unwrap_or_default();
+            say("repository", &format!("{shown_url} cannot be read: {}", crate::chain(&error)));
+            if let Some(public) = public {
+                println!(
+                    "Let this key read it, and write refs/notes/mainstay/* and refs/mainstay/* for the records:\n  {public}"
+                );
+            }
+            println!("Then call `mainstay install` again. The service was not started.");
+            return Ok(false);
+        }
+        Done::Pushed(_) => bail!("the repository was not read"),
+    };
+    say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
+    let source = upstream.source().context("the mirror is busy")?;
+    let tree = source.mirror().tree(&tip, &LIMITS).with_context(|| format!("failed to read commit {}", tip.short()))?;
+    match belief::believe(&tree, Some(tip.clone()), host) {
+        Ok((belief, _)) => {
+            let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
+            let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };
+            say("host", &format!("{host} of {}: {named}", belief.desired.fleet));
+        }
+        Err(Refusal::Mistakes(mistakes)) => {
+            let text = draw::render(&mistakes, &tree, false);
+            say("host", &waits(&tip, &format!("it has mistakes:\n\n{text}")));
+        }
+        Err(refusal) => say("host", &waits(&tip, &refusal.to_string())),
+    }
+    Ok(true)
+}
+
+fn waits(tip: &CommitId, why: &str) -> String {
+    format!("the agent changes nothing until a commit after {} can be believed: {}", tip.short(), why.trim_end())
+}

@@ -1,0 +1,323 @@
+//! Brings the agent onto a host and takes it off again. What runs on the host because of it is left alone by both: the agent
+//! is what comes and goes.
+
+pub mod server;
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use spec::id::{HostName, UnitName};
+
+use crate::systemd::{self, JobError, Systemd, Verb};
+
+/// The folder of everything that a host is told by hand.
+pub const FOLDER: &str = "/etc/mainstay";
+/// Where the service of a package is.
+const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system/mainstay.service", "/lib/systemd/system/mainstay.service"];
+/// Where ours is on a host without the package.
+const UNIT: &str = "/etc/systemd/system/mainstay.service";
+/// Where the program is then, unless it stands at a lasting place already.
+const PROGRAM: &str = "/usr/local/bin/mainstay";
+/// The service as the packages bring it.
+const TEXT: &str = include_str!("../../systemd/mainstay.service");
+/// The first line of what was written here and goes again.
+const MARK: &str = "# Written by `mainstay install`; `mainstay uninstall` removes it.\n";
+/// The first line of the settings, which stay.
+const HEAD: &str = "# Written by `mainstay install`; `mainstay settings --example` shows everything that can be set.\n";
+/// How long the service may take to be ready or to end: longer than its own time limits.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Why the agent could not be brought or taken.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A file could not be written, read or removed.
+    #[error("failed to {doing} {}{}", path.display(), as_root(source))]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is in the way that somebody else wrote.
+    #[error("{} was not written by `mainstay install`: move it away first", .0.display())]
+    Foreign(PathBuf),
+    /// A program that is needed did not do what it should.
+    #[error("failed to {doing}: {why}")]
+    Program {
+        /// What it was needed for.
+        doing: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+    /// systemd did not do what it should.
+    #[error(transparent)]
+    Systemd(#[from] systemd::Error),
+    /// The service did not start or stop.
+    #[error("the service did not {verb}: {why}; see `journalctl -u mainstay`")]
+    Service {
+        /// What it should have done.
+        verb: Verb,
+        /// Why it did not.
+        why: JobError,
+    },
+}
+
+fn as_root(source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::PermissionDenied { ": run this as root" } else { "" }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InstallError {
+    move |source| InstallError::File { doing, path: path.to_owned(), source }
+}
+
+/// What the settings say that `install` writes.
+pub struct First<'s> {
+    /// The repository.
+    pub repository: &'s str,
+    /// The branch, where it is another than the usual one.
+    pub branch: Option<&'s str>,
+    /// The host's name, where it is another than the machine's.
+    pub host: Option<&'s HostName>,
+    /// The private key for ssh.
+    pub key: Option<&'s Path>,
+    /// The servers' keys for ssh.
+    pub known_hosts: Option<&'s Path>,
+}
+
+impl First<'_> {
+    fn text(&self) -> String {
+        let quoted = |text: &OsStr| serde_json::Value::from(text.to_string_lossy()).to_string();
+        let line = |key: &str, value: Option<&OsStr>| value.map(|value| format!("{key}: {}\n", quoted(value)));
+        let host = self.host.map(|host| OsStr::new(host.as_str()));
+        let key = line("  key", self.key.map(Path::as_os_str));
+        let known_hosts = line("  known-hosts", self.known_hosts.map(Path::as_os_str));
+        let git = (key.is_some() || known_hosts.is_some()).then(|| "git:\n".to_owned());
+        let lines = [
+            Some(HEAD.to_owned()),
+            line("repository", Some(self.repository.as_ref())),
+            line("branch", self.branch.map(OsStr::new)),
+            line("host", host),
+            git,
+            key,
+            known_hosts,
+        ];
+        lines.into_iter().flatten().collect()
+    }
+}
+
+/// Writes the first settings. A file that is there is never replaced.
+///
+/// # Errors
+/// There is one, or it cannot be written.
+pub fn write_settings(path: &Path, first: &First<'_>) -> Result<(), InstallError> {
+    make_folder(path.parent().unwrap_or(Path::new(FOLDER)), 0o755)?;
+    write_new(path, first.text().as_bytes(), 0o644)
+}
+
+/// Makes a folder, and those above it, unless it is there.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_folder(path: &Path, mode: u32) -> Result<(), InstallError> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create", path))
+}
+
+/// Writes a file that was not there, durably.
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+    let file = OpenOptions::new().create_new(true).write(true).mode(mode).open(path);
+    let mut file = file.map_err(failed("create", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("write", path))
+}
+
+/// Says whether a package brings the service.
+pub fn is_packaged() -> bool {
+    PACKAGED.iter().any(|path| Path::new(path).exists())
+}
+
+/// Brings the service, and the program to where it lasts, where no package does. Returns what was written.
+///
+/// # Errors
+/// Somebody else's service is in the way, or a file cannot be written.
+pub fn bring() -> Result<Vec<PathBuf>, InstallError> {
+    if is_packaged() {
+        return Ok(Vec::new());
+    }
+    let unit = Path::new(UNIT);
+    if unit.exists() && !is_ours(unit) {
+        return Err(InstallError::Foreign(unit.to_owned()));
+    }
+    let running = std::env::current_exe().map_err(failed("find", Path::new("this program")))?;
+    let mut written = Vec::new();
+    let program = if lasts(&running) { running } else { copy_program(&running, &mut written)? };
+    let start = format!("ExecStart={} run", program.display());
+    let text = format!("{MARK}{}", TEXT.replace("ExecStart=/usr/bin/mainstay run", &start));
+    if fs::read_to_string(unit).ok().as_deref() != Some(&text) {
+        replace(unit, text.as_bytes(), 0o644)?;
+        written.push(unit.to_owned());
+    }
+    Ok(written)
+}
+
+/// Says whether a program at this place is there tomorrow.
+fn lasts(program: &Path) -> bool {
+    ["/usr", "/opt"].iter().any(|folder| program.starts_with(folder))
+}
+
+fn copy_program(from: &Path, written: &mut Vec<PathBuf>) -> Result<PathBuf, InstallError> {
+    let to = PathBuf::from(PROGRAM);
+    let bytes = fs::read(from).map_err(failed("read", from))?;
+    if fs::read(&to).ok().as_deref() != Some(&bytes) {
+        replace(&to, &bytes, 0o755)?;
+        written.push(to.clone());
+    }
+    Ok(to)
+}
+
+/// Writes a file whole, in place of what is there: a program that runs cannot be written over.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &new)(error)),
+        _ => {}
+    }
+    write_new(&new, bytes, mode)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).map_err(failed("write", &new))?;
+    fs::rename(&new, path).map_err(failed("replace", path))
+}
+
+fn is_ours(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK))
+}
+
+fn unit() -> UnitName {
+    UnitName::parse("mainstay.service").expect("it is a unit's name")
+}
+
+/// Enables the service and starts it; again, when it runs already, so that it goes by the settings as they are.
+///
+/// # Errors
+/// systemd cannot be asked, or the service does not come up.
+pub async fn start() -> Result<(), InstallError> {
+    let mut systemd = Systemd::new();
+    systemd.reload().await?;
+    if let Some((_, error)) = systemd.enable(&[unit()]).await?.into_iter().next() {
+        return Err(error.into());
+    }
+    systemd.reload().await?;
+    job(&mut systemd, Verb::Restart).await
+}
+
+async fn job(systemd: &mut Systemd, verb: Verb) -> Result<(), InstallError> {
+    let done = systemd.run(vec![(unit(), verb)], PATIENCE, &mut |_, _| {}).await;
+    match done.into_values().next() {
+        Some(Err(why)) => Err(InstallError::Service { verb, why }),
+        _ => Ok(()),
+    }
+}
+
+/// Stops the service for good and removes what [`bring`] brought. Returns what was removed.
+///
+/// # Errors
+/// systemd cannot be asked, the service does not stop, or a file cannot be removed.
+pub async fn take_off() -> Result<Vec<PathBuf>, InstallError> {
+    let mut systemd = Systemd::new();
+    let known = systemd.units(&[unit()]).await?;
+    let is_loaded = known.values().any(|state| state.load == spec::observed::LoadState::Loaded);
+    if is_loaded {
+        if let Some((_, error)) = systemd.disable(&[unit()]).await?.into_iter().next() {
+            return Err(error.into());
+        }
+        job(&mut systemd, Verb::Stop).await?;
+    }
+    let mut removed = Vec::new();
+    if is_ours(Path::new(UNIT)) {
+        let starts_copy = fs::read_to_string(UNIT).is_ok_and(|text| text.contains(&format!("ExecStart={PROGRAM} ")));
+        remove(Path::new(UNIT), &mut removed)?;
+        if starts_copy {
+            remove(Path::new(PROGRAM), &mut removed)?;
+        }
+    }
+    systemd.reload().await?;
+    Ok(removed)
+}
+
+/// Removes what the agent remembers and is told: its state, its settings, the key that `install` made. Returns what was removed.
+///
+/// # Errors
+/// The state folder is none, or something cannot be removed.
+pub fn purge(state: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let mut removed = Vec::new();
+    // Whatever the settings say: a folder that no agent has worked in is not removed.
+    if state.join("lock").exists() && (state.join("ledger.json").exists() || state.join("mirror.git").exists()) {
+        fs::remove_dir_all(state).map_err(failed("remove", state))?;
+        removed.push(state.to_owned());
+    }
+    let folder = Path::new(FOLDER);
+    for name in ["agent.yaml", server::KEY, server::PUBLIC, server::KNOWN] {
+        remove(&folder.join(name), &mut removed)?;
+    }
+    for folder in [folder.join("agent.d").as_path(), folder] {
+        // What somebody else put there stays, and the folder with it.
+        if fs::remove_dir(folder).is_ok() {
+            removed.push(folder.to_owned());
+        }
+    }
+    Ok(removed)
+}
+
+fn remove(path: &Path, removed: &mut Vec<PathBuf>) -> Result<(), InstallError> {
+    match fs::remove_file(path) {
+        Ok(()) => removed.push(path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("remove", path)(error)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::manifest;
+
+    use super::*;
+
+    #[test]
+    fn first_settings_are_read_back_and_never_written_over_others() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("etc/agent.yaml");
+        let host = HostName::parse("attic").expect("a name");
+        let first = First {
+            repository: "git@forge:fl\"eet.git",
+            branch: Some("release: 1"),
+            host: Some(&host),
+            key: Some(Path::new("/etc/mainstay/id_ed25519")),
+            known_hosts: None,
+        };
+        write_settings(&path, &first).expect("written");
+        let text = fs::read_to_string(&path).expect("a file");
+        let said = manifest::settings([("agent.yaml", text.as_str())]).expect("settings");
+        let of = |key| said.text(key).unwrap_or_default();
+        assert_eq!((of("repository"), of("branch"), of("host")), ("git@forge:fl\"eet.git", "release: 1", "attic"));
+        assert_eq!(of("git.key"), "/etc/mainstay/id_ed25519");
+        assert!(matches!(write_settings(&path, &first), Err(InstallError::File { doing: "create", .. })));
+    }
+
+    #[test]
+    fn only_a_folder_that_an_agent_worked_in_is_purged() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        fs::write(scratch.path().join("letter"), "dear").expect("a file");
+        purge(scratch.path()).expect("nothing to do");
+        assert!(scratch.path().join("letter").exists());
+    }
+
+    #[test]
+    fn the_service_starts_the_program_that_the_packages_bring() {
+        assert_eq!(TEXT.matches("ExecStart=/usr/bin/mainstay run\n").count(), 1);
+    }
+}

@@ -1,0 +1,110 @@
+//! From nothing to a host that follows a repository, and back: `mainstay install`, `uninstall`, and the package.
+
+use lab::{Forge, Host, Repo, product};
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+const WEB: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+
+fn fleet(forge: &Forge) -> (Repo, String) {
+    let repo = forge.repo("fleet").unwrap();
+    let tip = repo.commit(&[("fleet.yaml", FLEET), ("apps/web/web.service", WEB)], "web").unwrap();
+    (repo, tip)
+}
+
+/// What a command said, and how it ended.
+fn try_mainstay(host: &Host, arguments: &str) -> (i32, String) {
+    let output = host.try_sh(&format!("mainstay {arguments} 2>&1")).unwrap();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_package_a_repository_and_a_way_out() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let (repo, tip) = fleet(&forge);
+    host.install_deb(&product::package().unwrap()).unwrap();
+    assert_eq!(
+        host.sh("systemctl is-enabled mainstay; systemctl is-active mainstay || true").unwrap(),
+        "enabled\ninactive\n"
+    );
+    assert!(host.sh("getent group mainstay").is_ok(), "the group that may ask is made");
+
+    // Nobody has seen the server before: it is shown, and nothing is written.
+    let install = format!("install --repo {}", repo.ssh_url());
+    let (code, said) = try_mainstay(&host, &install);
+    assert!(code == 1 && said.contains("SHA256:") && said.contains("--trust-server"), "{code}\n{said}");
+    assert!(host.sh("ls -A /etc/mainstay").unwrap().trim() == "agent.d");
+    // Trusted, but it does not know us yet: the key is shown, and nothing is started.
+    let (code, said) = try_mainstay(&host, &format!("{install} --trust-server"));
+    let key =
+        said.lines().find(|line| line.trim().starts_with("ssh-ed25519 ")).unwrap_or_else(|| panic!("{said}")).trim();
+    assert!(code == 1 && key.ends_with(" mainstay@attic") && said.contains("was not started"), "{code}\n{said}");
+    assert_eq!(host.sh("stat -c '%a %U' /etc/mainstay/id_ed25519").unwrap(), "600 root\n");
+    assert!(host.sh("systemctl is-active mainstay").is_err());
+    forge.authorize_key(key).unwrap();
+    let (code, said) = try_mainstay(&host, "install");
+    assert!(code == 0 && said.contains("attic of home: web"), "{code}\n{said}");
+    agent::await_converged(&host, &tip);
+    let web = agent::invocation(&host, "web");
+    let (code, said) = try_mainstay(&host, "install --repo ssh://git@other/fleet.git");
+    assert!(code == 1 && said.contains("follows ssh://"), "{code}\n{said}");
+
+    // An upgrade is a new agent, and nothing else.
+    let before = agent::invocation(&host, "mainstay");
+    host.install_deb(&product::package().unwrap()).unwrap();
+    agent::await_converged(&host, &tip);
+    assert_ne!(agent::invocation(&host, "mainstay"), before);
+    assert_eq!(agent::invocation(&host, "web"), web);
+    // One that was stopped by hand stays stopped.
+    host.sh("systemctl stop mainstay").unwrap();
+    host.install_deb(&product::package().unwrap()).unwrap();
+    assert!(host.sh("systemctl is-active mainstay").is_err());
+
+    // It goes, and comes again, and what runs does not notice.
+    let (code, said) = try_mainstay(&host, "uninstall");
+    assert!(code == 0 && said.contains("goes on without it: 1 file, 1 unit"), "{code}\n{said}");
+    assert_eq!(
+        host.sh("systemctl is-enabled mainstay || true; systemctl is-active web").unwrap(),
+        "disabled\nactive\n"
+    );
+    assert_eq!(try_mainstay(&host, "install").0, 0);
+    agent::await_converged(&host, &tip);
+    let (code, said) = try_mainstay(&host, "uninstall --purge");
+    assert!(code == 0 && said.contains("removed /var/lib/mainstay"), "{code}\n{said}");
+    assert!(host.sh("ls /etc/mainstay/agent.yaml /etc/mainstay/id_ed25519 /var/lib/mainstay/ledger.json").is_err());
+    host.sh("dpkg --purge mainstay").unwrap();
+    assert_eq!(agent::invocation(&host, "web"), web);
+    assert!(host.sh("ls /etc/mainstay /usr/bin/mainstay /var/lib/mainstay").is_err());
+}
+
+#[test]
+fn a_program_without_a_package() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let (repo, _) = fleet(&forge);
+    forge.authorize(&host).unwrap();
+    host.copy_in(agent::program(), "/root/mainstay").unwrap();
+    host.sh("chmod 0755 /root/mainstay").unwrap();
+    // The host is not in the fleet yet: the agent waits for the commit that names it.
+    let unnamed = repo.commit(&[("fleet.yaml", "fleet: home\nhosts:\n  cellar: {}\n")], "no attic").unwrap();
+    let install = format!("/root/mainstay install --repo {} --key /root/.ssh/id_ed25519", repo.ssh_url());
+    let said = host.sh(&install).unwrap();
+    assert!(said.contains(&unnamed[..10]) && said.contains("changes nothing until a commit"), "{said}");
+    let tip = repo.commit(&[("fleet.yaml", FLEET)], "attic").unwrap();
+    host.sh("systemctl kill -s HUP mainstay").unwrap();
+    agent::await_converged(&host, &tip);
+    let web = agent::invocation(&host, "web");
+    assert_eq!(host.sh("systemctl show -P FragmentPath mainstay").unwrap(), "/etc/systemd/system/mainstay.service\n");
+    let said = host.sh("/usr/local/bin/mainstay uninstall --purge").unwrap();
+    assert!(said.contains("removed /usr/local/bin/mainstay"), "{said}");
+    assert!(host.sh("ls /etc/systemd/system/mainstay.service /usr/local/bin/mainstay /etc/mainstay").is_err());
+    assert_eq!(agent::invocation(&host, "web"), web);
+    assert!(host.sh("systemctl is-active web").is_ok());
+
+    // A service of somebody else's is not taken for ours.
+    host.write("/etc/systemd/system/mainstay.service", WEB).unwrap();
+    let output = host.try_sh(&format!("{install} 2>&1")).unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("was not written by"));
+}
