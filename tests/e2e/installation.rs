@@ -1,6 +1,6 @@
 //! From nothing to a host that follows a repository, and back: `mainstay install`, `uninstall`, and the package.
 
-use lab::{Forge, Host, Repo, product};
+use lab::{Debian, Forge, Host, Repo, product};
 
 use crate::{agent, start};
 
@@ -107,4 +107,66 @@ fn a_program_without_a_package() {
     host.write("/etc/systemd/system/mainstay.service", WEB).unwrap();
     let output = host.try_sh(&format!("{install} 2>&1")).unwrap();
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("was not written by"));
+}
+
+/// The release before: systemd 252, and a Docker that does not know the newest API.
+#[test]
+fn the_debian_before() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot_on("attic", Debian::Bookworm).unwrap());
+    let image = forge.image("web", "1", "one").unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let boxes = format!(
+        "containers: {{ box1: {{ image: \"{}\", ports: [\"8080:8080\"] }} }}\n\
+         checks:\n  - {{ http: \"http://127.0.0.1:8080/\" }}\n",
+        image.reference
+    );
+    let files = [("fleet.yaml", FLEET), ("apps/web/web.service", WEB), ("apps/boxes/app.yaml", &boxes)];
+    let tip = repo.commit(&files, "all").unwrap();
+    forge.authorize(&host).unwrap();
+    host.start_docker().unwrap();
+    host.install_deb(&product::package().unwrap()).unwrap();
+    let said = host.sh(&format!("mainstay install --repo {} --key /root/.ssh/id_ed25519", repo.ssh_url())).unwrap();
+    assert!(said.contains("enabled and started"), "{said}");
+    agent::await_converged(&host, &tip);
+    const RUNS: &str = "systemctl is-active web && curl -sf http://127.0.0.1:8080/";
+    assert_eq!(host.sh(RUNS).unwrap(), "active\none");
+    // What drifts is heard there as well.
+    host.sh("systemctl stop web; docker rm -f box1").unwrap();
+    host.wait_for(agent::SOON, RUNS).unwrap();
+    host.sh("mainstay uninstall && dpkg --purge mainstay").unwrap();
+    assert_eq!(host.sh(RUNS).unwrap(), "active\none");
+}
+
+/// rpm on Debian: another database, the same service manager.
+#[test]
+fn the_package_of_other_distributions() {
+    let Some(lab) = start() else { return };
+    let host = lab.boot_on("attic", Debian::Bookworm).unwrap();
+    host.copy_in(&product::rpm_package().unwrap(), "/root/mainstay.rpm").unwrap();
+    const RPM: &str = "rpm --nodeps --force-debian";
+    host.sh(&format!("{RPM} --install /root/mainstay.rpm")).unwrap();
+    assert_eq!(host.sh("getent group mainstay >/dev/null; systemctl is-enabled mainstay").unwrap(), "enabled\n");
+    host.sh(
+        "test -s /usr/share/man/man1/mainstay-install.1.gz && test -s /usr/share/bash-completion/completions/mainstay",
+    )
+    .unwrap();
+    agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/web/web.service", WEB)]);
+    agent::converge(&host, "/root/fleet");
+    // Nobody has told it yet what to follow, so it is quiet; once it is told, an upgrade starts it anew, and nothing else.
+    assert_eq!(host.sh("systemctl is-active mainstay || true").unwrap(), "inactive\n");
+    host.sh("git init -q --bare -b main /srv/fleet.git && cd /root/fleet && git init -q -b main && git add . &&
+        git -c user.name=a -c user.email=a@b commit -qm all && git push -q /srv/fleet.git main")
+        .unwrap();
+    host.write("/etc/mainstay/agent.yaml", "repository: file:///srv/fleet.git\nallow-file: true\n").unwrap();
+    host.sh("systemctl start mainstay").unwrap();
+    agent::await_status(&host, "^converged");
+    let (web, before) = (agent::invocation(&host, "web"), agent::invocation(&host, "mainstay"));
+    host.sh(&format!("{RPM} --upgrade --force /root/mainstay.rpm")).unwrap();
+    agent::await_status(&host, "^converged");
+    assert_ne!(agent::invocation(&host, "mainstay"), before);
+    host.sh(&format!("{RPM} --erase mainstay")).unwrap();
+    assert_eq!(agent::invocation(&host, "web"), web);
+    assert!(host.sh("systemctl is-active web").is_ok() && host.sh("ls /usr/bin/mainstay").is_err());
+    assert_eq!(host.sh("ls /etc/mainstay/agent.yaml /var/lib/mainstay/ledger.json | wc -l").unwrap(), "2\n");
 }

@@ -14,7 +14,7 @@ impl Host {
             ssh-keygen -q -t ed25519 -N '' -C "root@$3" -f "$1/mnt/etc/ssh/ssh_host_ed25519_key"
             tr -d - </proc/sys/kernel/random/uuid >"$1/mnt/etc/machine-id""#;
         let mut make = self.network.command("sh");
-        make.args(["-euc", MAKE, "make-disk"]).arg(self.disk()).arg(&self.network.tree).arg(&self.name);
+        make.args(["-euc", MAKE, "make-disk"]).arg(self.disk()).arg(&self.tree).arg(&self.name);
         shell::check(&mut make, MOMENT).with_context(|| format!("failed to make a disk for host `{}`", self.name))?;
         let files = [
             ("/etc/hostname", format!("{}\n", self.name)),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::network::{self, FORGE, Network};
 use crate::repo::Repo;
+use crate::tree::Debian;
 use crate::{Host, shell};
 
 const SETUP: &str = include_str!("forge.sh");
@@ -55,7 +56,7 @@ pub struct Signer {
 
 impl Forge {
     pub(crate) fn boot(network: &Arc<Network>) -> Result<Forge> {
-        let host = Host::boot(network, "forge", Some(FORGE), |root| {
+        let host = Host::boot(network, "forge", Debian::Trixie, Some(FORGE), |root| {
             let mut setup = shell::command("sh");
             setup.args(["-euc", SETUP, "forge.sh"]).arg(root).arg(network::address(FORGE));
             shell::check(&mut setup, Duration::from_secs(30)).context("failed to set up the forge").map(drop)

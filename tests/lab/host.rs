@@ -15,6 +15,7 @@ use crate::network::{self, Network};
 use crate::process::{self, Process};
 use crate::register::{self, HostEntry};
 use crate::shell;
+use crate::tree::{self, Debian};
 
 /// How long a boot may take, and how long on a machine that has more to do than it can.
 const BOOT: Duration = Duration::from_secs(20);
@@ -30,6 +31,8 @@ const VISITORS: &str = "lab.visitors";
 pub struct Host {
     pub(crate) name: String,
     number: u8,
+    /// The root tree under its disk.
+    pub(crate) tree: PathBuf,
     pub(crate) network: Arc<Network>,
     life: Mutex<Option<Life>>,
     /// A pulled cable stays pulled across boots, though every boot brings a new interface.
@@ -50,13 +53,16 @@ impl Host {
     pub(crate) fn boot(
         network: &Arc<Network>,
         name: &str,
+        debian: Debian,
         number: Option<u8>,
         prepare: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Host> {
+        let tree = tree::ensure(debian)?;
         let number = network.reserve(name, number)?;
         let host = Host {
             name: name.to_owned(),
             number,
+            tree,
             network: Arc::clone(network),
             life: Mutex::new(None),
             is_cut: AtomicBool::new(false),

@@ -40,7 +40,7 @@ pub use machine::available;
 pub use process::Process;
 pub use repo::{Change, Note, Repo};
 pub use shell::poll;
-pub use tree::{cache as tree_cache, ensure as root_tree};
+pub use tree::{Debian, cache as tree_cache, ensure as root_tree};
 pub use work::Running;
 
 use network::Network;
@@ -49,7 +49,8 @@ use network::Network;
 /// starts many at once does it before.
 pub fn prepare() -> Result<()> {
     machine::ensure_programs()?;
-    tree::ensure().map(drop)
+    tree::ensure(Debian::Trixie)?;
+    tree::ensure(Debian::Bookworm).map(drop)
 }
 
 /// A network of hosts. Keep it as long as more hosts may be booted; it ends with its last host.
@@ -65,7 +66,12 @@ impl Lab {
 
     /// Boots one host; its name is also its host name, known to all others.
     pub fn boot(&self, name: &str) -> Result<Host> {
-        Host::boot(&self.network, name, None, |_| Ok(()))
+        self.boot_on(name, Debian::Trixie)
+    }
+
+    /// Boots one host of another release of Debian; the very first one on a machine builds its root tree.
+    pub fn boot_on(&self, name: &str, debian: Debian) -> Result<Host> {
+        Host::boot(&self.network, name, debian, None, |_| Ok(()))
     }
 
     /// Boots several hosts, a few at a time, and returns them in the order of their names here.

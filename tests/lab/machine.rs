@@ -1,4 +1,4 @@
-//! What the lab needs from the machine it runs on: rights, kernel features, and three Debian packages.
+//! What the lab needs from the machine it runs on: rights, kernel features, and some Debian packages.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell;
 
 /// Programs the lab calls, each with the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("systemd-nspawn", "systemd-container"),
     ("mmdebstrap", "mmdebstrap"),
     ("ip", "iproute2"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("unshare", "util-linux"),
     ("ssh-keygen", "openssh-client"),
     ("openssl", "openssl"),
+    ("rpmbuild", "rpm"),
 ];
 
 /// Says why no lab can run here, so that a test can print it and return.

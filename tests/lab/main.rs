@@ -107,7 +107,7 @@ fn run(what: What) -> Result<()> {
         What::Ls => list(),
         What::Clean => clean(),
         What::Tree => {
-            println!("{}", lab::root_tree()?.display());
+            println!("{}", lab::root_tree(lab::Debian::Trixie)?.display());
             Ok(())
         }
     }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::machine::CgroupRoots;
 use crate::process::{self, Process};
 use crate::register::{self, Entry};
-use crate::{machine, shell, tree};
+use crate::{machine, shell};
 
 const KEEPER: &str = include_str!("keeper.sh");
 
@@ -29,7 +29,6 @@ const FIRST: u8 = 10;
 
 pub(crate) struct Network {
     pub id: String,
-    pub tree: PathBuf,
     pub cgroups: CgroupRoots,
     /// First process of the lab's own process namespace; its namespaces are the lab's.
     pub holder: Process,
@@ -41,7 +40,6 @@ impl Network {
     pub(crate) fn start() -> Result<Network> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         machine::ensure_programs()?;
-        let tree = tree::ensure()?;
         let cgroups = machine::cgroup_roots()?;
         let id = register::id(process::own(), COUNT.fetch_add(1, Ordering::Relaxed));
         let state = register::folder(&id);
@@ -65,7 +63,7 @@ impl Network {
         }
         let holder = holder_under(process::id(&keeper))?;
         register::write(&id, &Entry { owner: Process::of(process::own())?, holder })?;
-        Ok(Network { id, tree, cgroups, holder, keeper: Mutex::new(keeper), names: Mutex::new(BTreeMap::new()) })
+        Ok(Network { id, cgroups, holder, keeper: Mutex::new(keeper), names: Mutex::new(BTreeMap::new()) })
     }
 
     /// A command that will run in the lab's namespaces, outside of any host.

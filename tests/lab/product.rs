@@ -41,19 +41,28 @@ pub fn binary() -> Result<PathBuf> {
 
 /// The agent's Debian package; built first unless `MAINSTAY_DEB` names one.
 pub fn package() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(PACKAGE) {
-        return Ok(PathBuf::from(path));
+    match std::env::var_os(PACKAGE) {
+        Some(path) => Ok(PathBuf::from(path)),
+        None => packaged("packaging/deb"),
     }
+}
+
+/// The package for distributions that use rpm, built now.
+pub fn rpm_package() -> Result<PathBuf> {
+    packaged("packaging/rpm")
+}
+
+fn packaged(script: &str) -> Result<PathBuf> {
     let binary = binary()?;
     let folder = binary.parent().context("a binary is in a folder")?;
     // Beside its final place and renamed, since tests that run alone together may do this at the same time.
     let scratch = tempfile::tempdir_in(folder).context("failed to make a folder for the package")?;
     let mut build = shell::command("sh");
-    build.arg(root().join("packaging/deb")).arg(&binary).arg(scratch.path());
+    build.arg(root().join(script)).arg(&binary).arg(scratch.path());
     let printed =
         shell::check(&mut build, std::time::Duration::from_secs(120)).context("failed to build the package")?;
     let built = Path::new(printed.trim());
-    let package = folder.join(built.file_name().context("packaging/deb printed no path")?);
+    let package = folder.join(built.file_name().with_context(|| format!("{script} printed no path"))?);
     std::fs::rename(built, &package).with_context(|| format!("failed to move the package to {}", package.display()))?;
     Ok(package)
 }

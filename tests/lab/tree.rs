@@ -1,4 +1,4 @@
-//! The root tree: one Debian installation, built once per recipe and shared read-only by every host of every lab.
+//! Root trees: one Debian installation for each release, built once per recipe and shared read-only by every host of every lab.
 //!
 //! It is built beside its final name and renamed when complete, under a lock, so that nobody ever boots from half a tree.
 
@@ -14,7 +14,30 @@ use rustix::fs::FlockOperation;
 
 use crate::{machine, mirror, shell};
 
-const SUITE: &str = "trixie";
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debian {
+    /// The stable one, 13: what hosts and the forge are unless a test says otherwise.
+    Trixie,
+    /// The one before, 12: older systemd, Docker without the newest API, no Podman that knows quadlets.
+    Bookworm,
+}
+
+impl Debian {
+    fn suite(self) -> &'static str {
+        match self {
+            Debian::Trixie => "trixie",
+            Debian::Bookworm => "bookworm",
+        }
+    }
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Debian::Trixie => PACKAGES,
+            Debian::Bookworm => OLDER_PACKAGES,
+        }
+    }
+}
 
 /// What a host may be asked to do in a test: run units, containers with either engine, a broker; be a git server.
 const PACKAGES: &[&str] = &[
@@ -25,6 +48,13 @@ const PACKAGES: &[&str] = &[
     "uidmap,dbus-user-session",
 ];
 
+/// What a host of the release before is asked to do: to install the agent, also as other distributions do, run units, and
+/// containers with its Docker.
+const OLDER_PACKAGES: &[&str] = &[
+    "systemd,systemd-sysv,dbus,polkitd,ca-certificates,iproute2,iputils-ping,procps,curl",
+    "git,openssh-server,openssh-client,docker.io,nftables,iptables,fuse-overlayfs,rpm",
+];
+
 /// Pages nobody reads in a lab: a third of the files.
 const LEFT_OUT: [&str; 4] = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*"];
 
@@ -32,10 +62,10 @@ const FINISH: &str = include_str!("tree.sh");
 
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 
-/// The root tree's folder; built first when this recipe has never been built here.
-pub fn ensure() -> Result<PathBuf> {
+/// A root tree's folder; built first when this recipe has never been built here.
+pub fn ensure(debian: Debian) -> Result<PathBuf> {
     let cache = cache();
-    let tree = cache.join(recipe());
+    let tree = cache.join(recipe(debian));
     if tree.exists() {
         return Ok(tree);
     }
@@ -44,7 +74,7 @@ pub fn ensure() -> Result<PathBuf> {
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).context("failed to lock the root tree")?;
     // Another process may have built it while this one waited for the lock.
     if !tree.exists() {
-        build(&tree).context("failed to build the root tree of the lab's hosts")?;
+        build(debian, &tree).context("failed to build the root tree of the lab's hosts")?;
     }
     Ok(tree)
 }
@@ -58,15 +88,15 @@ pub fn cache() -> PathBuf {
 }
 
 /// A name for what goes into the tree. FNV-1a, since the standard library's hash may change between compilers.
-fn recipe() -> String {
-    let parts = [SUITE, FINISH].into_iter().chain(PACKAGES.iter().copied()).chain(LEFT_OUT);
+fn recipe(debian: Debian) -> String {
+    let parts = [debian.suite(), FINISH].into_iter().chain(debian.packages().iter().copied()).chain(LEFT_OUT);
     let hash = parts
         .flat_map(str::bytes)
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
-fn build(tree: &Path) -> Result<()> {
+fn build(debian: Debian, tree: &Path) -> Result<()> {
     machine::ensure_programs()?;
     let half = tree.with_extension("half");
     remove(&half)?;
@@ -75,9 +105,9 @@ fn build(tree: &Path) -> Result<()> {
     );
     bar.enable_steady_tick(Duration::from_millis(200));
     if bar.is_hidden() {
-        eprintln!("lab: building the root tree of the lab's hosts (once, about a minute)");
+        eprintln!("lab: building the root tree of the lab's {debian:?} hosts (once, about a minute)");
     }
-    install(&half, &bar)?;
+    install(debian, &half, &bar)?;
     bar.set_message("finishing");
     let mut finish = shell::command("sh");
     finish.args(["-euc", FINISH, "tree.sh"]).arg(&half);
@@ -88,13 +118,14 @@ fn build(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn install(half: &Path, bar: &ProgressBar) -> Result<()> {
+fn install(debian: Debian, half: &Path, bar: &ProgressBar) -> Result<()> {
     let mirror = mirror::of_this_machine()?;
     let mut command = shell::command("mmdebstrap");
     command.args(["--mode=root", "--variant=minbase", "--format=directory"]);
     command.args(LEFT_OUT.map(|paths| format!("--dpkgopt=path-exclude={paths}")));
-    command.arg(format!("--include={}", PACKAGES.join(",")));
-    command.arg(SUITE).arg(half).arg(format!("deb {mirror} {SUITE} main"));
+    command.arg(format!("--include={}", debian.packages().join(",")));
+    let suite = debian.suite();
+    command.arg(suite).arg(half).arg(format!("deb {mirror} {suite} main"));
     // A person may sit behind a proxy, and apt knows it from here.
     command.envs(std::env::vars().filter(|(name, _)| name.to_ascii_lowercase().ends_with("_proxy")));
     let mut child =
