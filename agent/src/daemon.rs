@@ -13,6 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::belief::Refusal;
+use crate::board::{Asked, Board, Pulse};
+use crate::endpoint;
 use crate::engine::Engine;
 use crate::git::{FetchError, PushError};
 use crate::ledger::LedgerError;
@@ -21,6 +23,7 @@ use crate::progress::Progress;
 use crate::report::{self, Notice};
 use crate::requests;
 use crate::settings::Settings;
+use crate::snapshot::{Repository, Snapshot};
 use crate::source::Schedule;
 use crate::spent::Spent;
 use crate::upstream::{Done, LIMITS, Upstream};
@@ -47,6 +50,8 @@ enum Wake {
     Poll,
     /// Somebody asked for it now (SIGHUP).
     Poke,
+    /// Somebody asked over the endpoint that the repository is asked now.
+    Sync,
     /// It is time to look at the host.
     Drift,
     /// A conversation with the repository ended.
@@ -98,19 +103,29 @@ struct Daemon {
     was_idle: bool,
     /// What the service manager was told last.
     told: String,
+    /// Where the endpoint sees what is known here.
+    board: Board,
+    asked: Arc<Asked>,
 }
 
 /// Runs until told to stop.
 ///
 /// # Errors
 /// The ledger can no longer be written, so nothing may be changed; systemd starts the agent again.
-pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(), LedgerError> {
+pub async fn run(
+    host: Host,
+    upstream: Upstream,
+    settings: Settings,
+    endpoint: endpoint::Config,
+) -> Result<(), LedgerError> {
     let now = Instant::now();
     // A refusal does not outlive the agent that spoke it: its version, or its settings, may have been the reason.
     let notice = Notice { refused: None, ..Notice::read(&settings.state) };
     let schedule = Schedule { interval: settings.poll, ..Schedule::default() };
     let progress = Arc::clone(&host.progress);
     let engine = Arc::new(host.another_engine());
+    let (name, repository) =
+        (host.name.clone(), Repository { url: upstream.address(), branch: settings.branch.clone() });
     let mut daemon = Daemon {
         vigil: Vigil::default(),
         watch: Watch::new(Arc::clone(&engine), requests::retry(&settings.state)),
@@ -130,10 +145,14 @@ pub async fn run(host: Host, upstream: Upstream, settings: Settings) -> Result<(
         told: String::new(),
         noted: notice.clone(),
         notice,
+        board: Board::new(Snapshot::first(name, repository)),
+        asked: Arc::new(Asked::default()),
         settings,
     };
+    daemon.board.notice(&daemon.notice);
     daemon.remember();
     let longest = HUNG + daemon.settings.job.max(daemon.settings.pull);
+    let _answering = endpoint::open(endpoint, &daemon.board, &daemon.asked, &progress, longest);
     let watchdog = tokio::spawn(watchdog(Arc::clone(&progress), longest));
     let ended = daemon.turn(&progress).await;
     watchdog.abort();
@@ -188,6 +207,7 @@ impl Daemon {
                 () = sleep_until(self.poll_at), if !busy => Wake::Poll,
                 () = sleep_until(push_at), if !busy => Wake::Push,
                 _ = hangup.recv() => Wake::Poke,
+                () = self.asked.next() => Wake::Sync,
                 seen = self.vigil.next(&self.engine) => { checked = Some(seen); Wake::Check }
                 () = progress.stopped() => Wake::Stop,
                 () = tokio::time::sleep(ALIVE) => Wake::Alive,
@@ -203,8 +223,8 @@ impl Daemon {
                 Wake::Alive => {}
                 // What is under way, the pass's own push included, may have asked too early: the repository is asked right
                 // after it.
-                Wake::Poke if self.upstream.is_busy() => self.poll_at = Instant::now(),
-                Wake::Poll | Wake::Poke => {
+                Wake::Poke | Wake::Sync if self.upstream.is_busy() => self.poll_at = Instant::now(),
+                Wake::Poll | Wake::Poke | Wake::Sync => {
                     self.fetch_began = Instant::now();
                     self.upstream.fetch(self.host.commits());
                 }
@@ -266,8 +286,11 @@ impl Daemon {
     }
 
     async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<(), LedgerError> {
+        let pulse = &self.board.pulse;
         match fetched {
             Ok(tip) => {
+                Pulse::count(&pulse.fetches);
+                Pulse::now(&pulse.fetched_at);
                 if self.notice.unreachable.take().is_some() {
                     info!("the repository answers again");
                 }
@@ -286,6 +309,7 @@ impl Daemon {
             }
             Err(FetchError::Cancelled { .. }) => {}
             Err(error) => {
+                Pulse::count(&pulse.fetch_failures);
                 let text = crate::chain(&error);
                 if self.notice.unreachable.as_ref() != Some(&text) {
                     warn!("the repository could not be asked; what was believed stays enforced: {text}");
@@ -357,6 +381,7 @@ impl Daemon {
             Some(plan) => {
                 // A change takes a while; peers and people see that it is under way.
                 if !plan.steps.is_empty() {
+                    self.board.begin(&self.host, &mut self.upstream, &plan);
                     self.note()?;
                     self.push();
                 }
@@ -371,6 +396,7 @@ impl Daemon {
             self.status("waiting for a commit to believe");
             return Ok(false);
         };
+        self.board.rest(&self.host, &mut self.upstream, &passed);
         self.note()?;
         self.vigil.follow(self.host.checks());
         if let Some(aim) = self.host.aim() {
@@ -380,6 +406,7 @@ impl Daemon {
         self.status(&self.describe(&passed));
         let steps = passed.plan.steps.len();
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");
+        self.board.pulse.spent(spent.wall_us(), spent.cpu_us());
         Ok(passed.again)
     }
 
@@ -428,8 +455,11 @@ impl Daemon {
     }
 
     fn pushed(&mut self, pushed: Result<(), PushError>) {
+        let pulse = &self.board.pulse;
         match pushed {
             Ok(()) => {
+                Pulse::count(&pulse.pushes);
+                Pulse::now(&pulse.pushed_at);
                 self.push_failures = 0;
                 // A record that was written while this push was under way is due at once.
                 let next = Instant::now() + self.settings.report.heartbeat;
@@ -437,6 +467,7 @@ impl Daemon {
                 self.notice.unreported = None;
             }
             Err(error) => {
+                Pulse::count(&pulse.push_failures);
                 let text = crate::chain(&error);
                 if self.notice.unreported.as_ref() != Some(&text) {
                     warn!("the record could not be pushed; it is kept and pushed later: {text}");
@@ -457,6 +488,7 @@ impl Daemon {
                 warn!(%error, "failed to write the notice for `mainstay status`");
             }
             self.noted = self.notice.clone();
+            self.board.notice(&self.notice);
         }
     }
 

@@ -1,15 +1,19 @@
 //! What a plan changes in files, as people read it: unified diffs, never of what not everybody may read.
 
+use std::time::Duration;
+
 use similar::TextDiff;
 use spec::desired::{Desired, FileKind};
 use spec::id::{HostPath, shown};
 use spec::observed::FileState;
-use spec::plan::{Action, Plan};
+use spec::plan::{Action, Plan, Step};
 
 use crate::disk::Disk;
 
 /// Files larger than this are not compared line by line.
 const LARGEST: u64 = 256 << 10;
+/// Texts that have nothing in common are not compared to the end: the daemon waits for it.
+const PATIENCE: Duration = Duration::from_millis(20);
 /// A longer diff is cut.
 const LINES: usize = 120;
 
@@ -24,27 +28,29 @@ pub struct Difference {
 
 /// Works out the differences of every write in a plan, reported drift included.
 pub fn of_plan(plan: &Plan, desired: &Desired) -> Vec<Difference> {
-    let steps = plan.steps.iter().chain(&plan.drift);
-    steps
-        .filter_map(|step| match &step.action {
-            Action::WriteFile(path, state) => Some((path, state)),
-            _ => None,
-        })
-        .filter_map(|(path, state)| {
-            let file = desired.file(path)?;
-            let FileKind::Regular { content, .. } = &file.kind else { return None };
-            let open = |bits: u32| bits & 0o004 != 0;
-            let private = !open(file.mode.bits())
-                || is_behind(path, desired)
-                || matches!(state, FileState::Regular { access, .. } if !open(access.mode.bits()));
-            let text = match (private, state) {
-                (true, _) => format!("not shown: not everybody may read it (mode {})\n", file.mode),
-                (false, FileState::Regular { .. }) => compare(path, Disk::read(path, LARGEST).as_deref(), content),
-                (false, _) => compare(path, Some(b""), content),
-            };
-            Some(Difference { path: path.clone(), text })
-        })
-        .collect()
+    of_steps(&plan.steps, desired).chain(of_steps(&plan.drift, desired)).collect()
+}
+
+/// Works out the differences of every write among some steps, one after another: each reads a file.
+pub fn of_steps<'a>(steps: &'a [Step], desired: &'a Desired) -> impl Iterator<Item = Difference> + 'a {
+    let writes = steps.iter().filter_map(|step| match &step.action {
+        Action::WriteFile(path, state) => Some((path, state)),
+        _ => None,
+    });
+    writes.filter_map(|(path, state)| {
+        let file = desired.file(path)?;
+        let FileKind::Regular { content, .. } = &file.kind else { return None };
+        let open = |bits: u32| bits & 0o004 != 0;
+        let private = !open(file.mode.bits())
+            || is_behind(path, desired)
+            || matches!(state, FileState::Regular { access, .. } if !open(access.mode.bits()));
+        let text = match (private, state) {
+            (true, _) => format!("not shown: not everybody may read it (mode {})\n", file.mode),
+            (false, FileState::Regular { .. }) => compare(path, Disk::read(path, LARGEST).as_deref(), content),
+            (false, _) => compare(path, Some(b""), content),
+        };
+        Some(Difference { path: path.clone(), text })
+    })
 }
 
 /// Says whether a folder that is wanted lets not everybody through to the path.
@@ -60,7 +66,7 @@ fn compare(path: &HostPath, before: Option<&[u8]>, after: &[u8]) -> String {
     let Some((before, after)) = texts.filter(|_| after.len() as u64 <= LARGEST) else {
         return "not shown: it is large, or not text\n".to_owned();
     };
-    let diff = TextDiff::from_lines(before, after);
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(before, after);
     let whole = diff.unified_diff().context_radius(2).header(path.as_str(), path.as_str()).to_string();
     let mut lines: Vec<String> = whole.lines().map(shown).collect();
     if lines.len() > LINES {

@@ -32,9 +32,12 @@ pub mod publish;
 pub mod pass;
 pub mod watch;
 pub mod upstream;
+pub mod difference;
+pub mod snapshot;
+pub mod board;
+pub mod endpoint;
 pub mod folder;
 pub mod daemon;
-pub mod difference;
 pub mod install;
 pub mod cli;
 

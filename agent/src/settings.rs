@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub report: Report,
     /// How much is kept of what others wrote where the agent writes.
     pub backups: Backups,
+    /// Where the agent answers questions.
+    pub endpoint: Endpoint,
 }
 
 /// How much is kept of what others wrote where the agent writes.
@@ -97,6 +100,23 @@ pub struct Report {
     pub heartbeat: Duration,
 }
 
+/// Where the agent answers questions: what it knows, whether it is well, and that the repository is to be asked now.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Where it answers over TCP as well.
+    pub listen: Vec<SocketAddr>,
+    /// Names by which it is reached over TCP beside those that follow from the others.
+    pub names: Vec<String>,
+    /// A file with the certificate that it shows over TCP.
+    pub cert: Option<PathBuf>,
+    /// A file with the key of the certificate.
+    pub key: Option<PathBuf>,
+    /// A file that holds what a client has to send over TCP.
+    pub token: Option<PathBuf>,
+}
+
 impl From<&keys::Settings> for Settings {
     fn from(said: &keys::Settings) -> Settings {
         let path = |key| said.text(key).map(PathBuf::from);
@@ -132,6 +152,14 @@ impl From<&keys::Settings> for Settings {
                 count: usize::try_from(said.number("backups.count")).unwrap_or(usize::MAX),
                 bytes: said.number("backups.bytes"),
                 age: said.duration("backups.age"),
+            },
+            endpoint: Endpoint {
+                socket: path("endpoint.socket").unwrap_or_default(),
+                listen: said.texts("endpoint.listen").iter().filter_map(|it| it.parse().ok()).collect(),
+                names: said.texts("endpoint.names").to_vec(),
+                cert: path("endpoint.cert"),
+                key: path("endpoint.key"),
+                token: path("endpoint.token"),
             },
         }
     }

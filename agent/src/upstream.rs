@@ -83,6 +83,11 @@ impl Upstream {
         self.at_rest.as_mut()
     }
 
+    /// Returns where commits come from, without credentials.
+    pub fn address(&self) -> Option<String> {
+        self.at_rest.as_ref().map(|source| source.remote().url.to_string())
+    }
+
     /// Returns the first line of a commit's message, safe to print; empty when it cannot be read.
     pub fn subject(&mut self, commit: &CommitId) -> String {
         let summary = self.source().and_then(|source| source.mirror().commit(commit).ok());

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::diagnostic::Location;
@@ -40,6 +41,10 @@ pub enum Kind {
     Size(u64, u64),
     /// `true` or `false`.
     Boolean,
+    /// A list of addresses with ports, such as `127.0.0.1:9105`.
+    Addresses,
+    /// A list of names of this host, without ports.
+    Names,
 }
 
 /// What a setting holds, read and checked.
@@ -53,6 +58,8 @@ pub enum Value {
     Number(u64),
     /// A switch.
     Boolean(bool),
+    /// A list.
+    Texts(Vec<String>),
 }
 
 /// Where a value came from.
@@ -118,6 +125,22 @@ pub const KEYS: &[Key] = &[
         "How many bytes they have; a larger file is not overwritten",
     ),
     key("backups.age", Kind::Duration(HOUR, Duration::from_secs(3650 * 86_400)), "90d", "How long they are kept"),
+    key(
+        "endpoint.socket",
+        Kind::Path,
+        "/run/mainstay/agent.sock",
+        "The Unix socket on which the agent answers root and the group `mainstay`",
+    ),
+    key(
+        "endpoint.listen",
+        Kind::Addresses,
+        "",
+        "A list of addresses, as 127.0.0.1:9105, where it answers over TCP as well",
+    ),
+    key("endpoint.names", Kind::Names, "", "A list of names by which it is reached over TCP, beside the host's"),
+    key("endpoint.cert", Kind::Path, "", "The certificate that it shows over TCP, as PEM; without it, it speaks http"),
+    key("endpoint.key", Kind::Path, "", "The key of the certificate, as PEM"),
+    key("endpoint.token", Kind::Path, "", "A file that holds what clients send over TCP as `Authorization: Bearer`"),
 ];
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
@@ -135,13 +158,19 @@ impl Key {
         match (value, self.kind) {
             (Value::Text(text), _) => text.clone(),
             (Value::Boolean(switch), _) => switch.to_string(),
+            (Value::Texts(texts), _) => format!("[{}]", texts.join(", ")),
             (Value::Duration(time), _) => length::text(*time),
             (Value::Number(bytes), Kind::Size(..)) => size_text(*bytes),
             (Value::Number(number), _) => number.to_string(),
         }
     }
 
-    /// Reads a value from its text.
+    /// Says whether it holds several of what [`Key::read`] reads.
+    pub fn is_list(&self) -> bool {
+        matches!(self.kind, Kind::Addresses | Kind::Names)
+    }
+
+    /// Reads a value from its text; of a list, one of them.
     ///
     /// # Errors
     /// What is wrong with it, and what to write instead.
@@ -157,6 +186,16 @@ impl Key {
             },
             Kind::Path if text.starts_with('/') && !text.contains('\0') => Ok(Value::Text(text.to_owned())),
             Kind::Path => off(format!("`{shown}` is no absolute path"), "write the path from `/` on"),
+            Kind::Addresses if text.parse::<SocketAddr>().is_ok() => Ok(Value::Texts(vec![text.to_owned()])),
+            Kind::Addresses => off(
+                format!("`{shown}` is no address with a port"),
+                "write it such as \"127.0.0.1:9105\" or \"[::1]:9105\"",
+            ),
+            Kind::Names if is_name(text) => Ok(Value::Texts(vec![text.to_owned()])),
+            Kind::Names => off(
+                format!("`{shown}` is no name of a host"),
+                "write it without scheme and port, such as attic.example",
+            ),
             Kind::Boolean => match text {
                 "true" => Ok(Value::Boolean(true)),
                 "false" => Ok(Value::Boolean(false)),
@@ -187,6 +226,13 @@ impl Key {
             },
         }
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-') && !part.starts_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 fn between(least: &str, most: &str, shown: &str) -> String {
@@ -240,6 +286,14 @@ impl Settings {
         match self.values.get(path) {
             Some((Value::Text(text), _)) => Some(text),
             _ => None,
+        }
+    }
+
+    /// Returns a list; an empty one for a key that is none.
+    pub fn texts(&self, path: &str) -> &[String] {
+        match self.values.get(path) {
+            Some((Value::Texts(texts), _)) => texts,
+            _ => &[],
         }
     }
 
@@ -322,6 +376,10 @@ mod tests {
             ("host", "Not_A_Host", "no host's name"),
             ("state", "var/lib", "no absolute path"),
             ("report.push", "yes", "`true` or `false`"),
+            ("endpoint.listen", "9105", "no address with a port"),
+            ("endpoint.listen", "localhost:9105", "no address with a port"),
+            ("endpoint.names", "https://attic", "no name of a host"),
+            ("endpoint.names", "", "no name of a host"),
         ] {
             let (message, help) = find(path).read(text).expect_err(text);
             assert!(message.contains(wrong) && !help.is_empty(), "{path}: {text}: {message}");

@@ -17,6 +17,7 @@ mod convergence;
 mod dice;
 mod drift;
 mod drop_ins;
+mod endpoint;
 mod examples;
 mod failures;
 mod first_steps;

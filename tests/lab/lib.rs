@@ -18,6 +18,7 @@ mod process;
 mod machine;
 mod mirror;
 mod tree;
+pub mod tools;
 pub mod register;
 mod network;
 pub mod enter;

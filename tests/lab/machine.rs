@@ -102,7 +102,7 @@ fn on_path(program: &str) -> bool {
     shell::PATH.split(':').any(|folder| Path::new(folder).join(program).exists())
 }
 
-fn apt(arguments: &[&str]) -> Result<()> {
+pub(crate) fn apt(arguments: &[&str]) -> Result<()> {
     let mut command = shell::command("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use spec::desired::Hold;
-use spec::plan::{Plan, Step};
+use spec::plan::Plan;
 
 use crate::difference::Difference;
+use crate::snapshot::PlanView;
 
 /// Prints differences below a plan.
 pub(super) fn differences(differences: &[Difference], colour: bool) {
@@ -30,56 +30,7 @@ pub(super) fn differences(differences: &[Difference], colour: bool) {
 
 /// Returns a plan as JSON.
 pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
-    let held = plan.held.as_ref().map(|held| {
-        json!({
-            "acknowledge": held.digest,
-            "removals": held.removals.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "owned": held.owned,
-        })
-    });
-    json!({
-        "steps": plan.steps.iter().map(step).collect::<Vec<_>>(),
-        "drift": plan.drift.iter().map(step).collect::<Vec<_>>(),
-        "conflicts": plan.conflicts.iter().map(|it| json!({
-            "app": it.app.as_str(), "resource": it.resource.to_string(), "why": it.why,
-        })).collect::<Vec<_>>(),
-        "contested": plan.contested.iter().map(|(id, app)| json!({ "app": app.as_str(), "resource": id.to_string() }))
-            .collect::<Vec<_>>(),
-        "unknown": plan.unknown.iter().map(|it| json!({
-            "app": it.app.as_str(), "resource": it.resource.to_string(), "why": it.why,
-        })).collect::<Vec<_>>(),
-        "waiting": plan.waiting.iter().map(|(app, until)| json!({ "app": app.as_str(), "until": until.to_string() }))
-            .collect::<Vec<_>>(),
-        "held-back": plan.held_back.iter().map(|(app, held)| json!({
-            "app": app.as_str(),
-            "why": match &held.why {
-                Hold::Bad => "failed",
-                Hold::Stuck(_) => "stuck",
-                Hold::Waits(_) => "waits",
-            },
-            "for": match &held.why {
-                Hold::Waits(why) | Hold::Stuck(why) => Some(why),
-                Hold::Bad => None,
-            },
-            "at": held.commit.as_ref().map(spec::id::CommitId::as_str),
-        })).collect::<Vec<_>>(),
-        "held": held,
-        "kept": plan.keeps.iter().map(|(path, keep)| json!({ "path": path.as_str(), "why": keep.as_str() }))
-            .collect::<Vec<_>>(),
-        "notes": plan.notes.iter().map(|it| json!({
-            "app": it.app.as_str(), "resource": it.resource.to_string(), "text": it.text,
-        })).collect::<Vec<_>>(),
-        "differences": differences.iter().map(|it| json!({ "path": it.path.as_str(), "text": it.text })).collect::<Vec<_>>(),
-    })
-}
-
-fn step(step: &Step) -> Value {
-    json!({
-        "app": step.app.as_ref().map(spec::id::AppName::as_str),
-        "verb": step.action.verb(),
-        "object": step.action.object(),
-        "why": step.why.to_string(),
-    })
+    json!(PlanView::of(plan).with(differences.iter().cloned()))
 }
 
 /// Says how long ago something was, in its largest unit.

@@ -116,6 +116,12 @@ mod tests {
             backups.count      1000                                  default
             backups.bytes      1GiB                                  /etc/mainstay/agent.yaml:2:12
             backups.age        90d                                   default
+            endpoint.socket    /run/mainstay/agent.sock              default
+            endpoint.listen    -                                     not set
+            endpoint.names     -                                     not set
+            endpoint.cert      -                                     not set
+            endpoint.key       -                                     not set
+            endpoint.token     -                                     not set
         "#]]
         .assert_eq(&table(&said, false));
         assert!(!format!("{:?}", KEYS.iter().map(|key| as_json(key, &said)).collect::<Vec<_>>()).contains("s3cret"));

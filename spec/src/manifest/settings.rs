@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::decode::Table;
 use super::page::Page;
-use super::yaml;
+use super::yaml::{self, Node};
 use crate::diagnostic::Diagnostic;
-use crate::settings::{KEYS, Key, Kind, Origin, Settings};
+use crate::settings::{KEYS, Key, Kind, Origin, Settings, Value};
 
 /// Reads files, each with its path and text; what a later one says counts more.
 ///
@@ -46,6 +46,10 @@ fn take(page: &mut Page<'_>, table: &mut Table<'_>, key: &Key, settings: &mut Se
     let (_, name) = key.parts();
     let Some((place, node)) = table.take(name) else { return };
     let what = format!("`{}`", key.path);
+    if key.is_list() {
+        take_list(page, node, key, settings, Origin::File(page.at(place.extent)));
+        return;
+    }
     if key.kind == Kind::Boolean && page.boolean(node, &what).is_none() {
         return;
     }
@@ -56,6 +60,23 @@ fn take(page: &mut Page<'_>, table: &mut Table<'_>, key: &Key, settings: &mut Se
             page.error("setting", node.extent, format!("{what}: {wrong}")).help(help);
         }
     }
+}
+
+fn take_list(page: &mut Page<'_>, node: &Node, key: &Key, settings: &mut Settings, origin: Origin) {
+    let what = format!("`{}`", key.path);
+    let Some(items) = page.list(node, &what) else { return };
+    let mut all = Vec::new();
+    for item in items {
+        let Some(text) = page.as_written(item, &format!("an entry of {what}")) else { continue };
+        match key.read(text) {
+            Ok(Value::Texts(texts)) => all.extend(texts),
+            Ok(_) => {}
+            Err((wrong, help)) => {
+                page.error("setting", item.extent, format!("{what}: {wrong}")).help(help);
+            }
+        }
+    }
+    settings.set(key, Value::Texts(all), origin);
 }
 
 #[cfg(test)]
@@ -96,6 +117,21 @@ mod tests {
             assert!(told.iter().any(|it| it.starts_with(place) && it.contains(wrong)), "{place} {wrong}: {told:#?}");
         }
         assert_eq!(told.len(), 7, "{told:#?}");
+    }
+
+    #[test]
+    fn lists_are_read_and_each_of_their_mistakes_is_told() {
+        let read = |text| settings([("agent.yaml", text)]);
+        let sound = read("endpoint: { listen: [\"127.0.0.1:9105\", \"[::1]:9105\"], names: [] }\n").expect("settings");
+        assert_eq!(sound.texts("endpoint.listen"), ["127.0.0.1:9105", "[::1]:9105"]);
+        assert!(sound.texts("endpoint.names").is_empty());
+        let mistakes = read("endpoint:\n  listen: [9105, \"127.0.0.1:9105\", \"::1\"]\n  names: attic\n");
+        let told: Vec<String> = mistakes.expect_err("mistakes").iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:#?}");
+        for (place, wrong) in [("2:12", "no address"), ("2:36", "no address"), ("3:10", "a list")] {
+            let place = format!("agent.yaml:{place}");
+            assert!(told.iter().any(|it| it.starts_with(&place) && it.contains(wrong)), "{place} {wrong}: {told:#?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! The endpoint: answers what is known, over a Unix socket and, where the settings say so, over TCP. It runs beside the
+//! passes as tasks of the same loop, looks at pictures that the daemon put up, and can ask it for one thing: to fetch now.
+//!
+//! Nothing here waits for a pass, and no pass waits for anything here. The modules below are in the order of dependency.
+
+mod answer;
+mod route;
+mod guard;
+mod connection;
+mod events;
+mod metrics;
+mod tls;
+mod listen;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::ACCEPT;
+use hyper::{Request, StatusCode};
+use serde_json::json;
+use spec::id::HostName;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::board::{Asked, Board, Pulse};
+use crate::progress::Progress;
+use crate::settings;
+use crate::snapshot::{Detail, Snapshot, as_json};
+use answer::{Answer, JSON, TEXT};
+use connection::Slot;
+use guard::{Door, Guard};
+use route::{Astray, Route};
+use tls::Tls;
+
+/// How many readers of events there are at once.
+const READERS: usize = 16;
+/// A token has at least so many characters.
+const SHORTEST: usize = 16;
+/// What holds more was not meant as a token.
+const LONGEST: u64 = 4096;
+
+/// Why the endpoint's settings cannot be used. The agent does not start with them: what was meant to be guarded must not
+/// stand open, nor be missing unnoticed.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// It would tell everybody on the network.
+    #[error(
+        "`endpoint.listen` names {0}, which others can reach: that needs a certificate and a token, \
+         `endpoint: {{ cert: FILE, key: FILE, token: FILE }}`; or listen at 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    /// The certificate cannot be used.
+    #[error("`endpoint.cert` and `endpoint.key` cannot be used: {0}")]
+    Tls(String),
+    /// The token cannot be used.
+    #[error("`endpoint.token` cannot be used: {path}: {why}", path = path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// The settings, checked.
+pub struct Config {
+    socket: PathBuf,
+    listen: Vec<SocketAddr>,
+    tls: Option<Tls>,
+    guard: Guard,
+}
+
+impl Config {
+    /// Checks the settings, and reads the files that they name.
+    ///
+    /// # Errors
+    /// Says what is off; nothing listens anywhere then.
+    pub fn of(settings: &settings::Endpoint, host: &HostName) -> Result<Config, EndpointError> {
+        let open = settings.listen.iter().find(|address| !address.ip().is_loopback());
+        if let Some(address) = open.filter(|_| settings.cert.is_none() || settings.token.is_none()) {
+            return Err(EndpointError::Open(*address));
+        }
+        let token = settings.token.as_deref().map(secret).transpose()?;
+        let tls = match (&settings.cert, &settings.key) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some(Tls::read(cert, key).map_err(EndpointError::Tls)?),
+            _ => return Err(EndpointError::Tls("a certificate needs its key, and a key its certificate".to_owned())),
+        };
+        let guard = Guard::new(&settings.listen, &settings.names, host, token.as_deref());
+        Ok(Config { socket: settings.socket.clone(), listen: settings.listen.clone(), tls, guard })
+    }
+}
+
+/// Reads a token: one line, long enough not to be guessed.
+fn secret(path: &Path) -> Result<String, EndpointError> {
+    let off = |why: String| EndpointError::Token { path: path.to_owned(), why };
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() > LONGEST => return Err(off(format!("it has more than {LONGEST} bytes"))),
+        _ => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| off(error.to_string()))?;
+    let text = text.trim();
+    if text.len() < SHORTEST || !text.bytes().all(|it| it.is_ascii_graphic() || it == b' ') {
+        return Err(off(format!(
+            "it should hold one line of at least {SHORTEST} characters, such as `openssl rand -hex 32` prints"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+/// What every answer is made of.
+struct Shared {
+    config: Arc<Config>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    pulse: Arc<Pulse>,
+    asked: Arc<Asked>,
+    progress: Arc<Progress>,
+    /// Nothing achieved for this long means that the loop hangs.
+    longest: Duration,
+    readers: Arc<Semaphore>,
+}
+
+/// Begins to answer. It ends when what is returned is dropped.
+pub fn open(
+    config: Config,
+    board: &Board,
+    asked: &Arc<Asked>,
+    progress: &Arc<Progress>,
+    longest: Duration,
+) -> JoinSet<()> {
+    let config = Arc::new(config);
+    let shared = Arc::new(Shared {
+        config: Arc::clone(&config),
+        snapshots: board.watch(),
+        pulse: Arc::clone(&board.pulse),
+        asked: Arc::clone(asked),
+        progress: Arc::clone(progress),
+        longest,
+        readers: Arc::new(Semaphore::new(READERS)),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::over_unix(Arc::clone(&config), Arc::clone(&shared)));
+    for address in &config.listen {
+        tasks.spawn(listen::over_tcp(*address, Arc::clone(&config), Arc::clone(&shared)));
+    }
+    tasks
+}
+
+async fn answer_to(request: Request<Incoming>, door: Door, slot: Arc<Slot>, shared: Arc<Shared>) -> Answer {
+    let answer = match Route::of(request.method(), request.uri().path()) {
+        Err(Astray::Nothing) => answer::refusal(StatusCode::NOT_FOUND, "there is nothing; see /openapi.json"),
+        Err(Astray::Method(allowed)) => answer::other_method(allowed),
+        Ok(route) => match shared.config.guard.admit(door, &route, &request) {
+            Err(refusal) => *refusal,
+            Ok(detail) => answer_with(route, detail, &request, slot, &shared),
+        },
+    };
+    answer::guarded(answer)
+}
+
+fn answer_with(route: Route, detail: Detail, request: &Request<Incoming>, slot: Arc<Slot>, shared: &Shared) -> Answer {
+    let snapshot = Arc::clone(&shared.snapshots.borrow());
+    let json = |text: String| answer::whole(StatusCode::OK, JSON, text);
+    match route {
+        Route::Health => match shared.progress.idle_for() < shared.longest {
+            true => answer::whole(StatusCode::OK, TEXT, "ok\n"),
+            false => answer::whole(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the loop hangs\n"),
+        },
+        Route::Ready => match snapshot.ready {
+            true => answer::whole(StatusCode::OK, TEXT, "ok\n"),
+            false => answer::whole(StatusCode::SERVICE_UNAVAILABLE, TEXT, "nothing was looked at yet\n"),
+        },
+        Route::Metrics => {
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+            let form = metrics::Form::accepted(accept);
+            answer::whole(StatusCode::OK, form.kind(), metrics::write(&snapshot, &shared.pulse, form))
+        }
+        Route::Status => answer::shared(snapshot.text(detail)),
+        Route::Plan => json(as_json(&snapshot.seen(detail).plan)),
+        Route::Apps => json(as_json(&json!({ "apps": snapshot.seen(detail).apps }))),
+        Route::App(name) => match snapshot.seen(detail).apps.get(&name) {
+            Some(app) => json(as_json(app)),
+            None => answer::refusal(StatusCode::NOT_FOUND, "this host has no such application"),
+        },
+        Route::Endpoints => json(as_json(&json!({ "endpoints": *snapshot.endpoints }))),
+        Route::Events => match Arc::clone(&shared.readers).try_acquire_owned() {
+            Ok(room) => answer::events(events::stream(shared.snapshots.clone(), detail, slot, room)),
+            Err(_) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "there are too many readers of events already"),
+        },
+        Route::Sync => {
+            shared.asked.ask();
+            answer::whole(StatusCode::ACCEPTED, JSON, json!({ "result": "the repository is asked now" }).to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
