@@ -129,7 +129,7 @@ impl Board {
         let memory = &host.ledger.memory;
         let named = memory.apps.values().filter_map(|app| app.commit.as_ref()).chain(&memory.believed);
         self.name(named.collect(), upstream);
-        let release = |id: &CommitId| self.releases.get(id).cloned().unwrap_or_else(|| nameless(id));
+        let release = |id: &CommitId| self.releases.get(id).cloned().unwrap_or_else(|| Release::nameless(id));
         let mut next = self.sender.borrow().next();
         next.fleet = Some(desired.fleet.clone());
         next.commit = memory.believed.as_ref().map(release);
@@ -148,16 +148,10 @@ impl Board {
             if self.releases.get(id).is_some_and(|release| release.subject.is_some()) {
                 continue;
             }
-            let read = upstream.source().and_then(|source| source.mirror().commit(id).ok());
-            let release = read.map_or_else(
-                || nameless(id),
-                |it| Release {
-                    id: id.clone(),
-                    subject: Some(it.subject),
-                    author: Some(it.author),
-                    committed: Some(it.time),
-                },
-            );
+            let release = match upstream.source() {
+                Some(source) => Release::read(source.mirror(), id),
+                None => Release::nameless(id),
+            };
             self.releases.insert(id.clone(), release);
         }
     }
@@ -168,10 +162,6 @@ impl Board {
         missing.peek().is_some()
             && upstream.source().is_some_and(|source| missing.any(|release| source.mirror().has(&release.id)))
     }
-}
-
-fn nameless(id: &CommitId) -> Release {
-    Release { id: id.clone(), subject: None, author: None, committed: None }
 }
 
 /// Keeps so much of differences as may be remembered.

@@ -4,11 +4,14 @@
 //! Nothing here waits for a pass, and no pass waits for anything here. The modules below are in the order of dependency.
 
 mod answer;
+mod page;
 mod route;
 mod guard;
 mod connection;
 mod events;
 mod metrics;
+mod hooks;
+mod past;
 mod tls;
 mod listen;
 
@@ -32,9 +35,13 @@ use crate::snapshot::{Detail, Snapshot, as_json};
 use answer::{Answer, JSON, TEXT};
 use connection::Slot;
 use guard::{Door, Guard};
-use route::{Astray, Route};
+use hooks::Hooks;
+use past::Past;
+use route::{Astray, Forge, Route};
 use tls::Tls;
 
+/// What can be asked, for programs.
+const DESCRIPTION: &str = include_str!("endpoint/openapi.json");
 /// How many readers of events there are at once.
 const READERS: usize = 16;
 /// A token has at least so many characters.
@@ -55,9 +62,11 @@ pub enum EndpointError {
     /// The certificate cannot be used.
     #[error("`endpoint.cert` and `endpoint.key` cannot be used: {0}")]
     Tls(String),
-    /// The token cannot be used.
-    #[error("`endpoint.token` cannot be used: {path}: {why}", path = path.display())]
-    Token {
+    /// A token or a secret cannot be used.
+    #[error("`{key}` cannot be used: {path}: {why}", path = path.display())]
+    Secret {
+        /// The setting.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -71,6 +80,8 @@ pub struct Config {
     listen: Vec<SocketAddr>,
     tls: Option<Tls>,
     guard: Guard,
+    hooks: Option<Hooks>,
+    past: Past,
 }
 
 impl Config {
@@ -78,25 +89,30 @@ impl Config {
     ///
     /// # Errors
     /// Says what is off; nothing listens anywhere then.
-    pub fn of(settings: &settings::Endpoint, host: &HostName) -> Result<Config, EndpointError> {
+    pub fn of(settings: &settings::Settings, host: &HostName) -> Result<Config, EndpointError> {
+        let (branch, address) = (&settings.branch, settings.repository.as_deref().unwrap_or_default());
+        let past = Past::new(settings.state.clone(), host.clone());
+        let settings = &settings.endpoint;
         let open = settings.listen.iter().find(|address| !address.ip().is_loopback());
         if let Some(address) = open.filter(|_| settings.cert.is_none() || settings.token.is_none()) {
             return Err(EndpointError::Open(*address));
         }
-        let token = settings.token.as_deref().map(secret).transpose()?;
+        let token = settings.token.as_deref().map(|path| secret("endpoint.token", path)).transpose()?;
+        let hooks = settings.hooks.as_deref().map(|path| secret("endpoint.hooks", path)).transpose()?;
+        let hooks = hooks.map(|secret| Hooks::new(secret, branch, address));
         let tls = match (&settings.cert, &settings.key) {
             (None, None) => None,
             (Some(cert), Some(key)) => Some(Tls::read(cert, key).map_err(EndpointError::Tls)?),
             _ => return Err(EndpointError::Tls("a certificate needs its key, and a key its certificate".to_owned())),
         };
         let guard = Guard::new(&settings.listen, &settings.names, host, token.as_deref());
-        Ok(Config { socket: settings.socket.clone(), listen: settings.listen.clone(), tls, guard })
+        Ok(Config { socket: settings.socket.clone(), listen: settings.listen.clone(), tls, guard, hooks, past })
     }
 }
 
 /// Reads a token: one line, long enough not to be guessed.
-fn secret(path: &Path) -> Result<String, EndpointError> {
-    let off = |why: String| EndpointError::Token { path: path.to_owned(), why };
+fn secret(key: &'static str, path: &Path) -> Result<String, EndpointError> {
+    let off = |why: String| EndpointError::Secret { key, path: path.to_owned(), why };
     match std::fs::metadata(path) {
         Ok(file) if file.len() > LONGEST => return Err(off(format!("it has more than {LONGEST} bytes"))),
         _ => {}
@@ -155,10 +171,24 @@ async fn answer_to(request: Request<Incoming>, door: Door, slot: Arc<Slot>, shar
         Err(Astray::Method(allowed)) => answer::other_method(allowed),
         Ok(route) => match shared.config.guard.admit(door, &route, &request) {
             Err(refusal) => *refusal,
-            Ok(detail) => answer_with(route, detail, &request, slot, &shared),
+            Ok(detail) => match route {
+                Route::Hook(forge) => hook(forge, request, &shared).await,
+                Route::History => shared.config.past.answer(request.uri().query().unwrap_or_default()).await,
+                route => answer_with(route, detail, &request, slot, &shared),
+            },
         },
     };
     answer::guarded(answer)
+}
+
+async fn hook(forge: Forge, request: Request<Incoming>, shared: &Shared) -> Answer {
+    match &shared.config.hooks {
+        Some(hooks) => hooks.hear(forge, request, || shared.asked.ask()).await,
+        None => answer::refusal(
+            StatusCode::NOT_FOUND,
+            "hooks are off: put a secret into a file and name it as `endpoint.hooks` in the settings",
+        ),
+    }
 }
 
 fn answer_with(route: Route, detail: Detail, request: &Request<Incoming>, slot: Arc<Slot>, shared: &Shared) -> Answer {
@@ -190,6 +220,10 @@ fn answer_with(route: Route, detail: Detail, request: &Request<Incoming>, slot: 
             Ok(room) => answer::events(events::stream(shared.snapshots.clone(), detail, slot, room)),
             Err(_) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "there are too many readers of events already"),
         },
+        Route::Page(file) => page::answer(file),
+        Route::Description => answer::whole(StatusCode::OK, JSON, DESCRIPTION),
+        // What takes its time was answered before.
+        Route::Hook(_) | Route::History => answer::refusal(StatusCode::NOT_FOUND, "there is nothing"),
         Route::Sync => {
             shared.asked.ask();
             answer::whole(StatusCode::ACCEPTED, JSON, json!({ "result": "the repository is asked now" }).to_string())

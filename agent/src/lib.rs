@@ -35,6 +35,7 @@ pub mod upstream;
 pub mod difference;
 pub mod snapshot;
 pub mod board;
+pub mod history;
 pub mod endpoint;
 pub mod folder;
 pub mod daemon;

@@ -115,6 +115,8 @@ pub struct Endpoint {
     pub key: Option<PathBuf>,
     /// A file that holds what a client has to send over TCP.
     pub token: Option<PathBuf>,
+    /// A file that holds the secret of webhooks.
+    pub hooks: Option<PathBuf>,
 }
 
 impl From<&keys::Settings> for Settings {
@@ -160,6 +162,7 @@ impl From<&keys::Settings> for Settings {
                 cert: path("endpoint.cert"),
                 key: path("endpoint.key"),
                 token: path("endpoint.token"),
+                hooks: path("endpoint.hooks"),
             },
         }
     }

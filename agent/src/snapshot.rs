@@ -14,6 +14,8 @@ use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName};
 use spec::memory::{AppMemory, AppState};
 
+use crate::git::Mirror;
+
 pub use plan::{DifferenceView, PlanView, StepView};
 
 /// The version of the answers' form.
@@ -262,6 +264,20 @@ impl Snapshot {
             Detail::Full => std::borrow::Cow::Borrowed(self),
             Detail::Least => std::borrow::Cow::Owned(self.least()),
         }
+    }
+}
+
+impl Release {
+    /// Reads what people call a commit by, as far as it can be read.
+    pub fn read(mirror: &Mirror, id: &CommitId) -> Release {
+        let read = mirror.commit(id).ok();
+        let (author, committed) = (read.as_ref().map(|it| it.author.clone()), read.as_ref().map(|it| it.time));
+        Release { id: id.clone(), subject: read.map(|it| it.subject), author, committed }
+    }
+
+    /// Stands for a commit of which nothing can be read now.
+    pub fn nameless(id: &CommitId) -> Release {
+        Release { id: id.clone(), subject: None, author: None, committed: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The repository as the daemon and `once` use it: fetched and pushed on a thread of its own, one call at a time, while
 //! the loop goes on; read in place in between.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -191,8 +192,8 @@ impl Upstream {
 ///
 /// # Errors
 /// There is none yet, or it cannot be read.
-pub fn peek(settings: &Settings) -> Result<Mirror, GitError> {
-    Mirror::peek(&settings.state.join(MIRROR))
+pub fn peek(state: &Path) -> Result<Mirror, GitError> {
+    Mirror::peek(&state.join(MIRROR))
 }
 
 fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {

@@ -141,6 +141,12 @@ pub const KEYS: &[Key] = &[
     key("endpoint.cert", Kind::Path, "", "The certificate that it shows over TCP, as PEM; without it, it speaks http"),
     key("endpoint.key", Kind::Path, "", "The key of the certificate, as PEM"),
     key("endpoint.token", Kind::Path, "", "A file that holds what clients send over TCP as `Authorization: Bearer`"),
+    key(
+        "endpoint.hooks",
+        Kind::Path,
+        "",
+        "A file that holds the secret of the webhooks by which forges tell of a push",
+    ),
 ];
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {

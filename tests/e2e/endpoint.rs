@@ -1,7 +1,9 @@
 //! The endpoint of a real daemon: who may ask what, what it says, and what it never does.
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use lab::Host;
 use serde_json::Value;
@@ -149,4 +151,186 @@ fn scraped_by_prometheus(host: &Host) {
     host.wait_for(agent::SOON, well).unwrap();
     prometheus.end().unwrap();
     host.sh("rm -rf /tmp/prometheus /usr/local/bin/prometheus").unwrap();
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// What a forge sends with a push, as far as anybody looks, and some of what nobody does.
+fn payload(forge: &str, branch: &str, repository: &str, commit: &str) -> String {
+    let path = format!("lab/{repository}");
+    let commits = serde_json::json!([{ "id": commit, "message": "count", "author": { "name": "Lab" }, "modified": ["apps/web"] }]);
+    let reference = format!("refs/heads/{branch}");
+    let body = match forge {
+        "gitlab" => serde_json::json!({
+            "object_kind": "push", "event_name": "push", "ref": reference, "after": commit, "user_name": "Lab", "commits": commits,
+            "project": { "name": "Fleet", "path_with_namespace": path, "default_branch": "main" },
+            "repository": { "name": "Fleet", "url": "git@forge.example:lab/fleet.git" },
+        }),
+        _ => serde_json::json!({
+            "ref": reference, "before": "0".repeat(40), "after": commit, "commits": commits, "pusher": { "name": "Lab" },
+            "repository": { "id": 1, "name": repository, "full_name": path, "private": true },
+        }),
+    };
+    body.to_string()
+}
+
+/// A forge's webhook, from another host, over TLS; returns the status and the body.
+fn hook(forge: &lab::Forge, name: &str, body: &str, secret: &str) -> (String, String) {
+    forge.write("/tmp/body", body).unwrap();
+    let headers = match name {
+        "github" => "-H 'X-GitHub-Event: push' -H \"X-Hub-Signature-256: sha256=$signature\"".to_owned(),
+        "gitlab" => format!("-H 'X-Gitlab-Event: Push Hook' -H 'X-Gitlab-Token: {secret}'"),
+        "gitea" => "-H 'X-Gitea-Event: push' -H \"X-Gitea-Signature: $signature\"".to_owned(),
+        "forgejo" => "-H 'X-Forgejo-Event: push' -H \"X-Forgejo-Signature: $signature\"".to_owned(),
+        _ => format!("-H 'Authorization: Bearer {secret}'"),
+    };
+    let said = forge
+        .sh(&format!(
+            "signature=$(openssl dgst -sha256 -hmac '{secret}' -r /tmp/body | cut -d' ' -f1)
+            curl -s --cacert /tmp/attic.crt -w '\n%{{http_code}}' -H 'Content-Type: application/json' {headers} \
+                --data-binary @/tmp/body https://attic:9443/v1/hook/{name}"
+        ))
+        .unwrap();
+    let (body, status) = said.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+#[test]
+fn a_push_that_a_forge_tells_of_is_deployed_at_once() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let service = "[Service]\nExecStart=/usr/bin/sleep infinity\nEnvironmentFile=/etc/web/count\n[Install]\nWantedBy=multi-user.target\n";
+    let files = [("fleet.yaml", FLEET), ("apps/web/web.service", service), ("apps/web/files/etc/web/count", "N=0\n")];
+    let first = repo.commit(&files, "begin").unwrap();
+    host.sh(&format!(
+        "mkdir -p /etc/mainstay
+        echo {SECRET} > /etc/mainstay/hook; echo {SECRET}{SECRET} > /etc/mainstay/token
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=attic \
+            -addext subjectAltName=DNS:attic -keyout /etc/mainstay/tls.key -out /etc/mainstay/tls.crt 2>/dev/null"
+    ))
+    .unwrap();
+    forge.write("/tmp/attic.crt", host.read("/etc/mainstay/tls.crt").unwrap()).unwrap();
+    let endpoint = "endpoint: { listen: [\"0.0.0.0:9443\"], cert: /etc/mainstay/tls.crt, key: /etc/mainstay/tls.key, \
+                    token: /etc/mainstay/token, hooks: /etc/mainstay/hook }\n";
+    agent::follow(&host, &repo.ssh_url(), &format!("poll: 10m\n{endpoint}"));
+    agent::await_converged(&host, &first);
+
+    for (number, name) in ["github", "gitlab", "gitea", "forgejo", "generic"].into_iter().enumerate() {
+        let text = format!("N={}\n", number + 1);
+        let commit = repo.commit(&[("apps/web/files/etc/web/count", text.as_str())], "count").unwrap();
+        let before = agent::invocation(&host, "web");
+        // What is about something else, or does not prove who sent it, changes nothing.
+        assert_eq!(hook(&forge, name, &payload(name, "dev", "fleet", &commit), SECRET).0, "200", "{name}");
+        let (status, said) = hook(&forge, name, &payload(name, "main", "other", &commit), SECRET);
+        assert!(status == "200" && said.contains("ignored: it is about lab/other"), "{name}: {said}");
+        assert_eq!(hook(&forge, name, &payload(name, "main", "fleet", &commit), "another secret").0, "401", "{name}");
+        assert_eq!(agent::invocation(&host, "web"), before, "{name}");
+        let (status, said) = hook(&forge, name, &payload(name, "main", "fleet", &commit), SECRET);
+        assert_eq!(status, "202", "{name}: {said}");
+        agent::await_converged(&host, &commit);
+        assert_ne!(agent::invocation(&host, "web"), before, "{name}");
+    }
+
+    // Malformed and huge bodies are refused, in words.
+    for (body, expected) in [("{", "400"), ("payload=%7B%7D", "400"), ("[[[[", "400")] {
+        let (status, said) = hook(&forge, "github", body, SECRET);
+        assert!(status == expected && said.contains("application/json"), "{status} {said}");
+    }
+    let huge = "x".repeat(2 << 20);
+    assert_eq!(hook(&forge, "gitlab", &huge, SECRET).0, "413");
+    let chunked = "head -c 3000000 /dev/zero > /tmp/body; curl -s -o /dev/null -w '%{http_code}' --cacert /tmp/attic.crt \
+                   -T /tmp/body -X POST -H 'Transfer-Encoding: chunked' -H 'X-Gitlab-Token: x' https://attic:9443/v1/hook/gitlab";
+    assert_eq!(forge.sh(chunked).unwrap(), "413");
+
+    // Plain http finds nobody there, and without the token nothing is told.
+    let ask = |more: &str| {
+        forge.sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' --cacert /tmp/attic.crt {more} || true")).unwrap()
+    };
+    assert_eq!(ask("https://attic:9443/v1/status"), "401");
+    assert_eq!(ask(&format!("-H 'Authorization: Bearer {SECRET}{SECRET}' https://attic:9443/v1/status")), "200");
+    assert_eq!(ask("http://attic:9443/v1/status"), "000");
+    assert_eq!(ask("https://attic:9443/healthz"), "200");
+
+    // The history tells all of it, over the endpoint and on the command line.
+    let history = json(&ask_history(&host));
+    let entries = history["history"].as_array().unwrap();
+    assert_eq!(entries.iter().filter(|it| it["state"] == "converged").count(), 6, "{history:#}");
+    assert_eq!(entries[0]["commit"]["subject"], "count", "{history:#}");
+    let (said, same) =
+        (host.sh("mainstay history web").unwrap(), json(&host.sh("mainstay --json history web").unwrap()));
+    assert_eq!(same, history);
+    assert_eq!(said.lines().filter(|line| line.contains(" converged  ")).count(), 6, "{said}");
+    assert!(said.lines().nth(1).unwrap().contains(&repo.tip("main").unwrap().unwrap()[..10]), "{said}");
+}
+
+fn ask_history(host: &Host) -> String {
+    // The record of the last deployment is written right after it.
+    host.wait_for(agent::SOON, "mainstay --json history | grep -c '\"converged\"' | grep 6").unwrap();
+    ask(host, "/v1/history?app=web")
+}
+
+/// So many connections, as far as the machine lets one process have them.
+const CROWD: usize = 10_000;
+
+/// Opens connections in a host's network that never ask for anything, and holds what the agent leaves open.
+fn crowd(host: &Host, port: u16) -> (Vec<TcpStream>, usize) {
+    let network = std::fs::File::open(format!("/proc/{}/ns/net", host.leader_pid().unwrap())).unwrap();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
+    let room = limit.maximum.map_or(CROWD, |most| usize::try_from(most).unwrap().saturating_sub(200)).min(CROWD);
+    // A thread of its own: the network is the thread's.
+    let opened = std::thread::spawn(move || {
+        let network = std::os::fd::AsFd::as_fd(&network);
+        rustix::thread::move_into_link_name_space(network, Some(rustix::thread::LinkNameSpaceType::Network)).unwrap();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let connect = |number: usize| {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).ok()?;
+            // Every other one begins something, byte by byte, that never ends.
+            if number.is_multiple_of(2) {
+                stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: local").ok()?;
+            }
+            Some(stream)
+        };
+        (0..room).filter_map(connect).collect::<Vec<_>>()
+    });
+    (opened.join().unwrap(), room)
+}
+
+#[test]
+fn a_crowd_at_the_door_disturbs_nobody() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let files = [("fleet.yaml", FLEET), ("apps/web/web.service", STAYS), ("apps/web/files/etc/web/page", "page\n")];
+    let tip = repo.commit(&files, "begin").unwrap();
+    agent::follow(&host, &repo.ssh_url(), "poll: 10m\nendpoint: { listen: [\"127.0.0.1:9105\"] }\n");
+    agent::await_converged(&host, &tip);
+    let number = |name: &str| -> f64 {
+        let metrics = ask(&host, "/metrics");
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let memory = || number("process_resident_memory_bytes");
+    let before = memory();
+    let (held, asked) = crowd(&host, 9105);
+    assert!(held.len() > asked / 2, "{} of {asked}", held.len());
+    let during = memory();
+    eprintln!("{} of {asked} connections: {before} bytes before, {during} during", held.len());
+    assert!(during < before + f64::from(4 << 20), "{before} {during}");
+    // The host is looked after meanwhile, and who has something to ask is answered, at either door.
+    let passes = number("mainstay_passes_total");
+    host.sh("echo changed > /etc/web/page").unwrap();
+    host.wait_for(agent::SOON, "test \"$(cat /etc/web/page)\" = page").unwrap();
+    assert!(number("mainstay_passes_total") > passes);
+    assert_eq!(ask(&host, "/healthz"), "ok\n");
+    assert_eq!(ask_tcp(&host, "http://127.0.0.1:9105/healthz", "").0, "200");
+    // What comes at once and is too much is not held either.
+    let huge = "head -c 300000000 /dev/zero | curl -s -o /dev/null -T - -X POST -H 'X-Mainstay: 1' http://127.0.0.1:9105/v1/sync || true";
+    host.sh(huge).unwrap();
+    assert!(memory() < before + f64::from(4 << 20));
+    drop(held);
 }

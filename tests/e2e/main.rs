@@ -35,6 +35,7 @@ mod lab_forge;
 mod lab_itself;
 mod layers;
 mod ownership;
+mod page;
 mod private_registry;
 mod prune;
 mod quadlets;

@@ -27,6 +27,7 @@ mod disk;
 mod outage;
 mod work;
 mod repo;
+mod browser;
 mod forge;
 pub mod product;
 
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+pub use browser::Browser;
 pub use forge::{Forge, Image, Signer};
 pub use host::Host;
 pub use machine::available;
@@ -50,6 +52,12 @@ use network::Network;
 /// starts many at once does it before.
 pub fn prepare() -> Result<()> {
     machine::ensure_programs()?;
+    // What only some tests need may be missing: these say so.
+    for (what, got) in [("Prometheus", tools::prometheus().map(drop)), ("a browser", browser::ensure())] {
+        if let Err(error) = got {
+            eprintln!("lab: {what} is not here, and tests with it will fail: {error:#}");
+        }
+    }
     tree::ensure(Debian::Trixie)?;
     tree::ensure(Debian::Bookworm).map(drop)
 }

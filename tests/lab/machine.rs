@@ -45,9 +45,14 @@ pub fn available() -> Result<(), String> {
 
 /// Installs what is missing; does nothing, at the cost of a few file lookups, when all is there.
 pub(crate) fn ensure_programs() -> Result<()> {
+    ensure(&PROGRAMS)
+}
+
+/// Installs what is missing of these programs.
+pub(crate) fn ensure(programs: &[(&'static str, &'static str)]) -> Result<()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let missing = missing();
+    let missing: Vec<_> = programs.iter().copied().filter(|(program, _)| !on_path(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -51,7 +51,7 @@ pub(super) async fn believe(
     let mut notice = Notice::read(&settings.state);
     if matches!(origin, Origin::Mirror) {
         let Some(commit) = host.ledger.memory.believed.clone() else { return Ok(Believed::No(nothing())) };
-        let mirror = upstream::peek(settings)?;
+        let mirror = upstream::peek(&settings.state)?;
         let tree =
             mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()))?;
         return Ok(match host.believe(&tree, Some(commit)) {

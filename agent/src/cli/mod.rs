@@ -3,6 +3,7 @@
 mod print;
 mod held_to;
 pub mod check;
+pub mod history;
 pub mod completions;
 pub mod man;
 pub mod install;
@@ -89,6 +90,8 @@ enum Command {
     Render(render::Args),
     /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
+    /// Show what was deployed on this host, and what came of it
+    History(history::Args),
     /// Follow a repository from now on: settings, a key, and the service
     Install(install::Args),
     /// Take the agent off this host; what runs goes on running
@@ -188,6 +191,7 @@ impl Cli {
             Command::Check(args) => check::run(common, args),
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
+            Command::History(args) => history::run(common, args),
             Command::Retry(args) => retry::run(common, args),
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,

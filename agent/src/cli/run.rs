@@ -26,8 +26,8 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
     let settings = common.settings()?;
     let name = settings.host()?;
     let upstream = Upstream::open(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
-    let endpoint = endpoint::Config::of(&settings.endpoint, &name)
-        .with_context(|| format!("see {}", settings_path(common).display()))?;
+    let endpoint =
+        endpoint::Config::of(&settings, &name).with_context(|| format!("see {}", settings_path(common).display()))?;
     let host = Host::open(name, &settings, Arc::new(Progress::default()))?;
     info!(host = %host.name, repository = settings.repository.as_deref().map(Url::shown), branch = settings.branch, "mainstay {} starts", env!("CARGO_PKG_VERSION"));
     Box::pin(daemon::run(host, upstream, settings, endpoint)).await?;

@@ -122,6 +122,7 @@ mod tests {
             endpoint.cert      -                                     not set
             endpoint.key       -                                     not set
             endpoint.token     -                                     not set
+            endpoint.hooks     -                                     not set
         "#]]
         .assert_eq(&table(&said, false));
         assert!(!format!("{:?}", KEYS.iter().map(|key| as_json(key, &said)).collect::<Vec<_>>()).contains("s3cret"));

@@ -47,7 +47,7 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
 fn remember(host: &mut Host, settings: &Settings) -> Option<String> {
     let commit = host.ledger.memory.believed.clone()?;
     let read = || {
-        let mirror = upstream::peek(settings)?;
+        let mirror = upstream::peek(&settings.state)?;
         let tree = mirror.tree(&commit, &LIMITS)?;
         Ok::<_, crate::git::GitError>((tree, mirror.commit(&commit)?.subject))
     };

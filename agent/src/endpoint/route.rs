@@ -3,6 +3,23 @@
 use hyper::Method;
 use spec::id::AppName;
 
+use super::page::{self, File};
+
+/// Who tells of a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forge {
+    /// GitHub.
+    Github,
+    /// GitLab.
+    Gitlab,
+    /// Gitea.
+    Gitea,
+    /// Forgejo.
+    Forgejo,
+    /// Anybody who knows the secret.
+    Generic,
+}
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -24,8 +41,16 @@ pub(super) enum Route {
     Endpoints,
     /// Everything that is known, and again whenever it is another.
     Events,
+    /// What was deployed, and what came of it.
+    History,
     /// That the repository is asked now.
     Sync,
+    /// The same, by a forge.
+    Hook(Forge),
+    /// A file of the page.
+    Page(&'static File),
+    /// The description of all this.
+    Description,
 }
 
 /// Why nothing can be asked there.
@@ -59,6 +84,17 @@ impl Route {
             "/v1/endpoints" => Route::Endpoints,
             "/v1/events" => Route::Events,
             "/v1/sync" => Route::Sync,
+            "/v1/history" => Route::History,
+            "/v1/hook/github" => Route::Hook(Forge::Github),
+            "/v1/hook/gitlab" => Route::Hook(Forge::Gitlab),
+            "/v1/hook/gitea" => Route::Hook(Forge::Gitea),
+            "/v1/hook/forgejo" => Route::Hook(Forge::Forgejo),
+            "/v1/hook/generic" => Route::Hook(Forge::Generic),
+            "/openapi.json" => Route::Description,
+            "/" => Route::Page(&page::INDEX),
+            "/style.css" => Route::Page(&page::STYLE),
+            "/icon.svg" => Route::Page(&page::ICON),
+            "/script.js" => Route::Page(&page::SCRIPT),
             _ => Route::App(AppName::parse(path.strip_prefix("/v1/apps/")?).ok()?),
         })
     }
@@ -66,7 +102,7 @@ impl Route {
     /// Says whether asking for it changes anything: such a thing is never done by a GET.
     pub(super) fn changes(&self) -> bool {
         match self {
-            Route::Sync => true,
+            Route::Sync | Route::Hook(_) => true,
             Route::Health
             | Route::Ready
             | Route::Metrics
@@ -75,13 +111,16 @@ impl Route {
             | Route::Apps
             | Route::App(_)
             | Route::Endpoints
-            | Route::Events => false,
+            | Route::Events
+            | Route::History
+            | Route::Page(_)
+            | Route::Description => false,
         }
     }
 
     /// Says whether it may be asked without a token: it tells nothing, or proves itself in another way.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Route::Health | Route::Ready)
+        matches!(self, Route::Health | Route::Ready | Route::Hook(_) | Route::Page(_) | Route::Description)
     }
 }
 

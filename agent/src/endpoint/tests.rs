@@ -1,5 +1,7 @@
 //! The endpoint over real sockets. Time stands still, but for when nobody has anything else to do.
 
+mod described;
+
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -20,6 +22,12 @@ struct Open {
 const TOKEN: &str = "0123456789abcdef";
 
 async fn open(token: Option<&str>) -> Open {
+    let host = HostName::parse("attic").expect("a name");
+    let repository = Repository { url: Some("ssh://git@forge/fleet.git".to_owned()), branch: "main".to_owned() };
+    open_with(token, Snapshot::first(host, repository)).await
+}
+
+async fn open_with(token: Option<&str>, first: Snapshot) -> Open {
     let folder = tempfile::tempdir().expect("a folder");
     // Free now; whoever takes it meanwhile fails a test, and nothing else here listens.
     let address =
@@ -30,11 +38,12 @@ async fn open(token: Option<&str>) -> Open {
         path
     });
     let socket = folder.path().join("agent.sock");
-    let settings = settings::Endpoint { socket, listen: vec![address], token, ..settings::Endpoint::default() };
+    let endpoint = settings::Endpoint { socket, listen: vec![address], token, ..settings::Endpoint::default() };
+    let state = folder.path().join("state");
+    let settings = settings::Settings { endpoint, state, ..settings::Settings::default() };
     let host = HostName::parse("attic").expect("a name");
     let config = Config::of(&settings, &host).expect("a configuration");
-    let repository = Repository { url: Some("ssh://git@forge/fleet.git".to_owned()), branch: "main".to_owned() };
-    let board = Board::new(Snapshot::first(host, repository));
+    let board = Board::new(first);
     let (asked, progress) = (Arc::new(Asked::default()), Arc::new(Progress::default()));
     let tasks = super::open(config, &board, &asked, &progress, Duration::from_secs(600));
     let open = Open { board, asked, folder, address, _tasks: tasks };
@@ -54,6 +63,21 @@ impl Open {
         let mut stream = self.tcp().await.expect("a connection");
         stream.write_all(text.as_bytes()).await.expect("it is written");
         rest(&mut stream).await
+    }
+
+    /// Asks over the Unix socket for what may have no end, and returns what is there at once.
+    async fn begin(&self, method: &str, path: &str) -> String {
+        if path != "/v1/events" {
+            return self.ask(method, path).await;
+        }
+        let mut stream = UnixStream::connect(self.folder.path().join("agent.sock")).await.expect("a connection");
+        stream
+            .write_all(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .await
+            .expect("it is written");
+        let mut buffer = vec![0; 16 << 10];
+        let count = stream.read(&mut buffer).await.expect("it is read");
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
     }
 
     /// Asks over the Unix socket.
@@ -184,7 +208,8 @@ fn what_others_can_reach_needs_a_certificate_and_a_token() {
         std::fs::write(&path, token.unwrap_or_default()).expect("a file");
         let listen = vec![listen.parse().expect("an address")];
         let token = token.map(|_| path);
-        let settings = settings::Endpoint { listen, token, ..settings::Endpoint::default() };
+        let endpoint = settings::Endpoint { listen, token, ..settings::Endpoint::default() };
+        let settings = settings::Settings { endpoint, ..settings::Settings::default() };
         let host = HostName::parse("attic").expect("a name");
         Config::of(&settings, &host).map(|_| ()).map_err(|error| error.to_string())
     };

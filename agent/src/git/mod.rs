@@ -18,6 +18,7 @@ mod tree;
 mod meter;
 mod fetch;
 mod notes;
+mod history;
 mod pack;
 mod push;
 

@@ -14,7 +14,7 @@ use super::mirror::{Mirror, Source, find, object_id, set};
 const MAX_NOTE: u64 = 64 << 10;
 
 /// The largest folder of notes that is read: some 100 000 notes.
-const MAX_FOLDER: u64 = 8 << 20;
+pub(super) const MAX_FOLDER: u64 = 8 << 20;
 
 /// The most notes of one host that are carried from one mirror or history to another.
 const MAX_CARRIED: usize = 10_000;
@@ -158,7 +158,7 @@ fn write(
 }
 
 /// Returns the root folder of the notes commit `tip`, if it is of a sane size.
-fn notes_tree(repo: &gix::Repository, tip: ObjectId) -> Result<ObjectId, Source> {
+pub(super) fn notes_tree(repo: &gix::Repository, tip: ObjectId) -> Result<ObjectId, Source> {
     if repo.find_header(tip)?.size() > MAX_NOTE {
         return Err("its commit is too large".into());
     }
@@ -177,7 +177,7 @@ fn note_at(repo: &gix::Repository, tip: ObjectId, commit: ObjectId) -> Result<Op
     Ok(Some(String::from_utf8(bytes)?))
 }
 
-fn blob_at(repo: &gix::Repository, blob: ObjectId) -> Result<Vec<u8>, Source> {
+pub(super) fn blob_at(repo: &gix::Repository, blob: ObjectId) -> Result<Vec<u8>, Source> {
     let header = repo.find_header(blob)?;
     if header.kind() != gix::objs::Kind::Blob || header.size() > MAX_NOTE {
         return Err("it is too large or no file".into());

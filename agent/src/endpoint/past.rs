@@ -1,0 +1,95 @@
+//! The history, for those who ask: read from the mirror beside the loop, by one reader at a time.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::json;
+use spec::id::{AppName, HostName};
+use tokio::sync::Semaphore;
+
+use super::answer::{self, Answer, JSON};
+use crate::history::{self, USUAL};
+use crate::snapshot::as_json;
+use crate::upstream;
+
+/// The most entries that are told at once.
+const MOST: usize = 500;
+/// How long reading may take, others' turns included.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the history is.
+pub(super) struct Past {
+    state: PathBuf,
+    host: HostName,
+    turn: Semaphore,
+}
+
+/// What is asked of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    app: Option<AppName>,
+    limit: usize,
+}
+
+impl Past {
+    pub(super) fn new(state: PathBuf, host: HostName) -> Past {
+        Past { state, host, turn: Semaphore::new(1) }
+    }
+
+    /// Answers with what was deployed.
+    pub(super) async fn answer(&self, query: &str) -> Answer {
+        let wanted = match Wanted::of(query) {
+            Ok(wanted) => wanted,
+            Err(words) => return answer::refusal(StatusCode::BAD_REQUEST, &words),
+        };
+        match tokio::time::timeout(PATIENCE, self.read(wanted)).await {
+            Ok(Ok(text)) => answer::whole(StatusCode::OK, JSON, text),
+            Ok(Err(words)) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, &words),
+            Err(_) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "reading the history takes too long"),
+        }
+    }
+
+    async fn read(&self, wanted: Wanted) -> Result<String, String> {
+        let _turn = self.turn.acquire().await.expect("nobody closes it");
+        let (state, host) = (self.state.clone(), self.host.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mirror = upstream::peek(&state)?;
+            history::read(&mirror, &host, wanted.app.as_ref(), wanted.limit)
+        });
+        let read = reading.await.map_err(|error| error.to_string())?;
+        read.map(|history| as_json(&json!({ "history": history }))).map_err(|error| crate::chain(&error))
+    }
+}
+
+impl Wanted {
+    fn of(query: &str) -> Result<Wanted, String> {
+        let mut wanted = Wanted { app: None, limit: USUAL };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("app", name)) => wanted.app = Some(AppName::parse(name)?),
+                Some(("limit", number)) => {
+                    let limit = number.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+                    wanted.limit = limit.ok_or_else(|| format!("`limit` is a number from 1 to {MOST}"))?;
+                }
+                _ => return Err("this takes `app` and `limit`".to_owned()),
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read() {
+        let web = AppName::parse("web").expect("a name");
+        assert_eq!(Wanted::of(""), Ok(Wanted { app: None, limit: USUAL }));
+        assert_eq!(Wanted::of("limit=7&app=web"), Ok(Wanted { app: Some(web), limit: 7 }));
+        for wrong in ["limit=0", "limit=501", "limit=x", "limit", "app=../x", "app=", "other=1"] {
+            Wanted::of(wrong).expect_err(wrong);
+        }
+    }
+}
