@@ -106,6 +106,14 @@ fn what_the_daemon_knows_is_told_to_those_who_may_know() {
     // By now it has the port that was taken.
     host.wait_for(agent::SOON, "curl -s http://127.0.0.1:9106/readyz | grep ok").unwrap();
 
+    // A socket that the service manager holds is answered on, and no other is made.
+    host.sh("systemctl stop mainstay; rm /run/mainstay/agent.sock").unwrap();
+    let passed =
+        host.spawn(&["systemd-socket-activate", "-l", "/run/passed.sock", "/usr/bin/mainstay", "run"]).unwrap();
+    host.wait_for(agent::SOON, "curl -s --unix-socket /run/passed.sock http://mainstay/readyz | grep ok").unwrap();
+    host.sh("test ! -e /run/mainstay/agent.sock").unwrap();
+    passed.end().unwrap();
+
     // What would stand open is refused, and says what to do.
     host.write(
         "/tmp/open.yaml",
@@ -174,6 +182,13 @@ fn payload(forge: &str, branch: &str, repository: &str, commit: &str) -> String 
     body.to_string()
 }
 
+/// Microseconds since the machine booted.
+fn clock(host: &Host) -> u64 {
+    let uptime = host.sh("cat /proc/uptime").unwrap();
+    let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_secs_f64(seconds).as_micros().try_into().unwrap()
+}
+
 /// A forge's webhook, from another host, over TLS; returns the status and the body.
 fn hook(forge: &lab::Forge, name: &str, body: &str, secret: &str) -> (String, String) {
     forge.write("/tmp/body", body).unwrap();
@@ -227,10 +242,15 @@ fn a_push_that_a_forge_tells_of_is_deployed_at_once() {
         assert!(status == "200" && said.contains("ignored: it is about lab/other"), "{name}: {said}");
         assert_eq!(hook(&forge, name, &payload(name, "main", "fleet", &commit), "another secret").0, "401", "{name}");
         assert_eq!(agent::invocation(&host, "web"), before, "{name}");
+        // One clock for both hosts. What is signed and written for the question counts as well.
+        let asked = clock(&forge);
         let (status, said) = hook(&forge, name, &payload(name, "main", "fleet", &commit), SECRET);
         assert_eq!(status, "202", "{name}: {said}");
         agent::await_converged(&host, &commit);
         assert_ne!(agent::invocation(&host, "web"), before, "{name}");
+        let started: u64 =
+            host.sh("systemctl show -P ActiveEnterTimestampMonotonic web").unwrap().trim().parse().unwrap();
+        eprintln!("{name}: restarted {} ms after curl was begun", started.saturating_sub(asked) / 1000);
     }
 
     // Malformed and huge bodies are refused, in words.
