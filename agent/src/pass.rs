@@ -9,10 +9,12 @@ use spec::check::Check;
 use spec::course::{self, Release};
 use spec::desired::{DesiredApp, Hold};
 use spec::digest::Digest;
-use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId, User};
+use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId, UnitName, User};
 use spec::images;
+use spec::inputs;
 use spec::journal;
-use spec::memory::{AppState, Memory};
+use spec::memory::{AppState, Memory, Ran};
+use spec::pins;
 use spec::plan::{self, Plan};
 use spec::tree::Tree;
 use spec::unpack;
@@ -250,7 +252,7 @@ impl Host {
         self.open_archives();
         let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory);
         self.holds.clone_from(&holds);
-        self.hold(&holds);
+        self.hold(&holds).await;
         let plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
         more.retain(|app, _| !holds.contains_key(app));
@@ -259,7 +261,7 @@ impl Host {
             return Some(plan);
         }
         holds.extend(more);
-        self.hold(&holds);
+        self.hold(&holds).await;
         self.observe_and_plan(now, patience).await
     }
 
@@ -291,18 +293,29 @@ impl Host {
         }
     }
 
-    fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
+    async fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
         if self.held_for != *holds {
             self.held_for.clone_from(holds);
             self.turns += 1;
         }
         let good = self.releases.of(holds.keys());
-        self.held = match &self.belief {
-            Some(Belief { commit, desired }) if !holds.is_empty() => {
-                Some(Belief { commit: commit.clone(), desired: course::held_back(desired, holds, &good) })
-            }
-            _ => None,
+        let Host { belief, held, providers, ledger, turns, .. } = self;
+        let Some(Belief { commit, desired }) = belief.as_ref().filter(|_| !holds.is_empty()) else {
+            *held = None;
+            return;
         };
+        let mut desired = course::held_back(desired, holds, &good);
+        let asked = pins::in_doubt(&desired, &good, &ledger.memory);
+        let found = match asked.is_empty() {
+            true => pins::Found::new(),
+            false => observe::images_in_podman(&mut providers.systemd, asked).await,
+        };
+        let before = held.as_ref().map(|held| pins::all(&held.desired)).unwrap_or_default();
+        pins::pin(&mut desired, &good, &ledger.memory, &found);
+        if pins::all(&desired) != before {
+            *turns += 1;
+        }
+        *held = Some(Belief { commit: commit.clone(), desired });
     }
 
     async fn observe_and_plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
@@ -470,11 +483,18 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
             }
         }
         let reads = course::reads(&app, &aim.desired);
-        let release = Release { commit: known.commit.clone(), app, reads };
+        let release = Release { commit: known.commit.clone(), ran: ran(&app, memory), app, reads };
         // A quadlet names its image by a tag, which may move on: what it ran with is kept by its digest too.
         let images = known.images.values().cloned().collect();
         if let Err(error) = releases.keep(name, &release, images) {
             warn!(app = %name, %error, "failed to keep the release: until the next one, there is none to go back to");
         }
     }
+}
+
+/// Collects the images that the quadlets' services of a release were started with.
+fn ran(app: &DesiredApp, memory: &Memory) -> BTreeMap<UnitName, Ran> {
+    let managed = app.files.iter().collect();
+    let pulled = app.units.iter().filter(|(name, unit)| inputs::pull(name, unit, &managed).is_some());
+    pulled.filter_map(|(name, _)| Some((name.clone(), memory.ran.get(name)?.clone()))).collect()
 }

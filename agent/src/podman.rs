@@ -85,6 +85,15 @@ for pod in $pods; do
 done
 echo \"mainstay: $0 all .\"";
 
+/// Tells which images names lead to. `$0` tells this run from those before.
+const IMAGES: &str = "for name in \"$@\"; do
+    podman image exists -- \"$name\"
+    case $? in
+        0) id=$(podman image inspect --format '{{.Id}}' -- \"$name\") && echo \"mainstay: $0 image $name $id\" || exit 1 ;;
+        1) echo \"mainstay: $0 image $name -\" ;;
+        *) exit 1 ;;
+    esac
+done";
 /// Tells how a container is. `$0` tells this run from those before.
 const LOOK: &str = "podman container exists -- \"$1\"
 case $? in
@@ -233,6 +242,27 @@ pub fn holders(run: &str, printed: &str) -> Option<BTreeMap<ContainerName, Holde
     Some(holders.collect())
 }
 
+/// Names the unit that asks which images names lead to.
+pub fn images_unit() -> UnitName {
+    UnitName::parse("mainstay-list-images.service").expect("letters and dashes make a unit's name")
+}
+
+/// Builds the command that tells which images these names lead to; `run` is found in what it tells.
+pub fn images_command(run: &str, names: &BTreeSet<String>) -> Vec<String> {
+    let command = ["/bin/sh", "-c", &format!("{BEGIN}{IMAGES}"), run].map(str::to_owned);
+    command.into_iter().chain(names.iter().cloned()).collect()
+}
+
+/// Reads what that command told: by name the image's id, or that there is none.
+pub fn image_ids(run: &str, printed: &str) -> BTreeMap<String, Option<String>> {
+    let told = tells(printed).filter(|(of, _)| *of == run).filter_map(|(_, rest)| rest.strip_prefix("image "));
+    let ids = told.filter_map(|rest| {
+        let (name, id) = rest.rsplit_once(' ')?;
+        Some((name.to_owned(), (id != "-").then(|| id.to_owned())))
+    });
+    ids.collect()
+}
+
 /// Names the unit that listens for Podman's service, in the manager of root and of every user.
 pub fn socket_unit() -> UnitName {
     UnitName::parse("podman.socket").expect("letters make a unit's name")
@@ -305,6 +335,17 @@ mod tests {
         assert_eq!(command[..2], ["/bin/sh", "-c"]);
         assert_eq!(command[3..], ["r.lan/web:1; rm -rf /", "--tls-verify=false"]);
         assert!(!command[2].contains("r.lan"));
+    }
+
+    #[test]
+    fn names_lead_to_images_or_to_none() {
+        let names = BTreeSet::from(["r.lan:5000/web:1".to_owned(), "db".to_owned()]);
+        let answers = "*exists*db) return 1;; *inspect*) echo 0f1e;; *) true;;";
+        let (told, asked) = run_with(answers, &images_command("7-2", &names));
+        let expected =
+            BTreeMap::from([("db".to_owned(), None), ("r.lan:5000/web:1".to_owned(), Some("0f1e".to_owned()))]);
+        assert_eq!(image_ids("7-2", &told), expected, "{asked}");
+        assert_eq!(image_ids("7-1", &told), BTreeMap::new());
     }
 
     #[test]

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use spec::course::Release;
 use spec::desired::{DesiredApp, FileKind};
 use spec::digest::Digest;
-use spec::id::{AppName, CommitId, HostPath};
+use spec::id::{AppName, CommitId, HostPath, UnitName};
 use spec::images;
+use spec::memory::Ran;
 use tracing::{error, warn};
 
 /// The version of the files' format that this agent writes.
@@ -46,6 +47,8 @@ struct Body {
     commit: Option<CommitId>,
     app: DesiredApp,
     reads: BTreeMap<HostPath, Digest>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ran: BTreeMap<UnitName, Ran>,
     /// Of each content, its digest and how long it is.
     contents: Vec<(Digest, usize)>,
 }
@@ -176,6 +179,7 @@ fn write(folder: &Path, name: &AppName, release: &Release, images: &BTreeSet<Str
         commit: release.commit.clone(),
         app: release.app.clone(),
         reads: release.reads.clone(),
+        ran: release.ran.clone(),
         contents: contents.iter().map(|(digest, content)| (*digest, content.len())).collect(),
     };
     let mut bytes = serde_json::to_vec(&body)?;
@@ -216,13 +220,13 @@ fn read(path: &Path) -> io::Result<Release> {
         contents.insert(digest, Arc::from(content));
         rest = behind;
     }
-    let (commit, mut app, reads) = (body.commit, body.app, body.reads);
+    let (commit, mut app, reads, ran) = (body.commit, body.app, body.reads, body.ran);
     for file in app.files.values_mut() {
         if let FileKind::Regular { content, digest } = &mut file.kind {
             *content = contents.get(digest).cloned().ok_or_else(|| damaged("a content is missing"))?;
         }
     }
-    Ok(Release { commit, app, reads })
+    Ok(Release { commit, app, reads, ran })
 }
 
 fn damaged(why: &str) -> io::Error {
@@ -258,7 +262,9 @@ mod tests {
             checks: Vec::new(),
         };
         let reads = BTreeMap::from([(HostPath::parse("/etc/theirs").expect("a path"), Digest::of(b"theirs"))]);
-        Release { commit: CommitId::parse(&"1f".repeat(20)).ok(), app, reads }
+        let image = Ran { id: "1f".repeat(32), digest: Some("r.lan/web@sha256:2f".to_owned()) };
+        let ran = BTreeMap::from([(UnitName::parse("web.service").expect("a unit"), image)]);
+        Release { commit: CommitId::parse(&"1f".repeat(20)).ok(), app, reads, ran }
     }
 
     fn web() -> AppName {

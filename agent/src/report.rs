@@ -13,6 +13,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, UnitName};
 use spec::inputs;
 use spec::memory::{AppMemory, AppState, Failure, Memory};
+use spec::pins;
 use spec::plan::{Plan, Why};
 use spec::record::{AppRecord, Record};
 
@@ -120,8 +121,9 @@ pub fn fold(
         let made: BTreeMap<ContainerName, &UnitName> =
             wanted.units.iter().filter_map(|(unit, it)| Some((inputs::container_of(unit, it)?, unit))).collect();
         for (container, unit) in &made {
-            if let Some(digest) = outcome.unit_images.get(&(app.clone(), (*unit).clone())) {
-                after.images.insert(container.clone(), digest.clone());
+            let ran = outcome.unit_images.get(&(app.clone(), (*unit).clone())).and_then(|ran| ran.digest.clone());
+            if let Some(image) = pins::held_to(wanted, unit).or(ran) {
+                after.images.insert(container.clone(), image);
             }
         }
         after.images.retain(|name, _| wanted.containers.contains_key(name) || made.contains_key(name));

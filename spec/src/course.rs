@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::desired::{Desired, DesiredApp, FileKind, HeldBack, Hold};
 use crate::digest::{Digest, Fields};
-use crate::id::{AppName, CommitId, HostPath, ResourceId};
+use crate::id::{AppName, CommitId, HostPath, ResourceId, UnitName};
 use crate::inputs::fingerprint;
-use crate::memory::{AppMemory, AppState, Memory};
+use crate::memory::{AppMemory, AppState, Memory, Ran};
 use crate::plan::Plan;
 
 /// The last release of an application that was reached on this host and passed its checks.
@@ -21,6 +21,8 @@ pub struct Release {
     pub app: DesiredApp,
     /// What the files of other applications held then that its containers mount.
     pub reads: BTreeMap<HostPath, Digest>,
+    /// The images that the services of its quadlets were started with: what their texts name may move on.
+    pub ran: BTreeMap<UnitName, Ran>,
 }
 
 /// Returns what the files of other applications hold that the containers of `app` mount.

@@ -151,6 +151,11 @@ impl HostPath {
         folder.strip_suffix(".d").filter(|name| is_read && is_quadlet(name))
     }
 
+    /// Says whether this is the drop-in that holds a quadlet to the image which its last good release ran.
+    pub fn is_pin(&self) -> bool {
+        self.file_name() == PIN && self.quadlet_drop_in().is_some()
+    }
+
     /// Says whether systemd reads this path as a unit's text or a part of it, so that it must be told of a change.
     pub fn is_of_a_unit(&self) -> bool {
         let units = self.unit().is_some() || self.drop_in().is_some();
@@ -166,6 +171,8 @@ pub const ENDPOINTS_FILE: &str = "/run/mainstay/endpoints.env";
 
 /// Where Podman's generator looks for an administrator's quadlets (podman-systemd.unit(5)).
 pub const QUADLET_DIRECTORY: &str = "/etc/containers/systemd";
+/// What the drop-in is called that holds a quadlet to an image: late, so that it has the last word.
+pub const PIN: &str = "90-mainstay-running-digest.conf";
 
 /// Extensions of Podman quadlet files that an application may bring.
 pub const QUADLET_SUFFIXES: [&str; 7] = ["container", "volume", "network", "pod", "kube", "build", "image"];

@@ -12,7 +12,7 @@ use crate::desired::{Desired, FileKind, UnitOrigin};
 use crate::digest::Digest;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName, User};
 use crate::inputs;
-use crate::memory::{self, Adopted, AppState, Inputs, Memory, Owned, Run, UnitMemory};
+use crate::memory::{self, Adopted, AppState, Inputs, Memory, Owned, Ran, Run, UnitMemory};
 use crate::observed::{FileState, InvocationId};
 use crate::plan::{Action, Lesson, Plan, Step, Verb, Why, fights};
 
@@ -396,6 +396,13 @@ pub fn make_peace(memory: &mut Memory) {
 pub fn took(memory: &mut Memory, app: &AppName, path: &HostPath, kind: &FileKind) {
     let owned = || Owned { put: Some(inputs::fingerprint(kind)), ..Owned::by(app) };
     memory.owned.entry(ResourceId::File(path.clone())).or_insert_with(owned);
+}
+
+/// Notes which images services are about to be started with.
+pub fn running(memory: &mut Memory, images: impl IntoIterator<Item = (UnitName, Ran)>) {
+    memory.ran.extend(images);
+    let (ran, units) = (&mut memory.ran, &memory.units);
+    ran.retain(|unit, _| units.contains_key(unit));
 }
 
 /// Forgets applications that are no longer wanted and own nothing any more.

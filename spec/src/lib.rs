@@ -25,5 +25,6 @@ pub mod images;
 pub mod resolve;
 pub mod plan;
 pub mod course;
+pub mod pins;
 pub mod journal;
 pub mod record;

@@ -60,6 +60,9 @@ pub struct Memory {
     /// Images that Podman fetched for quadlets.
     #[serde(default, skip_serializing_if = "Stores::is_empty")]
     pub stores: Stores,
+    /// The image that each quadlet's service was last started with, where Podman was asked for it before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ran: BTreeMap<UnitName, Ran>,
     /// Counts the records this host has written; part of what will be signed.
     #[serde(default)]
     pub counter: u64,
@@ -186,6 +189,16 @@ pub struct Adopted {
 pub struct Pulled {
     /// What it was asked for as; `None` once that name has moved on to another image.
     pub reference: Option<String>,
+    /// What its registry calls it, `name@sha256:…`, where that is known.
+    pub digest: Option<String>,
+}
+
+/// An image that a quadlet's service was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ran {
+    /// Podman's id.
+    pub id: String,
     /// What its registry calls it, `name@sha256:…`, where that is known.
     pub digest: Option<String>,
 }

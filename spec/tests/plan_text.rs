@@ -487,7 +487,12 @@ fn known(digest: Digest, state: AppState) -> AppMemory {
 fn what_is_held_back_says_why_and_what_ends_it() {
     let (good, wanted) = (pair("good\n"), pair("bad\n"));
     let commit = CommitId::parse(&"1f".repeat(20)).ok();
-    let release = |app: &DesiredApp| Release { commit: commit.clone(), app: app.clone(), reads: BTreeMap::new() };
+    let release = |app: &DesiredApp| Release {
+        commit: commit.clone(),
+        app: app.clone(),
+        reads: BTreeMap::new(),
+        ran: BTreeMap::new(),
+    };
     let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();
     let mut memory = Memory::default();
     let mut plan_now = |told: &str, releases: &BTreeMap<AppName, Release>, change: &dyn Fn(&mut Memory)| {

@@ -290,3 +290,80 @@ fn the_daemon_goes_back_says_so_in_git_and_watches_what_runs() {
     assert_eq!(host.read("/etc/web.conf").unwrap(), "good again\n");
     note(&fixed, "attic converged ");
 }
+
+#[test]
+fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
+    const FOLDER: &str = "/root/fleet";
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    agent::install(&host);
+    host.write("/etc/mainstay/agent.yaml", "settle: 200ms\n").unwrap();
+    let push = |name: &str, marker: &str| forge.image(name, "1", marker).unwrap().reference;
+    let (always, still) = (push("always", "A"), push("still", "A"));
+    let quadlet = |image: &str, more: &str| {
+        format!("[Container]\nImage={image}\nNetwork=none\n{more}[Service]\nTimeoutStopSec=1\nRestart=no\n")
+    };
+    let write = |level: &str, check: &str| {
+        let app = format!("checks: [ {{ exec: [/bin/sh, -c, \"{check}\"], within: 1s }} ]\n");
+        let level = format!("Environment=LEVEL={level}\n");
+        let files = [
+            ("fleet.yaml", FLEET),
+            ("apps/web/app.yaml", &app),
+            ("apps/web/always.container", &quadlet(&always, &format!("Pull=always\n{level}"))),
+            ("apps/web/moved.container", &quadlet("localhost/moved:1", &level)),
+            ("apps/web/still.container", &quadlet(&still, &level)),
+            ("apps/web/aside.container", &quadlet(&always, "Pull=always\n")),
+        ];
+        agent::write_folder(&host, FOLDER, &files);
+    };
+    let runs = || {
+        let of = |name| format!("podman exec systemd-{name} sh -c 'echo $(cat /marker)$LEVEL'");
+        host.sh(&["always", "moved", "still"].map(of).join("; "))
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let pins = || {
+        let found = host.sh("cd /etc/containers/systemd; find . -name '90-mainstay*' | sort").unwrap();
+        found.lines().map(|path| path.split(['/', '.']).nth(2).unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let other = push("other", "B");
+    host.sh(&format!("podman pull -q {still}; podman tag {still} localhost/moved:1; podman pull -q {other}")).unwrap();
+    write("1", "true");
+    agent::converge(&host, FOLDER);
+    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), String::new()));
+    let aside = agent::invocation(&host, "aside");
+
+    // The tags move, one in the registry and one by hand; then a release fails.
+    push("always", "B");
+    host.sh(&format!("podman tag {other} localhost/moved:1")).unwrap();
+    write("2", "podman exec systemd-always cat /marker | grep -q B && exit 1");
+    let (code, said) = agent::once(&host, FOLDER);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("its quadlet would start another image than the last good release ran"), "{said}");
+    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), "always moved".to_owned()), "{said}");
+    let status = status_of(&host, "web");
+    assert_eq!(status["state"], "rolled-back", "{status}");
+    assert_eq!(agent::invocation(&host, "aside"), aside, "what the failed release did not touch goes on");
+
+    // It stays so: nothing is left to do, and a start by hand starts the same, with the registry or without it.
+    forge.stop_registry().unwrap();
+    host.sh("systemctl restart always moved").unwrap();
+    assert_eq!(runs(), "A1 A1 A1");
+    let steps = agent::steps(&agent::plan(&host, FOLDER));
+    assert_eq!(steps, Vec::<String>::new());
+    host.sh("rm /etc/containers/systemd/always.container.d/90-*; systemctl stop moved; systemctl daemon-reload")
+        .unwrap();
+    let (code, said) = agent::once(&host, FOLDER);
+    assert!(code == 4 && said.contains("held back: web"), "{said}");
+    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), "always moved".to_owned()), "{said}");
+    forge.start_registry().unwrap();
+
+    // A newer commit that is good leaves nothing of it.
+    write("3", "true");
+    agent::converge(&host, FOLDER);
+    assert_eq!((runs(), pins()), ("B3 B3 A3".to_owned(), String::new()));
+    host.sh("! test -e /etc/containers/systemd/always.container.d").unwrap();
+    assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
+}

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use spec::desired::{Desired, FileKind, UnitGoal};
 use spec::id::{AppName, ContainerName, HostPath, ResourceId, UnitName, shown};
 use spec::journal;
+use spec::memory::Ran;
 use spec::observed::FileState;
 use spec::plan::{Action, Lesson, Phase, Plan, Step};
 use tracing::{error, info};
@@ -55,8 +56,8 @@ pub struct Outcome {
     pub unchecked: BTreeSet<AppName>,
     /// The digest of the image of each container that was created.
     pub images: BTreeMap<ContainerName, String>,
-    /// The digest of the image that each service of a quadlet was started with.
-    pub unit_images: BTreeMap<(AppName, UnitName), String>,
+    /// The image that each service of a quadlet was started with.
+    pub unit_images: BTreeMap<(AppName, UnitName), Ran>,
     /// The agent was asked to stop in between: what is left is owed.
     pub interrupted: bool,
 }

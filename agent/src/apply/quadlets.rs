@@ -6,9 +6,10 @@ use std::io;
 use std::path::Path;
 
 use spec::desired::FileKind;
-use spec::id::{AppName, HostPath, QUADLET_DIRECTORY, ResourceId, UnitName, User};
+use spec::id::{HostPath, QUADLET_DIRECTORY, ResourceId, UnitName, User};
 use spec::images;
 use spec::inputs::Pull;
+use spec::memory::Ran;
 use spec::plan::{Action, Phase, Step};
 
 use super::Work;
@@ -228,14 +229,13 @@ fn not_pulled(step: &Step, error: &(dyn std::error::Error + 'static)) -> String 
 
 fn note(work: &mut Work<'_>, user: Option<&User>, pull: &Pull, steps: &[&Step], printed: &str) {
     let told = podman::told(printed);
-    let digest = told.as_ref().and_then(|told| podman::digest_of(pull, told));
+    let ran = told.as_ref().map(|told| Ran { id: told.id.clone(), digest: podman::digest_of(pull, told) });
     if let Some(told) = told {
         images::fetched_by_podman(&mut work.ledger.memory, user, &pull.image, told);
     }
     for step in steps {
-        if let (Action::PullForUnit(unit, _), Some(app), Some(digest)) = (&step.action, &step.app, &digest) {
-            let images: &mut BTreeMap<(AppName, UnitName), String> = &mut work.outcome.unit_images;
-            images.insert((app.clone(), unit.clone()), digest.clone());
+        if let (Action::PullForUnit(unit, _), Some(app), Some(ran)) = (&step.action, &step.app, &ran) {
+            work.outcome.unit_images.insert((app.clone(), unit.clone()), ran.clone());
         }
         work.done(step);
     }

@@ -165,6 +165,10 @@ pub(super) async fn begin<'a>(work: &mut Work<'a>) -> Result<Vec<Wanted<'a>>, Le
     }
     let begun = wanted.iter().filter(starts).map(|it| (it.unit.clone(), it.with, run(it.unit)));
     journal::beginning(&mut work.ledger.memory, begun);
+    let is_begun = |unit: &UnitName| wanted.iter().filter(starts).any(|it| it.unit == unit);
+    let pulled = work.outcome.unit_images.iter().filter(|((_, unit), _)| is_begun(unit));
+    let images = pulled.map(|((_, unit), ran)| (unit.clone(), ran.clone()));
+    journal::running(&mut work.ledger.memory, images);
     work.ledger.save()?;
     // Nobody else's failures are reset: a unit that is started for our change must not be held back by the last one.
     let names = wanted.iter().filter(starts).map(|it| it.unit.clone()).collect();

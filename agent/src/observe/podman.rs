@@ -1,10 +1,12 @@
-//! Asks Podman who has the names that services of quadlets would take: root's, and those of users through their managers.
+//! Asks Podman who has the names that services of quadlets would take, and which images names lead to: root's, and those of
+//! users through their managers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use spec::id::{ContainerName, UnitName, User};
 use spec::observed::{Observed, Reach};
+use spec::pins::Found;
 
 use crate::podman;
 use crate::systemd::{self, Managers, Verb};
@@ -20,39 +22,73 @@ pub async fn names(
     asked: BTreeMap<Option<User>, BTreeSet<ContainerName>>,
     observed: &mut Observed,
 ) {
-    let unit_of = |user: &Option<User>| podman::names_unit().of(user.as_ref());
-    let stops = || asked.keys().map(|user| (unit_of(user), Verb::Stop)).collect::<Vec<_>>();
+    let run = podman::run_name();
+    let commands = asked.iter().map(|(user, names)| {
+        let unit = podman::names_unit().of(user.as_ref());
+        (unit, (podman::names_command(&run, names), names.len() * 2 + LINES))
+    });
+    for (unit, answer) in ask(systemd, "List names for mainstay", commands.collect()).await {
+        let user = unit.user().cloned();
+        match answer.map(|said| podman::holders(&run, &said)) {
+            Ok(Some(holders)) => {
+                observed.podman.insert(user, Reach::Seen(holders));
+            }
+            Ok(None) => lose(observed, &user, "its answer is not in the journal"),
+            Err(why) => lose(observed, &user, &why),
+        }
+    }
+}
+
+/// Looks up which images names lead to, by whose Podman it is. Who gives no answer is left out.
+pub async fn images(systemd: &mut Managers, asked: BTreeMap<Option<User>, BTreeSet<String>>) -> Found {
+    let run = podman::run_name();
+    let commands = asked.iter().map(|(user, names)| {
+        let unit = podman::images_unit().of(user.as_ref());
+        (unit, (podman::images_command(&run, names), names.len() + LINES))
+    });
+    let mut found = Found::new();
+    for (unit, answer) in ask(systemd, "List images for mainstay", commands.collect()).await {
+        match answer {
+            Ok(said) => {
+                let ids = podman::image_ids(&run, &said).into_iter();
+                found.extend(ids.map(|(name, id)| ((unit.user().cloned(), name), id)));
+            }
+            Err(why) => tracing::debug!(%unit, why, "Podman does not tell which images it has"),
+        }
+    }
+    found
+}
+
+/// Runs a command of ours for each Podman, and returns what it printed last, as many lines as are said with it, or why it did not
+/// end well.
+async fn ask(
+    systemd: &mut Managers,
+    description: &str,
+    commands: BTreeMap<UnitName, (Vec<String>, usize)>,
+) -> BTreeMap<UnitName, Result<String, String>> {
+    let stops = || commands.keys().map(|unit| (unit.clone(), Verb::Stop)).collect::<Vec<_>>();
     // What an earlier pass left behind, which was killed in between.
     systemd.run(stops(), LISTS, &|| {}).await;
-    let run = podman::run_name();
-    let mut jobs = Vec::new();
-    for (user, names) in &asked {
-        let unit = unit_of(user);
-        let command = podman::names_command(&run, names);
-        let manager = systemd.of(user.as_ref());
-        match manager.start_transient(&unit, "List names for mainstay", &command, LISTS).await {
-            Ok(()) => jobs.push((unit, Verb::Start)),
-            Err(error) => lose(observed, user, &crate::chain(&error)),
+    let (mut jobs, mut answers) = (Vec::new(), BTreeMap::new());
+    for (unit, (command, _)) in &commands {
+        match systemd.of(unit.user()).start_transient(unit, description, command, LISTS).await {
+            Ok(()) => jobs.push((unit.clone(), Verb::Start)),
+            Err(error) => drop(answers.insert(unit.clone(), Err(crate::chain(&error)))),
         }
     }
     for (unit, result) in systemd.run(jobs, LISTS, &|| {}).await {
-        let user = unit.user().cloned();
-        let most = asked.get(&user).map_or(0, BTreeSet::len) * 2 + LINES;
+        let most = commands.get(&unit).map_or(LINES, |(_, lines)| *lines);
         let said = systemd::journal_tail(&unit, None, most).await;
-        match (result, podman::holders(&run, &said)) {
-            (Ok(_), Some(holders)) => {
-                observed.podman.insert(user, Reach::Seen(holders));
-            }
-            (Ok(_), None) => lose(observed, &user, "its answer is not in the journal"),
-            (Err(error), _) => lose(observed, &user, &of_podman(&unit, &crate::chain(&error), &said)),
-        }
+        let answer = result.map_err(|error| of_podman(&unit, &crate::chain(&error), &said));
+        answers.insert(unit, answer.map(|_| said));
     }
     systemd.run(stops(), LISTS, &|| {}).await;
+    answers
 }
 
 fn of_podman(unit: &UnitName, error: &str, said: &str) -> String {
     let last = said.lines().rev().find(|line| !podman::is_told(line)).unwrap_or_default();
-    tracing::debug!(%unit, said, "Podman was asked for names");
+    tracing::debug!(%unit, said, "Podman was asked");
     format!("{error}: {last}")
 }
 

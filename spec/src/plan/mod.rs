@@ -613,7 +613,7 @@ impl Draft<'_> {
     /// Says whether an action needs a user's manager that does not run, and that this plan does not start: somebody wants it
     /// so, or it is only reported.
     fn lacks_its_manager(&self, action: &Action) -> bool {
-        let (Action::RunUnit { unit, .. } | Action::PullForUnit(unit, _)) = action else { return false };
+        let Action::RunUnit { unit, .. } = action else { return false };
         unit.user().is_some_and(|user| self.observed.is_down(user) && !self.starts_manager(user))
     }
 
@@ -665,9 +665,20 @@ impl Draft<'_> {
     /// Says whether what is wanted of `id` was so before, so that any difference now is drift, also while the rest of its
     /// application is on its way to another release.
     fn was_so(&self, app: &AppName, id: &ResourceId) -> bool {
+        if let ResourceId::File(path) = id
+            && path.is_pin()
+        {
+            return self.was_held(path);
+        }
         let want = || self.desired.apps.get(app).and_then(|wanted| wanted.want(id));
         let before = self.memory.settled.get(app).and_then(|settled| settled.wants.get(id));
         self.is_settled(app) || before.is_some_and(|before| want() == Some(*before))
+    }
+
+    /// Says whether a drop-in that holds a quadlet to an image was in place: it is no part of a release.
+    fn was_held(&self, path: &HostPath) -> bool {
+        let owned = self.memory.owned.get(&ResourceId::File(path.clone()));
+        owned.is_some_and(|owned| owned.claim.is_none())
     }
 
     /// Chooses between "the commit changed it" and "the host drifted".
@@ -677,12 +688,21 @@ impl Draft<'_> {
 
     /// Says why something that is not there is made: it is new, or was taken away.
     fn because_absent(&self, app: &AppName, id: &ResourceId, text: &str) -> Why {
-        if self.was_so(app, id) { Why::Drifted(text.to_owned()) } else { Why::New }
+        match id {
+            _ if self.was_so(app, id) => Why::Drifted(text.to_owned()),
+            ResourceId::File(path) if path.is_pin() => {
+                Why::Changed("its quadlet would start another image than the last good release ran".to_owned())
+            }
+            _ => Why::New,
+        }
     }
 
     /// Says why a change of these paths matters: drift only if every application they belong to was settled.
     fn because_of(&self, paths: &[&HostPath], text: String) -> Why {
         let settled = |path: &&HostPath| {
+            if path.is_pin() {
+                return self.was_held(path);
+            }
             let owner = self.desired.files().find(|(_, wanted, _)| wanted == path).map(|(app, _, _)| app);
             owner.is_none_or(|app| self.is_settled(app))
         };

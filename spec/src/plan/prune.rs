@@ -67,9 +67,11 @@ fn is_of_an_archive(draft: &Draft<'_>, id: &ResourceId) -> bool {
 }
 
 impl Removals {
-    /// Counts a removal for the guard, unless the application goes back to what it was.
+    /// Counts a removal for the guard, unless the application goes back to what it was. What held a quadlet to an image while it
+    /// did was not wanted by any commit.
     fn count(&mut self, draft: &Draft<'_>, app: &AppName, id: ResourceId) {
-        if !draft.goes_back(app) && !is_of_an_archive(draft, &id) {
+        let is_pin = matches!(&id, ResourceId::File(path) if path.is_pin());
+        if !is_pin && !draft.goes_back(app) && !is_of_an_archive(draft, &id) {
             self.counted.insert(id);
         }
     }

@@ -8,7 +8,7 @@ use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, Pull, UnitInputs};
 use crate::memory::{Inputs, Run};
 use crate::observed::{ActiveState, FileState, LoadState, Reach, UnitState};
-use crate::plan::{Action, Draft, Lesson, Note, Step, Verb, Why};
+use crate::plan::{Action, Draft, Fate, Lesson, Note, Step, Verb, Why};
 
 /// What is said of a unit that went down by itself.
 pub(super) const DIED: [&str; 2] = ["it failed", "it ended and is started over and over"];
@@ -167,7 +167,10 @@ pub(super) fn leave_what_another_text_hides(draft: &mut Draft<'_>) {
             continue;
         }
         let id = ResourceId::Unit(name.clone());
-        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
+        let runs = |step: &Step| {
+            let of = |unit: &UnitName| unit == name;
+            matches!(&step.action, Action::RunUnit { unit, .. } | Action::PullForUnit(unit, _) if of(unit))
+        };
         draft.plan.steps.retain(|step| !runs(step));
         draft.plan.drift.retain(|step| !runs(step));
         draft.plan.lessons.retain(|lesson| !matches!(lesson, Lesson::Runs(unit, ..) if unit == name));
@@ -496,11 +499,13 @@ impl<'a> Subject<'a> {
             was: self.state.invocation.clone(),
             once: self.once,
         };
-        if let Some(pull) = pull {
-            draft.step(self.app, Action::PullForUnit(self.name.clone(), pull), why.clone());
-        }
         let reads = self.inputs.restart.union(&self.inputs.reload).cloned().collect();
-        draft.step_reading(self.app, action, why, reads);
+        let step = Step { app: Some(self.app.clone()), action, why, reads };
+        // Nothing is fetched for what is not started: it would be in every pass.
+        if let Some(pull) = pull.filter(|_| draft.fate(&step) == Fate::Done) {
+            draft.step(self.app, Action::PullForUnit(self.name.clone(), pull), step.why.clone());
+        }
+        draft.step_reading(self.app, step.action, step.why, step.reads);
     }
 
     /// Says whether the manager that this plan starts may have started the unit by itself, with what is there before this

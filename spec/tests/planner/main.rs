@@ -14,6 +14,7 @@ use spec::course;
 use spec::desired::{Desired, DriftPolicy, Policy};
 use spec::id::ResourceId;
 use spec::memory::Memory;
+use spec::pins;
 use spec::plan::fights::REPAIRS;
 use spec::plan::{Action, Patience};
 
@@ -134,7 +135,10 @@ proptest! {
                 Some(ResourceId::Unit(unit)) => prop_assert!(changed.unit_names_file(&unit, file), "{step}"),
                 Some(ResourceId::Container(name)) => prop_assert!(changed.container_mounts(&name, file), "{step}"),
                 Some(ResourceId::Network(_) | ResourceId::Volume(_)) => prop_assert!(false, "{step}"),
-                None => prop_assert!(matches!(step.action, Action::PullImage(_) | Action::FetchArtifact(_)), "{step}"),
+                None => match &step.action {
+                    Action::PullForUnit(unit, _) => prop_assert!(changed.unit_names_file(unit, file), "{step}"),
+                    action => prop_assert!(matches!(action, Action::PullImage(_) | Action::FetchArtifact(_)), "{step}"),
+                },
             }
         }
         prop_assert!(plan.steps.iter().any(|step| step.action.resource() == Some(ResourceId::File(path.clone()))));
@@ -254,6 +258,48 @@ proptest! {
             let needed = planned.steps.iter().any(|step| matches!(
                 &step.action, Action::RunUnit { unit: name, .. } if *name == unit));
             prop_assert!(count <= usize::from(needed), "{unit} was started {count} times:\n{planned}");
+        }
+    }
+
+    #[test]
+    fn what_goes_back_is_held_to_its_images_and_let_go_by_the_next_release(
+        first in shape(), second in shape(), failed in 1..8_u8, got in 0..80_usize,
+        instants in prop::collection::vec(0..40_usize, 0..3), moved: bool, again: bool,
+    ) {
+        let (mut world, mut memory) = (World::default(), Memory::default());
+        let (first, second) = (first.without_drop_ins(), second.without_drop_ins());
+        let (good, wanted) = (first.desired(), second.desired());
+        world.pass(&good, &mut memory, Kill::Never);
+        let releases = world::with_images(world::releases(&good));
+        world.pass(&wanted, &mut memory, Kill::After(got));
+        world::condemn(&mut memory, &wanted, &releases, failed);
+        let found = world::images(moved);
+        let held = |memory: &Memory| {
+            let mut held = course::held_back(&wanted, &course::holds(&wanted, memory), &releases);
+            pins::pin(&mut held, &releases, memory, &found);
+            held
+        };
+        for instant in instants {
+            let held = held(&memory);
+            world.pass(&held, &mut memory, Kill::After(instant));
+        }
+        let held_to = held(&memory);
+        world.pass(&held_to, &mut memory, Kill::Never);
+        let stays = held(&memory);
+        prop_assert_eq!(pins::all(&held_to), pins::all(&stays), "what is held changes while nothing does");
+        let left = world.plan(&stays, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty(), "left:\n{left}");
+        prop_assert!(moved || pins::all(&stays).is_empty(), "nothing has moved");
+        prop_assert_eq!(world.stale(&stays, &left), Vec::<String>::new());
+
+        // The next commit may be the good one again, or the one that failed and is tried again.
+        let next = if again { wanted.clone() } else { good.clone() };
+        memory.apps.values_mut().for_each(|known| known.bad = None);
+        world.pass(&next, &mut memory, Kill::Never);
+        let left = world.plan(&next, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty(), "left:\n{left}");
+        if left.held.is_none() {
+            prop_assert!(!world.holds_images(), "{left}");
         }
     }
 

@@ -249,9 +249,12 @@ impl Shape {
                 app(&mut apps, file.app).files.insert(file_path(index), file.desired(index));
             }
             if let Some(Some(unit)) = self.units.get(index) {
-                let text = unit.text();
+                let mut text = unit.text();
                 let name = unit_name(index);
                 let path = if unit.quadlet || index == HERS { quadlet_path(&name) } else { name.path() };
+                if path.quadlet().is_some() {
+                    text.push_str("[Container]\nImage=r.lan/web:1\n");
+                }
                 let content =
                     FileKind::Regular { content: text.as_bytes().into(), digest: Digest::of(text.as_bytes()) };
                 let wanted = app(&mut apps, unit.app);

@@ -11,11 +11,12 @@ use spec::digest::Digest;
 use spec::id::{AppName, ContainerName, HostPath, Mode, NetworkName, UnitName, User};
 use spec::inputs;
 use spec::journal;
-use spec::memory::{Adopted, AppMemory, AppState, Bad, Memory};
+use spec::memory::{Adopted, AppMemory, AppState, Bad, Memory, Ran};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, LoadState, Manager, ManagerState,
     NetworkState, Observed, Reach, UnitState,
 };
+use spec::pins;
 use spec::plan::{self, Action, Patience, Phase, Plan, Verb};
 
 use crate::strategy::{self, Tamper};
@@ -784,8 +785,32 @@ impl World {
 
 /// The good releases of what a host was converged to.
 pub(crate) fn releases(good: &Desired) -> BTreeMap<AppName, Release> {
-    let release = |app: &DesiredApp| Release { commit: None, app: app.clone(), reads: course::reads(app, good) };
+    let release = |app: &DesiredApp| Release {
+        commit: None,
+        app: app.clone(),
+        reads: course::reads(app, good),
+        ran: BTreeMap::new(),
+    };
     good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect()
+}
+
+/// Says of every release that its quadlets' services ran the first image.
+pub(crate) fn with_images(mut releases: BTreeMap<AppName, Release>) -> BTreeMap<AppName, Release> {
+    for release in releases.values_mut() {
+        let ran = || Ran { id: "first".to_owned(), digest: None };
+        release.ran = release.app.units.keys().map(|name| (name.clone(), ran())).collect();
+    }
+    releases
+}
+
+/// What the name that all quadlets say leads to in each Podman: the first image, or another one.
+pub(crate) fn images(moved: bool) -> pins::Found {
+    let now = if moved { "second" } else { "first" };
+    let of = |user: Option<User>| {
+        let found = [("r.lan/web:1", now), ("first", "first")];
+        found.map(|(name, id)| ((user.clone(), name.to_owned()), Some(id.to_owned())))
+    };
+    of(None).into_iter().chain(of(Some(strategy::alice()))).collect()
 }
 
 /// Remembers that the releases of some applications failed, of those that can go back.
@@ -828,6 +853,11 @@ fn settled(wanted: &DesiredApp) -> AppMemory {
 }
 
 impl World {
+    /// Says whether a drop-in is there that holds a quadlet to an image.
+    pub(crate) fn holds_images(&self) -> bool {
+        self.files.keys().any(HostPath::is_pin)
+    }
+
     /// Compares everything of the applications that are held back with what it was when they were good.
     pub(crate) fn is_back(&self, good: &World, held: &Desired, plan: &Plan) -> Result<(), TestCaseError> {
         let excused = excused(plan);
