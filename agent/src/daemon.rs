@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use crate::alert::Alerts;
 use crate::belief::Refusal;
 use crate::board::{Asked, Board, Pulse};
 use crate::endpoint;
@@ -117,6 +118,7 @@ pub async fn run(
     upstream: Upstream,
     settings: Settings,
     endpoint: endpoint::Config,
+    alerts: Alerts,
 ) -> Result<(), LedgerError> {
     let now = Instant::now();
     // A refusal does not outlive the agent that spoke it: its version, or its settings, may have been the reason.
@@ -153,6 +155,7 @@ pub async fn run(
     daemon.remember();
     let longest = HUNG + daemon.settings.job.max(daemon.settings.pull);
     let _answering = endpoint::open(endpoint, &daemon.board, &daemon.asked, &progress, longest);
+    alerts.begin(&daemon.board.watch());
     let watchdog = tokio::spawn(watchdog(Arc::clone(&progress), longest));
     let ended = daemon.turn(&progress).await;
     watchdog.abort();

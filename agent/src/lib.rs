@@ -37,6 +37,7 @@ pub mod snapshot;
 pub mod board;
 pub mod history;
 pub mod endpoint;
+pub mod alert;
 pub mod folder;
 pub mod daemon;
 pub mod install;

@@ -57,6 +57,8 @@ pub struct Settings {
     pub backups: Backups,
     /// Where the agent answers questions.
     pub endpoint: Endpoint,
+    /// Who is told when a person is needed.
+    pub alerts: Alerts,
 }
 
 /// How much is kept of what others wrote where the agent writes.
@@ -119,6 +121,45 @@ pub struct Endpoint {
     pub hooks: Option<PathBuf>,
 }
 
+/// Who is told when a person is needed.
+#[derive(Clone, Debug, Default)]
+pub struct Alerts {
+    /// The events that are told.
+    pub on: Vec<String>,
+    /// The address that gets each as JSON.
+    pub webhook: Option<String>,
+    /// A file with the secret that signs it.
+    pub webhook_secret: Option<PathBuf>,
+    /// A file with the address of an incoming webhook of Slack.
+    pub slack: Option<PathBuf>,
+    /// The address of an Alertmanager.
+    pub alertmanager: Option<String>,
+    /// A file with a token for it.
+    pub alertmanager_token: Option<PathBuf>,
+    /// The address of a topic of ntfy.
+    pub ntfy: Option<String>,
+    /// A file with a token for it.
+    pub ntfy_token: Option<PathBuf>,
+}
+
+impl Alerts {
+    fn of(said: &keys::Settings) -> Alerts {
+        let path = |key| said.text(key).map(PathBuf::from);
+        let text = |key| said.text(key).map(str::to_owned);
+        let on = said.texts("alerts.on");
+        Alerts {
+            on: if on.is_empty() { keys::EVENTS.map(str::to_owned).to_vec() } else { on.to_vec() },
+            webhook: text("alerts.webhook"),
+            webhook_secret: path("alerts.webhook-secret"),
+            slack: path("alerts.slack"),
+            alertmanager: text("alerts.alertmanager"),
+            alertmanager_token: path("alerts.alertmanager-token"),
+            ntfy: text("alerts.ntfy"),
+            ntfy_token: path("alerts.ntfy-token"),
+        }
+    }
+}
+
 impl From<&keys::Settings> for Settings {
     fn from(said: &keys::Settings) -> Settings {
         let path = |key| said.text(key).map(PathBuf::from);
@@ -164,6 +205,7 @@ impl From<&keys::Settings> for Settings {
                 token: path("endpoint.token"),
                 hooks: path("endpoint.hooks"),
             },
+            alerts: Alerts::of(said),
         }
     }
 }

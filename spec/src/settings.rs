@@ -45,6 +45,10 @@ pub enum Kind {
     Addresses,
     /// A list of names of this host, without ports.
     Names,
+    /// An address of http or https.
+    Url,
+    /// A list of events that somebody may want to hear of: [`EVENTS`].
+    Events,
 }
 
 /// What a setting holds, read and checked.
@@ -77,6 +81,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Any wait: long enough to be one, and short enough that a typing mistake does not stop the agent.
 const WAIT: Kind = Kind::Duration(Duration::from_millis(100), Duration::from_secs(7 * 86_400));
+
+/// What alerts are about.
+pub const EVENTS: [&str; 7] = ["failed", "rolled-back", "unhealthy", "drifted", "conflict", "refused", "recovered"];
 
 /// Every setting, in the order in which people read about them.
 pub const KEYS: &[Key] = &[
@@ -147,6 +154,29 @@ pub const KEYS: &[Key] = &[
         "",
         "A file that holds the secret of the webhooks by which forges tell of a push",
     ),
+    key(
+        "alerts.on",
+        Kind::Events,
+        "",
+        "A list of events to tell of: failed, rolled-back, unhealthy, drifted, conflict, refused, recovered; all when not set",
+    ),
+    key("alerts.webhook", Kind::Url, "", "An address that gets each alert as JSON"),
+    key(
+        "alerts.webhook-secret",
+        Kind::Path,
+        "",
+        "A file that holds the secret that signs it, in X-Mainstay-Signature-256",
+    ),
+    key(
+        "alerts.slack",
+        Kind::Path,
+        "",
+        "A file that holds the address of an incoming webhook of Slack, or of what speaks its form",
+    ),
+    key("alerts.alertmanager", Kind::Url, "", "The address of an Alertmanager"),
+    key("alerts.alertmanager-token", Kind::Path, "", "A file that holds a token for it"),
+    key("alerts.ntfy", Kind::Url, "", "The address of a topic of ntfy"),
+    key("alerts.ntfy-token", Kind::Path, "", "A file that holds a token for it"),
 ];
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
@@ -173,7 +203,7 @@ impl Key {
 
     /// Says whether it holds several of what [`Key::read`] reads.
     pub fn is_list(&self) -> bool {
-        matches!(self.kind, Kind::Addresses | Kind::Names)
+        matches!(self.kind, Kind::Addresses | Kind::Names | Kind::Events)
     }
 
     /// Reads a value from its text; of a list, one of them.
@@ -201,6 +231,16 @@ impl Key {
             Kind::Names => off(
                 format!("`{shown}` is no name of a host"),
                 "write it without scheme and port, such as attic.example",
+            ),
+            Kind::Url if is_url(text) => Ok(Value::Text(text.to_owned())),
+            Kind::Url => off(
+                "this is no address of http or https, or holds a user or password".to_owned(),
+                "write it such as https://alerts.example/hook",
+            ),
+            Kind::Events if EVENTS.contains(&text) => Ok(Value::Texts(vec![text.to_owned()])),
+            Kind::Events => off(
+                format!("there is no event `{shown}`"),
+                "choose among those that `mainstay settings --example` lists",
             ),
             Kind::Boolean => match text {
                 "true" => Ok(Value::Boolean(true)),
@@ -232,6 +272,12 @@ impl Key {
             },
         }
     }
+}
+
+fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    crate::authority::is_authority(authority) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn is_name(text: &str) -> bool {

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, their shared parts too")]
 
 mod agent;
+mod alerts;
 mod artifacts;
 mod backups;
 mod compose;

@@ -17,6 +17,11 @@ pub fn prometheus() -> Result<PathBuf> {
     unpacked("prometheus").context("failed to get Prometheus")
 }
 
+/// Where the program of Debian's `prometheus-alertmanager` is.
+pub fn alertmanager() -> Result<PathBuf> {
+    unpacked("prometheus-alertmanager").context("failed to get Alertmanager")
+}
+
 /// Unpacks a package once, and returns the folder of its programs.
 fn unpacked(package: &str) -> Result<PathBuf> {
     let cache = tree::cache().join("tools");

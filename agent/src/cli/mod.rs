@@ -2,6 +2,7 @@
 
 mod print;
 mod held_to;
+pub mod alerts;
 pub mod check;
 pub mod history;
 pub mod completions;
@@ -98,6 +99,8 @@ enum Command {
     Uninstall(uninstall::Args),
     /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
+    /// Show who is told when a person is needed, and try it
+    Alerts(alerts::Args),
     /// Show the agent's own settings, and which file each value comes from
     Settings(settings::Args),
     /// Print completions for a shell
@@ -195,6 +198,7 @@ impl Cli {
             Command::Retry(args) => retry::run(common, args),
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,
+            Command::Alerts(args) => alerts::run(common, args).await,
             Command::Settings(args) => settings::run(common, args),
             Command::Completions(args) => Ok(completions::run(args)),
             Command::Man(args) => man::run(args),

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tracing::info;
 
 use super::{Common, Ended, settings_path};
+use crate::alert::Alerts;
 use crate::daemon;
 use crate::endpoint;
 use crate::git::Url;
@@ -28,8 +29,9 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
     let upstream = Upstream::open(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
     let endpoint =
         endpoint::Config::of(&settings, &name).with_context(|| format!("see {}", settings_path(common).display()))?;
+    let alerts = Alerts::of(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
     let host = Host::open(name, &settings, Arc::new(Progress::default()))?;
     info!(host = %host.name, repository = settings.repository.as_deref().map(Url::shown), branch = settings.branch, "mainstay {} starts", env!("CARGO_PKG_VERSION"));
-    Box::pin(daemon::run(host, upstream, settings, endpoint)).await?;
+    Box::pin(daemon::run(host, upstream, settings, endpoint, alerts)).await?;
     Ok(Ended::Well)
 }

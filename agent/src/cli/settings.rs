@@ -91,38 +91,46 @@ mod tests {
         let files = [("/etc/mainstay/agent.yaml", first), ("/etc/mainstay/agent.d/10-poll.yaml", "poll: 15s\n")];
         let said = manifest::settings(files).expect("settings");
         expect![[r#"
-            repository         https://me:***@git.example/fleet.git  /etc/mainstay/agent.yaml:1:1
-            branch             main                                  default
-            host               -                                     not set
-            state              /var/lib/mainstay                     default
-            poll               15s                                   /etc/mainstay/agent.d/10-poll.yaml:1:1
-            observe            5m                                    default
-            settle             2s                                    default
-            job                90s                                   default
-            pull               10m                                   default
-            engine             -                                     not set
-            registries         -                                     not set
-            allow-file         false                                 default
-            git.connect        10s                                   default
-            git.stall          20s                                   default
-            git.total          5m                                    default
-            git.key            -                                     not set
-            git.known-hosts    -                                     not set
-            git.ca             -                                     not set
-            git.token          -                                     not set
-            report.push        true                                  default
-            report.repository  -                                     not set
-            report.heartbeat   1h                                    default
-            backups.count      1000                                  default
-            backups.bytes      1GiB                                  /etc/mainstay/agent.yaml:2:12
-            backups.age        90d                                   default
-            endpoint.socket    /run/mainstay/agent.sock              default
-            endpoint.listen    -                                     not set
-            endpoint.names     -                                     not set
-            endpoint.cert      -                                     not set
-            endpoint.key       -                                     not set
-            endpoint.token     -                                     not set
-            endpoint.hooks     -                                     not set
+            repository                 https://me:***@git.example/fleet.git  /etc/mainstay/agent.yaml:1:1
+            branch                     main                                  default
+            host                       -                                     not set
+            state                      /var/lib/mainstay                     default
+            poll                       15s                                   /etc/mainstay/agent.d/10-poll.yaml:1:1
+            observe                    5m                                    default
+            settle                     2s                                    default
+            job                        90s                                   default
+            pull                       10m                                   default
+            engine                     -                                     not set
+            registries                 -                                     not set
+            allow-file                 false                                 default
+            git.connect                10s                                   default
+            git.stall                  20s                                   default
+            git.total                  5m                                    default
+            git.key                    -                                     not set
+            git.known-hosts            -                                     not set
+            git.ca                     -                                     not set
+            git.token                  -                                     not set
+            report.push                true                                  default
+            report.repository          -                                     not set
+            report.heartbeat           1h                                    default
+            backups.count              1000                                  default
+            backups.bytes              1GiB                                  /etc/mainstay/agent.yaml:2:12
+            backups.age                90d                                   default
+            endpoint.socket            /run/mainstay/agent.sock              default
+            endpoint.listen            -                                     not set
+            endpoint.names             -                                     not set
+            endpoint.cert              -                                     not set
+            endpoint.key               -                                     not set
+            endpoint.token             -                                     not set
+            endpoint.hooks             -                                     not set
+            alerts.on                  -                                     not set
+            alerts.webhook             -                                     not set
+            alerts.webhook-secret      -                                     not set
+            alerts.slack               -                                     not set
+            alerts.alertmanager        -                                     not set
+            alerts.alertmanager-token  -                                     not set
+            alerts.ntfy                -                                     not set
+            alerts.ntfy-token          -                                     not set
         "#]]
         .assert_eq(&table(&said, false));
         assert!(!format!("{:?}", KEYS.iter().map(|key| as_json(key, &said)).collect::<Vec<_>>()).contains("s3cret"));

@@ -1,0 +1,175 @@
+//! Whoever is told: where, in which form, and how it is proven that it was us.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use sha2::Sha256;
+
+use super::Message;
+use crate::settings;
+use crate::tls;
+
+/// How long one delivery may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// More than this in a file is no secret of one.
+const LONGEST: u64 = 4096;
+/// The header of the signature, as forges have theirs: `sha256=` and the HMAC of the body in hex digits.
+const SIGNATURE: &str = "X-Mainstay-Signature-256";
+
+/// The forms in which it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Webhook,
+    Slack,
+    Alertmanager,
+    Ntfy,
+}
+
+/// Who is told.
+pub struct Receiver {
+    form: Form,
+    url: reqwest::Url,
+    secret: Option<String>,
+    client: reqwest::Client,
+}
+
+/// Why something was not delivered; the address, which may be a secret, is not in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Undelivered {
+    /// Nobody answered.
+    #[error("{0}")]
+    Silent(String),
+    /// The answer was no.
+    #[error("it answered {0}")]
+    Refused(reqwest::StatusCode),
+}
+
+impl Receiver {
+    /// Reads from the settings who is told.
+    ///
+    /// # Errors
+    /// A file that they name cannot be read or holds no address.
+    pub(super) fn all(settings: &settings::Alerts) -> anyhow::Result<Vec<Receiver>> {
+        tls::ensure_provider();
+        let slack = settings.slack.as_deref().map(secret).transpose()?;
+        let wanted = [
+            (Form::Webhook, settings.webhook.as_deref(), settings.webhook_secret.as_deref()),
+            (Form::Slack, slack.as_deref(), None),
+            (Form::Alertmanager, settings.alertmanager.as_deref(), settings.alertmanager_token.as_deref()),
+            (Form::Ntfy, settings.ntfy.as_deref(), settings.ntfy_token.as_deref()),
+        ];
+        let mut receivers = Vec::new();
+        for (form, url, file) in wanted {
+            let Some(url) = url else { continue };
+            // The text is not repeated: of Slack's, all of it is a secret.
+            let url = reqwest::Url::parse(url).with_context(|| format!("alerts.{} names no address", form.name()))?;
+            let secret = file.map(secret).transpose()?;
+            let client = reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .timeout(PATIENCE)
+                .pool_max_idle_per_host(0)
+                .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
+                .build()
+                .context("failed to build an http client")?;
+            receivers.push(Receiver { form, url, secret, client });
+        }
+        Ok(receivers)
+    }
+
+    /// Returns the word for it in settings, logs and files.
+    pub fn name(&self) -> &'static str {
+        self.form.name()
+    }
+
+    /// Returns the server that is asked.
+    pub fn server(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
+    }
+
+    /// Says whether it forgets what is not repeated.
+    pub(super) fn forgets(&self) -> bool {
+        self.form == Form::Alertmanager
+    }
+
+    /// Delivers a message, or finds that it cannot be delivered now.
+    ///
+    /// # Errors
+    /// Nobody answered in time, or the answer was no.
+    pub async fn deliver(&self, message: &Message) -> Result<(), Undelivered> {
+        // What the address says is no part of the error: it may be all that keeps others from using it.
+        let silent = |error: reqwest::Error| Undelivered::Silent(crate::chain(&error.without_url()));
+        let answer = self.client.execute(self.request(message)?).await.map_err(silent)?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(Undelivered::Refused(status)),
+        }
+    }
+
+    fn request(&self, message: &Message) -> Result<reqwest::Request, Undelivered> {
+        let mut url = self.url.clone();
+        let body = match self.form {
+            Form::Webhook => message.generic().to_string(),
+            Form::Slack => message.slack().to_string(),
+            Form::Alertmanager => {
+                url.set_path(&format!("{}/api/v2/alerts", url.path().trim_end_matches('/')));
+                message.alertmanager().to_string()
+            }
+            Form::Ntfy => message.text(),
+        };
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url);
+        let headers = request.headers_mut();
+        let value = |text: &str| {
+            HeaderValue::from_str(text).map_err(|_| Undelivered::Silent("a header cannot hold its value".to_owned()))
+        };
+        match (self.form, &self.secret) {
+            (Form::Webhook, Some(secret)) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+                    .map_err(|_| Undelivered::Silent("the secret cannot be used".to_owned()))?;
+                mac.update(body.as_bytes());
+                headers.insert(SIGNATURE, value(&format!("sha256={}", hex::encode(mac.finalize().into_bytes())))?);
+            }
+            (Form::Alertmanager | Form::Ntfy, Some(token)) => {
+                let mut token = value(&format!("Bearer {token}"))?;
+                token.set_sensitive(true);
+                headers.insert(AUTHORIZATION, token);
+            }
+            _ => {}
+        }
+        if self.form == Form::Ntfy {
+            let title: String = message.title().chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+            headers.insert("Title", value(&title)?);
+            headers.insert("Priority", value(if message.is_urgent() { "high" } else { "default" })?);
+            headers.insert("Tags", value(if message.is_recovery() { "white_check_mark" } else { "warning" })?);
+        } else {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        *request.body_mut() = Some(body.into());
+        Ok(request)
+    }
+}
+
+impl Form {
+    fn name(self) -> &'static str {
+        match self {
+            Form::Webhook => "webhook",
+            Form::Slack => "slack",
+            Form::Alertmanager => "alertmanager",
+            Form::Ntfy => "ntfy",
+        }
+    }
+}
+
+/// Reads a secret from its file.
+fn secret(path: &Path) -> anyhow::Result<String> {
+    let doing = || format!("failed to read {}, which the settings name for alerts", path.display());
+    let seen = fs::metadata(path).with_context(doing)?;
+    anyhow::ensure!(seen.is_file() && seen.len() <= LONGEST, "{}: it is no file of one line", doing());
+    let text = fs::read_to_string(path).with_context(doing)?;
+    let text = text.trim();
+    anyhow::ensure!(!text.is_empty() && !text.contains('\n'), "{}: it is no file of one line", doing());
+    Ok(text.to_owned())
+}
