@@ -9,6 +9,7 @@ pub mod man;
 pub mod install;
 pub mod uninstall;
 pub mod once;
+pub mod pause;
 pub mod plan;
 pub mod render;
 pub mod restore;
@@ -98,6 +99,10 @@ enum Command {
     Uninstall(uninstall::Args),
     /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
+    /// Have the agent change nothing for a while, or nothing of some applications
+    Pause(pause::Args),
+    /// End a pause: what waited is done now
+    Resume(pause::ResumeArgs),
     /// Show the agent's own settings, and which file each value comes from
     Settings(settings::Args),
     /// Print completions for a shell
@@ -193,6 +198,8 @@ impl Cli {
             Command::Status(args) => status::run(common, args).await,
             Command::History(args) => history::run(common, args),
             Command::Retry(args) => retry::run(common, args),
+            Command::Pause(args) => pause::run(common, args).await,
+            Command::Resume(args) => pause::resume(common, args).await,
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,
             Command::Settings(args) => settings::run(common, args),
