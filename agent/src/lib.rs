@@ -39,7 +39,9 @@ pub mod history;
 pub mod endpoint;
 pub mod folder;
 pub mod daemon;
+pub mod scaffold;
 pub mod install;
+pub mod doctor;
 pub mod cli;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.

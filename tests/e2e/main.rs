@@ -11,6 +11,7 @@
 mod agent;
 mod artifacts;
 mod backups;
+mod command_line;
 mod compose;
 mod compose_alike;
 mod convergence;
