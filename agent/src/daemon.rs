@@ -130,7 +130,7 @@ pub async fn run(
         (host.name.clone(), Repository { url: upstream.address(), branch: settings.branch.clone() });
     let mut daemon = Daemon {
         vigil: Vigil::default(),
-        watch: Watch::new(Arc::clone(&engine), requests::retry(&settings.state)),
+        watch: Watch::new(Arc::clone(&engine), [requests::retry(&settings.state), requests::pause(&settings.state)]),
         was_idle: true,
         engine,
         host,
@@ -394,7 +394,7 @@ impl Daemon {
         };
         let is_settled = passed.as_ref().is_some_and(Passed::is_converged) && self.watch.hears_all();
         let longest = if is_settled { Duration::MAX } else { UNSETTLED };
-        self.look_at = Instant::now() + self.settings.observe.min(longest);
+        self.look_at = Instant::now() + self.settings.observe.min(longest).min(self.until_a_pause_ends());
         let Some(passed) = passed else {
             self.status("waiting for a commit to believe");
             return Ok(false);
@@ -411,6 +411,12 @@ impl Daemon {
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");
         self.board.pulse.spent(spent.wall_us(), spent.cpu_us());
         Ok(passed.again)
+    }
+
+    /// Says how long it takes until something is no longer paused.
+    fn until_a_pause_ends(&self) -> Duration {
+        let left = self.host.ledger.memory.pauses.next_end().map(|end| end.duration_since(Timestamp::now()));
+        left.map_or(Duration::MAX, |left| Duration::try_from(left).unwrap_or(Duration::ZERO))
     }
 
     /// Writes the record when it says something new, and lets it be pushed. While a conversation with the repository
@@ -509,10 +515,16 @@ impl Daemon {
         let told = counts.iter().filter(|(count, _)| *count > 0);
         let told: Vec<String> =
             told.map(|(count, what)| format!("{count} of {} applications {what}", apps.len())).collect();
+        let pauses = &passed.plan.pauses;
+        let paused = match (&pauses.host, pauses.apps.len()) {
+            (Some(pause), _) => format!("paused {pause}; "),
+            (None, 0) => String::new(),
+            (None, _) => pauses.apps.iter().map(|(app, pause)| format!("{app} is paused {pause}; ")).collect(),
+        };
         match (passed.is_converged(), told.is_empty()) {
-            (true, true) => format!("converged on {commit}: {} applications", apps.len()),
-            (false, true) => format!("on {commit}, not converged: see `mainstay status`"),
-            (_, false) => format!("on {commit}, {}: see `mainstay status`", told.join(", ")),
+            (true, true) => format!("{paused}converged on {commit}: {} applications", apps.len()),
+            (false, true) => format!("{paused}on {commit}, not converged: see `mainstay status`"),
+            (_, false) => format!("{paused}on {commit}, {}: see `mainstay status`", told.join(", ")),
         }
     }
 

@@ -34,7 +34,7 @@ use crate::progress::Progress;
 use crate::publish;
 use crate::releases::Releases;
 use crate::report;
-use crate::requests;
+use crate::requests::{self, Pending};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::systemd::Managers;
@@ -103,6 +103,7 @@ impl Passed {
             && plan.held.is_none()
             && plan.held_back.is_empty()
             && plan.drift.is_empty()
+            && plan.postponed.is_empty()
             && self.outcome.unwell.is_empty()
     }
 }
@@ -133,7 +134,7 @@ impl Host {
         self.ledger.is_taken()
     }
 
-    fn with(ledger: Ledger, name: HostName, settings: &Settings, progress: Arc<Progress>) -> Host {
+    fn with(mut ledger: Ledger, name: HostName, settings: &Settings, progress: Arc<Progress>) -> Host {
         match ledger.found {
             Found::Whole | Found::Nothing => {}
             Found::Before => warn!("the ledger was damaged; the copy before it is used"),
@@ -141,6 +142,8 @@ impl Host {
                 error!("the ledger was damaged and is started anew; nothing is removed that it does not remember");
             }
         }
+        // Whoever looks before it is taken up sees it as well.
+        Pending::peek(&settings.state).iter().for_each(|asked| asked.apply(&mut ledger.memory.pauses));
         let holds_containers =
             ledger.memory.owned.keys().any(|id| matches!(id, ResourceId::Container(_) | ResourceId::Network(_)));
         let sockets = match (&settings.engine, &ledger.memory.engine) {
@@ -250,7 +253,7 @@ impl Host {
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
         self.open_archives();
-        let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory);
+        let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory, now);
         self.holds.clone_from(&holds);
         self.hold(&holds).await;
         let plan = self.observe_and_plan(now, patience).await?;
@@ -345,6 +348,7 @@ impl Host {
     /// What a person asked for could not be written down.
     pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Result<Option<Plan>, LedgerError> {
         self.take_up_requests()?;
+        self.take_up_pauses(now)?;
         self.publish();
         let Some(plan) = self.plan(now, patience).await else { return Ok(None) };
         self.progress.mark();
@@ -379,6 +383,29 @@ impl Host {
         Ok(())
     }
 
+    /// Takes up that a person pauses something, or no longer does, and ends what is over.
+    fn take_up_pauses(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let pending = Pending::take(&self.state);
+        let pauses = &mut self.ledger.memory.pauses;
+        for asked in &pending.asked {
+            asked.apply(pauses);
+            match &asked.pause {
+                Some(pause) => warn!("paused: nothing of {} is changed {pause}", asked.whom()),
+                None => info!("resumed: {} is looked after again, as a person asked", asked.whom()),
+            }
+        }
+        let over = pauses.end(now);
+        let whole = over.host.iter().map(|pause| ("this host".to_owned(), pause));
+        for (whom, pause) in whole.chain(over.apps.iter().map(|(app, pause)| (app.to_string(), pause))) {
+            warn!("the pause of {whom} is over, which was {pause}");
+        }
+        self.ledger.save()?;
+        if let Err(error) = pending.taken_up() {
+            warn!(%error, "failed to remove a request that was taken up");
+        }
+        Ok(())
+    }
+
     /// A person asks for another attempt: what is no longer put back, since somebody else changes it back, is put back again.
     pub fn make_peace(&mut self) {
         journal::make_peace(&mut self.ledger.memory);
@@ -404,7 +431,7 @@ impl Host {
         keep_good(&mut self.releases, &ledger.memory, aim);
         ledger.save()?;
         let done: usize = outcome.done.values().sum();
-        let holds = belief.as_ref().map(|belief| course::holds(&belief.desired, &ledger.memory));
+        let holds = belief.as_ref().map(|belief| course::holds(&belief.desired, &ledger.memory, Timestamp::now()));
         let is_opened = plan.closed.iter().any(|app| !outcome.failed.contains_key(app)) && !outcome.interrupted;
         let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0) || is_opened;
         if !plan.steps.is_empty() {
@@ -420,6 +447,7 @@ fn unproven<'a>(aim: &'a Belief, memory: &Memory, plan: &Plan, outcome: &Outcome
         let is_reached = memory.apps.get(*name).is_some_and(|known| known.is_reached(wanted.digest));
         let is_untouched = aim.desired.held_back.get(*name).is_some_and(|held| held.is_untouched);
         let is_open = plan.waiting.contains_key(*name)
+            || plan.is_paused(name)
             || plan.conflicts.iter().any(|conflict| conflict.app == **name)
             || plan.unknown.iter().any(|unknown| unknown.app == **name);
         !wanted.checks.is_empty() && !is_reached && !is_untouched && !is_open && !outcome.failed.contains_key(*name)

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use spec::desired::Hold;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, UnitName};
 use spec::inputs;
@@ -65,7 +66,7 @@ pub fn fold(
             wayback::fold_untouched(memory, belief, app, held, now);
             continue;
         }
-        if plan.waiting.contains_key(app) {
+        if plan.waiting.contains_key(app) || plan.is_paused(app) {
             continue;
         }
         let before = memory.apps.get(app).cloned();
@@ -147,7 +148,7 @@ fn fold_removals(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Ou
     let gone = memory.apps.iter_mut().filter(|(app, known)| {
         !belief.desired.apps.contains_key(app) && (outcome.failed.contains_key(app) || known.failure.is_some())
     });
-    for (app, known) in gone.filter(|(app, _)| !plan.waiting.contains_key(app)) {
+    for (app, known) in gone.filter(|(app, _)| !plan.waiting.contains_key(app) && !plan.is_paused(app)) {
         let before = known.leaving.then(|| known.clone());
         known.failure = failure(app, plan, outcome, before.as_ref(), now);
         known.leaving = known.failure.is_some();
@@ -263,13 +264,23 @@ fn contested(memory: &Memory, app: &AppName) -> Vec<String> {
     lost.map(|(id, _)| id.to_string()).collect()
 }
 
+/// Says whether an application is well at another release than the commit's, since a person paused it.
+fn is_kept_behind(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMemory, now: Timestamp) -> bool {
+    let desired = &belief.desired;
+    let is_held = desired.held_back.get(app).is_some_and(|held| held.why == Hold::Paused);
+    let is_another = desired.apps.get(app).is_some_and(|wanted| wanted.digest != known.digest);
+    let is_well = matches!(known.state, AppState::Converged | AppState::Repaired);
+    is_well && memory.pauses.of(app, now).is_some() && (is_held || is_another)
+}
+
 /// Builds the record of this host on the believed commit; `None` for a local folder.
 pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp) -> Option<Record> {
     let commit = belief.commit.clone()?;
     let apps = belief.desired.apps.keys().filter_map(|app| {
         let known = memory.apps.get(app)?;
+        let state = if is_kept_behind(memory, belief, app, known, now) { AppState::Waiting } else { known.state };
         let record = AppRecord {
-            state: known.state,
+            state,
             since: known.since,
             from: known.from.clone(),
             digest: known.digest,
@@ -277,7 +288,7 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
             images: known.images.clone(),
             changes: known.changes,
             bad: known.bad.as_ref().map(|bad| bad.digest),
-            runs: known.commit.clone().filter(|_| matches!(known.state, AppState::RolledBack | AppState::Waiting)),
+            runs: known.commit.clone().filter(|_| matches!(state, AppState::RolledBack | AppState::Waiting)),
             failure: known.trouble().map(str::to_owned),
         };
         Some((app.clone(), record))

@@ -3,20 +3,91 @@
 //! A file and no signal: it survives a restart of the agent, and nobody who merely holds the ledger is interrupted by it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
 use spec::id::AppName;
+use spec::pause::Asked;
 
 const RETRY: &str = "retry";
+/// One line of JSON for each pause or resumption, in the order in which they were asked for.
+const PAUSE: &str = "pause";
 /// More than this was not written by us.
 const LONGEST: u64 = 1 << 20;
 
 /// Returns where a person asks for another attempt.
 pub fn retry(state: &Path) -> PathBuf {
     state.join(RETRY)
+}
+
+/// Returns where a person asks for a pause, or for its end.
+pub fn pause(state: &Path) -> PathBuf {
+    state.join(PAUSE)
+}
+
+/// Asks for a pause, or for its end, behind what was asked before.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn ask_pause(state: &Path, asked: &Asked) -> io::Result<()> {
+    let line = serde_json::to_string(asked)? + "\n";
+    loop {
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(pause(state))?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+        // The agent may have taken up and removed it in between.
+        if file.metadata()?.nlink() > 0 {
+            file.write_all(line.as_bytes())?;
+            return file.sync_all();
+        }
+    }
+}
+
+/// What was asked of pauses and is not taken up yet; nobody adds to it while this is held.
+#[derive(Debug)]
+pub struct Pending {
+    file: Option<(File, PathBuf)>,
+    /// In order.
+    pub asked: Vec<Asked>,
+}
+
+impl Pending {
+    /// Takes hold of it; mostly nothing. While somebody is writing there is nothing yet.
+    pub fn take(state: &Path) -> Pending {
+        let path = pause(state);
+        let none = Pending { file: None, asked: Vec::new() };
+        let Ok(file) = File::open(&path) else { return none };
+        let is_sane = file.metadata().is_ok_and(|seen| seen.is_file() && seen.len() <= LONGEST);
+        if !is_sane || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return none;
+        }
+        let Ok(text) = io::read_to_string(&file) else { return none };
+        Pending { file: Some((file, path)), asked: asked(&text) }
+    }
+
+    /// Reads it without taking hold of it, for who only looks.
+    pub fn peek(state: &Path) -> Vec<Asked> {
+        let path = pause(state);
+        match fs::metadata(&path) {
+            Ok(seen) if seen.is_file() && seen.len() <= LONGEST => asked(&fs::read_to_string(path).unwrap_or_default()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Forgets it, once it is in the ledger.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn taken_up(self) -> io::Result<()> {
+        self.file.map_or(Ok(()), |(_, path)| fs::remove_file(path))
+    }
+}
+
+/// Reads requests; half a line is none yet.
+fn asked(text: &str) -> Vec<Asked> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Asks that the releases of these applications are tried again. What was asked before and is not taken up yet stays.
@@ -28,7 +99,7 @@ pub fn ask_retry(state: &Path, apps: &BTreeSet<AppName>) -> io::Result<()> {
     all.extend(apps.iter().cloned());
     let text: String = all.iter().map(|app| format!("{app}\n")).collect();
     let new = state.join("retry.new");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, retry(state))
@@ -51,4 +122,26 @@ pub fn pending(state: &Path) -> BTreeSet<AppName> {
 /// The state folder cannot be written.
 pub fn taken_up(state: &Path) -> io::Result<()> {
     fs::remove_file(retry(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_while_it_is_taken_up_is_not_lost() {
+        let state = tempfile::tempdir().expect("a folder");
+        let asked = |app: &str| Asked { apps: AppName::parse(app).into_iter().collect(), pause: None };
+        ask_pause(state.path(), &asked("web")).expect("asked");
+        ask_pause(state.path(), &asked("page")).expect("asked");
+        let pending = Pending::take(state.path());
+        assert_eq!(pending.asked, [asked("web"), asked("page")]);
+        assert!(Pending::take(state.path()).asked.is_empty(), "it is being taken up");
+        assert_eq!(Pending::peek(state.path()), pending.asked);
+        let folder = state.path().to_owned();
+        let later = std::thread::spawn(move || ask_pause(&folder, &asked("late")));
+        pending.taken_up().expect("removed");
+        later.join().expect("it ends").expect("asked");
+        assert_eq!(Pending::take(state.path()).asked, [asked("late")]);
+    }
 }

@@ -65,8 +65,8 @@ pub struct Watch {
     engine: Arc<Engine>,
     edition: Option<Edition>,
     files: Option<Files>,
-    /// A file in which a person asks for something.
-    request: PathBuf,
+    /// Files in which a person asks for something.
+    requests: [PathBuf; 2],
     speakers: BTreeSet<Speaker>,
     voices: SelectAll<BoxStream<'static, Said>>,
     units: BTreeSet<(Option<User>, String)>,
@@ -118,8 +118,8 @@ struct Pace {
 }
 
 impl Watch {
-    /// Listens to nothing yet; to `request`, a file in which a person asks for something, as soon as anything is followed.
-    pub fn new(engine: Arc<Engine>, request: PathBuf) -> Watch {
+    /// Listens to nothing yet; to `requests`, files in which a person asks for something, as soon as anything is followed.
+    pub fn new(engine: Arc<Engine>, requests: [PathBuf; 2]) -> Watch {
         let files = Files::new().inspect_err(|error| {
             tracing::warn!(
                 "changes to files are noticed at the next look only, since the kernel does not let us listen: {error}"
@@ -129,7 +129,7 @@ impl Watch {
             engine,
             edition: None,
             files: files.ok(),
-            request,
+            requests,
             speakers: BTreeSet::new(),
             voices: SelectAll::new(),
             units: BTreeSet::new(),
@@ -150,7 +150,7 @@ impl Watch {
         let interest = observe::interest(desired, memory);
         if let Some(files) = &mut self.files {
             let paths = interest.files.iter().map(|path| Path::new(path.as_str()));
-            files.follow(paths.chain([self.request.as_path()]));
+            files.follow(paths.chain(self.requests.iter().map(PathBuf::as_path)));
         }
         self.units = interest.units.iter().map(|unit| (unit.user().cloned(), object_path(unit))).collect();
         self.containers = interest.containers;

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use crate::desired::{Desired, DesiredApp, FileKind, HeldBack, Hold};
 use crate::digest::{Digest, Fields};
 use crate::id::{AppName, CommitId, HostPath, ResourceId, UnitName};
@@ -32,14 +34,16 @@ pub fn reads(app: &DesiredApp, desired: &Desired) -> BTreeMap<HostPath, Digest> 
     foreign.filter_map(|path| Some((path.clone(), fingerprint(&desired.file(path)?.kind)))).collect()
 }
 
-/// Says which applications are not brought to the commit, and why: their release failed here, or what they need is not
-/// there yet. Only a change waits for what it needs; what has begun goes on.
-pub fn holds(wanted: &Desired, memory: &Memory) -> BTreeMap<AppName, Hold> {
+/// Says which applications are not brought to the commit at `now`, and why: a person paused them, their release failed here,
+/// or what they need is not there yet. Only a change waits for what it needs; what has begun goes on.
+pub fn holds(wanted: &Desired, memory: &Memory, now: Timestamp) -> BTreeMap<AppName, Hold> {
     let mut holds = BTreeMap::new();
     for (name, app) in &wanted.apps {
         let known = memory.apps.get(name);
         let bad = known.and_then(|known| known.bad.as_ref()).filter(|bad| bad.digest == app.digest);
-        if let Some(bad) = bad {
+        if memory.pauses.of(name, now).is_some() {
+            holds.insert(name.clone(), Hold::Paused);
+        } else if let Some(bad) = bad {
             holds.insert(name.clone(), bad.stuck.clone().map_or(Hold::Bad, Hold::Stuck));
         } else if !has_begun(known, app)
             && let Some(why) = app.needs.iter().find_map(|needed| unready(wanted, memory, needed))
@@ -76,13 +80,15 @@ fn unready(wanted: &Desired, memory: &Memory, needed: &AppName) -> Option<String
 /// Says which more applications have to wait: a plan changes what they need, though memory says that it was converged.
 pub fn in_motion(wanted: &Desired, memory: &Memory, plan: &Plan) -> BTreeMap<AppName, Hold> {
     let mut moved: BTreeSet<&AppName> = plan.steps.iter().filter_map(|step| step.app.as_ref()).collect();
+    moved.extend(plan.postponed.iter().filter_map(|step| step.app.as_ref()));
     moved.extend(plan.conflicts.iter().map(|conflict| &conflict.app));
     moved.extend(plan.unknown.iter().map(|unknown| &unknown.app));
     let mut holds = BTreeMap::new();
     for (name, app) in &wanted.apps {
         let needed = app.needs.iter().find(|needed| moved.contains(needed));
         if let Some(needed) = needed.filter(|_| !has_begun(memory.apps.get(name), app)) {
-            holds.insert(name.clone(), Hold::Waits(format!("{needed}, which is being repaired")));
+            let why = if plan.is_paused(needed) { "which is paused" } else { "which is being repaired" };
+            holds.insert(name.clone(), Hold::Waits(format!("{needed}, {why}")));
         }
     }
     holds
@@ -95,11 +101,15 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
     for (name, hold) in holds {
         let Some(app) = wanted.apps.get(name) else { continue };
         let release = good.get(name);
+        // At the commit's release, or never at another one: the planner leaves it alone, and no commit waits.
+        if *hold == Hold::Paused && release.is_none_or(|release| release.app.digest == app.digest) {
+            continue;
+        }
         let why = match (hold, release) {
             (Hold::Bad, None) => Hold::Stuck("its last good release is lost".to_owned()),
             (hold, _) => hold.clone(),
         };
-        let is_untouched = release.is_none() || matches!(why, Hold::Stuck(_));
+        let is_untouched = release.is_none() || matches!(why, Hold::Stuck(_) | Hold::Paused);
         let commit = release.and_then(|release| release.commit.clone());
         desired.apps.insert(name.clone(), release.map_or(app, |release| &release.app).clone());
         desired.held_back.insert(name.clone(), HeldBack { why, wanted: app.digest, commit, is_untouched });

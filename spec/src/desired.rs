@@ -53,6 +53,8 @@ pub enum Hold {
     Stuck(String),
     /// It waits for what it needs; the text names that, and what it lacks.
     Waits(String),
+    /// A person said so.
+    Paused,
 }
 
 /// One application on this host.

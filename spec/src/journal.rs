@@ -361,7 +361,9 @@ pub fn settle(memory: &mut Memory, desired: &Desired, plan: &Plan, failed: &BTre
     fights::remember(memory, plan, done, release, now);
     memory.settled.retain(|app, _| desired.apps.contains_key(app));
     let untouched = |app: &AppName| desired.held_back.get(app).is_some_and(|held| held.is_untouched);
-    let aside = |app: &AppName| plan.waiting.contains_key(app) || plan.closed.contains(app) || untouched(app);
+    let aside = |app: &AppName| {
+        plan.waiting.contains_key(app) || plan.closed.contains(app) || untouched(app) || plan.is_paused(app)
+    };
     for (app, wanted) in desired.apps.iter().filter(|(app, _)| !aside(app)) {
         let settled = memory.settled.entry(app.clone()).or_default();
         if settled.release == Some(wanted.digest) {

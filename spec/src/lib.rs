@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod desired;
 pub mod unpack;
 pub mod observed;
+pub mod pause;
 pub mod memory;
 pub mod inputs;
 pub mod images;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, ContainerName, HostPath, ResourceId, UnitName, User};
 use crate::observed::InvocationId;
+use crate::pause::Pauses;
 
 /// Everything remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct Memory {
     /// The image that each quadlet's service was last started with, where Podman was asked for it before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ran: BTreeMap<UnitName, Ran>,
+    /// What a person paused.
+    #[serde(default, skip_serializing_if = "Pauses::is_empty")]
+    pub pauses: Pauses,
     /// Counts the records this host has written; part of what will be signed.
     #[serde(default)]
     pub counter: u64,

@@ -14,6 +14,7 @@ use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, Holder, HolderKind, LoadState,
     Manager, ManagerState, NetworkState, Observed, Reach, UnitState,
 };
+use spec::pause::Pause;
 use spec::plan::{Lesson, Patience, names_in_doubt, plan};
 use spec::tree::Tree;
 use spec::{inputs, journal, manifest, memory, resolve};
@@ -497,7 +498,7 @@ fn what_is_held_back_says_why_and_what_ends_it() {
     let mut memory = Memory::default();
     let mut plan_now = |told: &str, releases: &BTreeMap<AppName, Release>, change: &dyn Fn(&mut Memory)| {
         change(&mut memory);
-        let held = course::held_back(&wanted, &course::holds(&wanted, &memory), releases);
+        let held = course::held_back(&wanted, &course::holds(&wanted, &memory, Timestamp::UNIX_EPOCH), releases);
         let path = |text: &str| HostPath::parse(text).unwrap();
         let files = ["/etc/page.conf", "/etc/web.conf"].map(|it| (path(it), regular(b"good\n")));
         let observed = Observed { files: BTreeMap::from(files), ..bare() };
@@ -627,4 +628,64 @@ fn a_users_quadlet_from_her_manager_on() {
         conflict in shop: file /etc/containers/systemd/users/1500/web.container: it is another
         conflict in shop: unit web.service of alice: waits for /etc/containers/systemd/users/1500/web.container, which cannot be put in place
     "#]].assert_eq(&plan(&look(stranger, FileState::Absent), &fresh));
+}
+
+#[test]
+fn what_is_paused_says_until_when_why_and_what_waits() {
+    let (good, wanted) = (pair("good\n"), pair("new\n"));
+    let commit = CommitId::parse(&"1f".repeat(20)).ok();
+    let release = |app: &DesiredApp| Release { commit: commit.clone(), app: app.clone(), reads: BTreeMap::new() };
+    let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();
+    let (page, web) = (AppName::parse("page").unwrap(), AppName::parse("web").unwrap());
+    let mut memory = Memory::default();
+    for (name, app) in &good.apps {
+        memory.apps.insert(name.clone(), known(app.digest, AppState::Converged));
+        let path = HostPath::parse(&format!("/etc/{name}.conf")).unwrap();
+        memory.owned.insert(ResourceId::File(path), Owned { app: name.clone(), claim: None, put: None });
+    }
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let hours = |hours: i64| now + jiff::SignedDuration::from_hours(hours);
+    let pause = |reason: &str, until| Pause { reason: reason.to_owned(), since: now, until };
+    let plan_at = |told: &str, wanted: &Desired, memory: &Memory, now: Timestamp, page: &[u8]| {
+        let held = course::held_back(wanted, &course::holds(wanted, memory, now), &releases);
+        let path = |text: &str| HostPath::parse(text).unwrap();
+        let files = [(path("/etc/page.conf"), regular(page)), (path("/etc/web.conf"), regular(b"good\n"))];
+        let observed = Observed { files: BTreeMap::from(files), ..bare() };
+        format!("{told}:\n{}", plan(&held, &observed, memory, now, Patience::Now))
+    };
+    memory.pauses.begin(&BTreeSet::from([web.clone()]), &pause("the disk is being\u{1b}[2J changed", hours(2)));
+    let mut text = plan_at("web, at the same commit", &good, &memory, now, b"good\n");
+    text += &plan_at("web, at another commit", &wanted, &memory, now, b"good\n");
+    memory.pauses.lift(&BTreeSet::from([web]));
+    memory.pauses.begin(&BTreeSet::from([page]), &pause("somebody is at it", hours(1)));
+    text += &plan_at("page, and it drifted", &good, &memory, now, b"edited\n");
+    memory.pauses.begin(&BTreeSet::new(), &pause("nobody touches this", hours(3)));
+    text += &plan_at("everything", &wanted, &memory, now, b"edited\n");
+    text += &plan_at("it is over", &wanted, &memory, hours(4), b"good\n");
+    expect![[r#"
+        web, at the same commit:
+        paused: nothing of web is changed until 2027-01-15 10:00:00Z: the disk is being\u{1b}[2J changed
+        nothing to do
+        web, at another commit:
+        paused: nothing of web is changed until 2027-01-15 10:00:00Z: the disk is being\u{1b}[2J changed
+        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        waits: web stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
+        page, and it drifted:
+        paused: nothing of page is changed until 2027-01-15 09:00:00Z: somebody is at it
+        not done while it is paused, `mainstay resume` ends that:
+        write    /etc/page.conf  page  drift: its content differs
+        everything:
+        paused: nothing on this host is changed until 2027-01-15 11:00:00Z: nobody touches this
+        paused: nothing of page is changed until 2027-01-15 09:00:00Z: somebody is at it
+        not done while it is paused, `mainstay resume` ends that:
+        write    /etc/page.conf  page  drift: its content differs
+        waits: page stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
+        waits: web stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
+        it is over:
+        write    /etc/web.conf  web  its content differs
+        kept before, `mainstay restore` brings it back:
+          /etc/web.conf: it was edited on this host
+        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+    "#]]
+    .assert_eq(&text);
 }

@@ -37,6 +37,7 @@ mod lab_itself;
 mod layers;
 mod ownership;
 mod page;
+mod pauses;
 mod private_registry;
 mod prune;
 mod quadlets;

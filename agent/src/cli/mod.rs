@@ -10,6 +10,7 @@ pub mod man;
 pub mod install;
 pub mod uninstall;
 pub mod once;
+pub mod pause;
 pub mod plan;
 pub mod render;
 pub mod restore;
@@ -99,6 +100,10 @@ enum Command {
     Uninstall(uninstall::Args),
     /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
+    /// Have the agent change nothing for a while, or nothing of some applications
+    Pause(pause::Args),
+    /// End a pause: what waited is done now
+    Resume(pause::ResumeArgs),
     /// Show who is told when a person is needed, and try it
     Alerts(alerts::Args),
     /// Show the agent's own settings, and which file each value comes from
@@ -196,6 +201,8 @@ impl Cli {
             Command::Status(args) => status::run(common, args).await,
             Command::History(args) => history::run(common, args),
             Command::Retry(args) => retry::run(common, args),
+            Command::Pause(args) => pause::run(common, args).await,
+            Command::Resume(args) => pause::resume(common, args).await,
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,
             Command::Alerts(args) => alerts::run(common, args).await,

@@ -44,7 +44,7 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
 }
 
 /// Takes up what was believed last, from the mirror; returns the commit's subject.
-fn remember(host: &mut Host, settings: &Settings) -> Option<String> {
+pub(super) fn remember(host: &mut Host, settings: &Settings) -> Option<String> {
     let commit = host.ledger.memory.believed.clone()?;
     let read = || {
         let mirror = upstream::peek(&settings.state)?;
@@ -92,6 +92,7 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
         "host": host.name.as_str(),
         "commit": host.ledger.memory.believed.as_ref().map(CommitId::as_str),
         "apps": apps,
+        "paused": host.ledger.memory.pauses.at(Timestamp::now()),
         "refused": notice.refused.as_ref().map(|(commit, why)| json!({ "commit": commit.as_str(), "why": why })),
         "unreachable": notice.unreachable,
         "unreported": notice.unreported,
@@ -106,6 +107,13 @@ fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str
         (Some(commit), _) => println!("{} at {} {}", host.name, commit.short(), shown(subject.unwrap_or_default())),
         (None, Found::Nothing) => println!("{}: mainstay has not worked on this host yet", host.name),
         (None, _) => println!("{}: no commit was believed yet", host.name),
+    }
+    let pauses = memory.pauses.at(now);
+    if let Some(pause) = &pauses.host {
+        println!("\nPAUSED: nothing on this host is changed {pause}");
+    }
+    for (app, pause) in &pauses.apps {
+        println!("\nPAUSED: nothing of {app} is changed {pause}");
     }
     println!();
     let widths = (

@@ -33,7 +33,7 @@ pub(super) fn named(state: AppState, held: Option<&HeldBack>, unhealthy: Option<
     match (state, held.map(|held| &held.why)) {
         (AppState::Converged | AppState::Repaired, _) if unhealthy.is_some() => AppState::Unhealthy,
         (AppState::Converged | AppState::Repaired, Some(Hold::Bad | Hold::Stuck(_))) => AppState::RolledBack,
-        (AppState::Converged | AppState::Repaired, Some(Hold::Waits(_))) => AppState::Waiting,
+        (AppState::Converged | AppState::Repaired, Some(Hold::Waits(_) | Hold::Paused)) => AppState::Waiting,
         _ => state,
     }
 }
@@ -98,6 +98,6 @@ pub(super) fn fold_untouched(memory: &mut Memory, belief: &Belief, app: &AppName
                 (known.state, known.since) = (AppState::Failed, now);
             }
         }
-        Hold::Bad => {}
+        Hold::Bad | Hold::Paused => {}
     }
 }

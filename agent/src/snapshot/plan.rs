@@ -3,6 +3,7 @@
 use serde::Serialize;
 use spec::desired::Hold;
 use spec::id::{AppName, CommitId};
+use spec::pause::Pauses;
 use spec::plan::{Plan, Step};
 
 use super::without_secrets;
@@ -28,6 +29,10 @@ pub struct PlanView {
     pub held_back: Vec<HeldBackView>,
     /// Removals that wait for an acknowledgement.
     pub held: Option<HeldView>,
+    /// What a person paused.
+    pub paused: Pauses,
+    /// What would be done if it were not paused.
+    pub postponed: Vec<StepView>,
     /// What is kept before it is overwritten or removed.
     pub kept: Vec<Kept>,
     /// What a person may want to know.
@@ -83,7 +88,7 @@ pub struct Waiting {
 pub struct HeldBackView {
     /// The application.
     pub app: AppName,
-    /// `failed`, `stuck` or `waits`.
+    /// `failed`, `stuck`, `waits` or `paused`.
     pub why: &'static str,
     /// What it waits for, or what keeps it.
     #[serde(rename = "for")]
@@ -168,6 +173,8 @@ impl PlanView {
                 removals: held.removals.iter().map(ToString::to_string).collect(),
                 owned: held.owned,
             }),
+            paused: plan.pauses.clone(),
+            postponed: plan.postponed.iter().map(StepView::of).collect(),
             kept: (plan.keeps.iter()).map(|(path, keep)| Kept { path: path.to_string(), why: keep.as_str() }).collect(),
             notes: (plan.notes.iter())
                 .map(|it| Note { app: it.app.clone(), resource: it.resource.to_string(), text: it.text.clone() })
@@ -191,6 +198,7 @@ fn remark(app: &AppName, resource: &impl ToString, why: &str) -> Remark {
 fn held_back(app: &AppName, held: &spec::desired::HeldBack) -> HeldBackView {
     let (why, what) = match &held.why {
         Hold::Bad => ("failed", None),
+        Hold::Paused => ("paused", None),
         Hold::Stuck(what) => ("stuck", Some(without_secrets(what))),
         Hold::Waits(what) => ("waits", Some(without_secrets(what))),
     };

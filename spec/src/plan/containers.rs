@@ -51,8 +51,7 @@ fn look_at(draft: &mut Draft<'_>, all: &Ground, app: &AppName, name: &ContainerN
         if draft.is_aside(app) {
             return;
         }
-        if let Some(holder) = path.and_then(|path| draft.holder(path)) {
-            let why = format!("waits for {missing} of {holder}, which is held back");
+        if let Some(why) = path.and_then(|path| draft.held_by_another(path)) {
             return draft.unknown(app, id, &why);
         }
         return draft.conflict(app, id, format!("waits for {missing}, which cannot be put in place"));

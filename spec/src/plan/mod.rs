@@ -27,6 +27,7 @@ use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitN
 use crate::inputs::{self, Managed, Pull, UnitInputs};
 use crate::memory::{Inputs, Memory, Run};
 use crate::observed::{ContainerRun, ContainerState, FileState, InvocationId, Observed, Reach};
+use crate::pause::Pauses;
 
 pub use claims::{first_managers, names_in_doubt};
 
@@ -49,6 +50,10 @@ pub struct Plan {
     pub closed: BTreeSet<AppName>,
     /// Applications that are not brought to the commit, and why.
     pub held_back: BTreeMap<AppName, HeldBack>,
+    /// What a person paused.
+    pub pauses: Pauses,
+    /// What would be done if it were not paused.
+    pub postponed: Vec<Step>,
     /// Applications that go only when others have gone: a higher number goes later.
     pub ranks: BTreeMap<AppName, usize>,
     /// Removals that wait for an acknowledgement in the repository.
@@ -361,15 +366,36 @@ enum Fate {
     Contested,
 }
 
-/// Works out what to do.
+/// Works out what to do, and what would be done if nothing were paused.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timestamp, patience: Patience) -> Plan {
+    let mut plan = plan_but_for_pauses(desired, observed, memory, now, patience);
+    if plan.pauses.is_empty() {
+        return plan;
+    }
+    let (mut desired, mut memory) = (desired.clone(), memory.clone());
+    memory.pauses = Pauses::default();
+    desired.held_back.retain(|_, held| held.why != Hold::Paused);
+    let mut postponed = plan_but_for_pauses(&desired, observed, &memory, now, patience).steps;
+    postponed.retain(|step| step.app.as_ref().map_or(plan.pauses.host.is_some(), |app| plan.is_paused(app)));
+    plan.postponed = postponed;
+    plan
+}
+
+/// Works out what to do, without a word on what is left out because it is paused.
+fn plan_but_for_pauses(
+    desired: &Desired,
+    observed: &Observed,
+    memory: &Memory,
+    now: Timestamp,
+    patience: Patience,
+) -> Plan {
     let mut draft = Draft {
         desired,
         observed,
         memory,
         now,
         managed: inputs::managed(desired),
-        plan: Plan { held_back: desired.held_back.clone(), ..Plan::default() },
+        plan: Plan { held_back: desired.held_back.clone(), pauses: memory.pauses.at(now), ..Plan::default() },
         blocked: observed.unpublished.clone(),
         written: BTreeSet::new(),
         astray: BTreeSet::new(),
@@ -386,6 +412,7 @@ pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timest
     units::follow(&mut draft);
     networks::clear(&mut draft);
     draft.reload_if_needed();
+    draft.leave_with_paused();
     let mut plan = draft.plan;
     plan.ranks = prune::ranks(desired, memory);
     let mut steps = std::mem::take(&mut plan.steps);
@@ -505,6 +532,7 @@ impl Plan {
             && self.waiting.is_empty()
             && self.held_back.is_empty()
             && self.held.is_none()
+            && self.postponed.is_empty()
     }
 
     /// Says whether a step starts something that reads a file whose drift is only reported: it does not start with what is
@@ -514,6 +542,11 @@ impl Plan {
             Action::WriteFile(path, _) => step.reads.contains(path),
             _ => false,
         })
+    }
+
+    /// Says whether nothing of `app` is changed, since a person said so.
+    pub fn is_paused(&self, app: &AppName) -> bool {
+        self.pauses.host.is_some() || self.pauses.apps.contains_key(app)
     }
 
     /// Says how late among the removals a step comes: what goes is removed before what it needs.
@@ -548,6 +581,12 @@ impl Draft<'_> {
                 Action::RunUnit { unit, verb: Verb::Reload, .. } => Lesson::OwesReload(unit.clone()),
                 _ => Lesson::Owes(id),
             });
+        }
+        if let Some(id) = step.action.resource().filter(|_| !self.is_aside(app))
+            && let Some(owner) = self.paused_owner(&id, app)
+        {
+            let why = format!("it still belongs to {owner}, which is paused");
+            self.unknown(app, id, &why);
         }
         if let (Fate::Contested, Some(id)) = (fate, step.action.resource()) {
             self.plan.contested.insert(id, app.clone());
@@ -591,7 +630,7 @@ impl Draft<'_> {
             return Fate::Reported;
         }
         let (Some(app), Some(id)) = (&step.app, step.action.resource()) else { return Fate::Done };
-        if self.is_aside(app) {
+        if self.is_aside(app) || self.paused_owner(&id, app).is_some() {
             return Fate::Waits;
         }
         let drifted = matches!(step.why, Why::Drifted(_));
@@ -636,9 +675,37 @@ impl Draft<'_> {
         self.plan.unknown.push(Unknown { app: app.clone(), resource, why: why.to_owned() });
     }
 
+    /// Returns the application that something is remembered of, where that is paused and another one than wants it now.
+    fn paused_owner(&self, id: &ResourceId, wants: &AppName) -> Option<&AppName> {
+        let owner = match id {
+            ResourceId::Unit(unit) => self.memory.units.get(unit).map(|known| &known.app),
+            ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_) => {
+                self.memory.owned.get(id).map(|owned| &owned.app)
+            }
+        };
+        owner.filter(|owner| *owner != wants && self.plan.is_paused(owner))
+    }
+
+    /// Forgets what was learnt of the things that another application takes over from a paused one: they are still its.
+    fn leave_with_paused(&mut self) {
+        let lessons = std::mem::take(&mut self.plan.lessons);
+        let stays = |lesson: &Lesson| match lesson {
+            Lesson::Made(id, app) | Lesson::Moved(id, app) => self.paused_owner(id, app).is_some(),
+            Lesson::Runs(unit, app, ..) => self.paused_owner(&ResourceId::Unit(unit.clone()), app).is_some(),
+            Lesson::Gone(_)
+            | Lesson::Holds(..)
+            | Lesson::ReadsAnew(_)
+            | Lesson::Released(_)
+            | Lesson::Owes(_)
+            | Lesson::OwesReload(_) => false,
+        };
+        self.plan.lessons = lessons.into_iter().filter(|lesson| !stays(lesson)).collect();
+    }
+
     /// Says whether nothing of `app` is changed by this plan.
     fn is_aside(&self, app: &AppName) -> bool {
-        self.plan.waiting.contains_key(app)
+        self.plan.is_paused(app)
+            || self.plan.waiting.contains_key(app)
             || self.plan.closed.contains(app)
             || self.desired.held_back.get(app).is_some_and(|held| held.is_untouched)
     }
@@ -648,12 +715,15 @@ impl Draft<'_> {
         self.desired.held_back.get(app).is_some_and(|held| held.why == Hold::Bad)
     }
 
-    /// Returns the application that keeps `path` from being put in place because nothing of it is touched.
-    fn holder(&self, path: &HostPath) -> Option<&AppName> {
-        let untouched = self.desired.held_back.iter().filter(|(_, held)| held.is_untouched).map(|(app, _)| app);
-        untouched
-            .into_iter()
-            .find(|app| self.desired.apps.get(*app).is_some_and(|wanted| wanted.files.contains_key(path)))
+    /// Says for what it waits that needs `path`, where an application of which nothing is touched keeps that from being put in
+    /// place.
+    fn held_by_another(&self, path: &HostPath) -> Option<String> {
+        let is_held = |app: &AppName| self.desired.held_back.get(app).is_some_and(|held| held.is_untouched);
+        let is_paused = |app: &AppName| self.plan.is_paused(app);
+        let mut owners = self.desired.apps.iter().filter(|(_, wanted)| wanted.files.contains_key(path));
+        let (holder, _) = owners.find(|(app, _)| is_paused(app) || is_held(app))?;
+        let why = if is_paused(holder) { "paused" } else { "held back" };
+        Some(format!("waits for {path} of {holder}, which is {why}"))
     }
 
     /// Says whether `app` was converged on this very release before, so that any difference now is drift.
@@ -757,7 +827,7 @@ impl Draft<'_> {
     /// Adds the one daemon-reload of each manager when unit files or links change, changed before, or changed behind our back.
     fn reload_if_needed(&mut self) {
         let observed = self.observed;
-        if observed.units.seen().is_none() {
+        if observed.units.seen().is_none() || self.plan.pauses.host.is_some() {
             return;
         }
         if let Some(why) = self.reload(None) {

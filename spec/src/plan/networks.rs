@@ -74,6 +74,13 @@ fn plan_network(
             if mark.digest == wanted.digest {
                 return;
             }
+            if let Some(owner) = draft.paused_owner(&id, app) {
+                let why = format!("it still belongs to {owner}, which is paused");
+                draft.unknown(app, id.clone(), &why);
+                // What was attached to it as it is would keep it as it is.
+                ground.missing.insert(id);
+                return;
+            }
             let why = draft.because(app, &id, "it was created from another configuration");
             draft.step(app, Action::RemoveNetwork(name.clone(), state.id.clone()), why.clone());
             return draft.step(app, Action::CreateNetwork(name.clone()), why);

@@ -342,22 +342,57 @@ fn guard(draft: &mut Draft<'_>, removals: Removals) {
         .all(|app| app.files.is_empty() && app.units.is_empty() && app.containers.is_empty());
     let digest = digest(draft, &removals.counted);
     let many = removals.counted.len() > free || (nothing_left && !removals.counted.is_empty());
+    let is_aside = |step: &Step| step.app.as_ref().is_some_and(|app| draft.is_aside(app));
+    let stays: BTreeSet<UnitName> =
+        removals.steps.iter().filter(|step| is_aside(step)).filter_map(|step| removed_drop_in(&step.action)).collect();
+    let reads_one = |unit: &UnitName| stays.contains(unit) || unit.template().is_some_and(|it| stays.contains(&it));
     // What a failed release made goes with it: nobody has to acknowledge the way back.
     let (mut steps, rest): (Vec<Step>, Vec<Step>) =
         removals.steps.into_iter().partition(|step| step.app.as_ref().is_some_and(|app| draft.goes_back(app)));
+    let (mut lessons, mut held) = (Vec::new(), None);
     if many && !draft.desired.acknowledged.contains(&digest) {
-        draft.plan.held = Some(Held { digest, removals: removals.counted.into_iter().collect(), owned });
+        held = Some(Held { digest, removals: removals.counted.into_iter().collect(), owned });
     } else {
         steps.extend(rest);
-        draft.plan.lessons.extend(removals.released.into_iter().map(Lesson::Released));
+        // Of what is left alone for now, the end is still to be watched.
+        let of_aside = |unit: &UnitName| draft.memory.units.get(unit).is_some_and(|known| draft.is_aside(&known.app));
+        let released = removals.released.into_iter().filter(|unit| !of_aside(unit) && !reads_one(unit));
+        lessons.extend(released.map(Lesson::Released));
     }
-    steps.retain(|step| step.app.as_ref().is_none_or(|app| !draft.is_aside(app)));
+    // A unit that goes on without a drop-in is restarted once, when that has gone.
+    let is_left = |step: &Step| match &step.action {
+        Action::RunUnit { unit, .. } => is_aside(step) || reads_one(unit),
+        _ => is_aside(step),
+    };
+    let (left, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_left);
+    draft.plan.held = held;
+    draft.plan.lessons.extend(lessons);
+    owe(draft, &steps, &left);
     for step in &steps {
         if let Action::RemoveFile(path, _) = &step.action {
             units::go_on_without(draft, path);
         }
     }
     draft.plan.steps.extend(steps);
+}
+
+/// Returns the unit whose drop-in is removed.
+fn removed_drop_in(action: &Action) -> Option<UnitName> {
+    match action {
+        Action::RemoveFile(path, _) => path.drop_in(),
+        _ => None,
+    }
+}
+
+/// Remembers the restarts that are left out while a drop-in of another application goes: nothing shows them after that.
+fn owe(draft: &mut Draft<'_>, steps: &[Step], left: &[Step]) {
+    let gone: BTreeSet<UnitName> = steps.iter().filter_map(|step| removed_drop_in(&step.action)).collect();
+    let goes = |unit: &UnitName| gone.contains(unit) || unit.template().is_some_and(|it| gone.contains(&it));
+    let owed = left.iter().filter_map(|step| match &step.action {
+        Action::RunUnit { unit, .. } if goes(unit) => Some(Lesson::Owes(ResourceId::Unit(unit.clone()))),
+        _ => None,
+    });
+    draft.plan.lessons.extend(owed);
 }
 
 /// Counts what the host has of ours and will have: once the new things are there, what was held for being too much must not go

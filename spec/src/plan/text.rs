@@ -128,6 +128,16 @@ impl fmt::Display for Plan {
                  waits for a commit that changes {app}, or for SIGHUP"
             )?;
         }
+        if let Some(pause) = &self.pauses.host {
+            writeln!(f, "paused: nothing on this host is changed {pause}")?;
+        }
+        for (app, pause) in &self.pauses.apps {
+            writeln!(f, "paused: nothing of {app} is changed {pause}")?;
+        }
+        if !self.postponed.is_empty() {
+            writeln!(f, "not done while it is paused, `mainstay resume` ends that:")?;
+            table(f, &self.postponed)?;
+        }
         for conflict in &self.conflicts {
             writeln!(f, "conflict in {}: {}: {}", conflict.app, conflict.resource, conflict.why)?;
         }
@@ -186,6 +196,7 @@ fn held_back(f: &mut fmt::Formatter<'_>, app: &AppName, held: &HeldBack) -> fmt:
             "stopped: {app} failed and could not go back: a person is needed, then a commit or `mainstay retry {app}`: {}",
             shown(why.lines().next().unwrap_or_default())
         ),
+        Hold::Paused => writeln!(f, "waits: {app} stays at {release} while it is paused; the commit has another one"),
         Hold::Waits(why) if held.is_untouched => writeln!(f, "waits: {app} needs {why}"),
         Hold::Waits(why) => writeln!(f, "waits: {app} needs {why}; it stays at {release}"),
     }

@@ -109,8 +109,7 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
         if draft.is_aside(app) {
             return;
         }
-        if let Some(holder) = draft.holder(path) {
-            let why = format!("waits for {path} of {holder}, which is held back");
+        if let Some(why) = draft.held_by_another(path) {
             return draft.unknown(app, id, &why);
         }
         let known_unknown = draft.plan.unknown.iter().any(|it| it.resource == ResourceId::File(path.clone()));
@@ -146,7 +145,10 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
         let id = ResourceId::Unit(name.clone());
         let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
         let is_planned = draft.plan.steps.iter().chain(&draft.plan.drift).any(runs);
-        if !is_planned && !draft.plan.conflicts.iter().any(|conflict| conflict.resource == id) {
+        // Once it is gone, nothing shows that something was due.
+        if draft.is_aside(app) || draft.plan.unknown.iter().any(|unknown| unknown.resource == id) {
+            draft.plan.lessons.push(Lesson::Owes(id));
+        } else if !is_planned && !draft.plan.conflicts.iter().any(|conflict| conflict.resource == id) {
             let inputs = draft.inputs(name, unit, state.text.as_deref());
             let subject = Subject::new(draft, (app, name, unit), state, inputs);
             subject.restart(draft, Why::Changed(format!("{path} goes")));

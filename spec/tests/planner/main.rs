@@ -9,6 +9,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use spec::course;
 use spec::desired::{Desired, DriftPolicy, Policy};
@@ -242,7 +243,7 @@ proptest! {
         world.pass(&wanted, &mut memory, Kill::After(got));
         tampers.iter().filter(|it| !matches!(it, Tamper::Activate(_))).for_each(|tamper| world.tamper(tamper));
         world::condemn(&mut memory, &wanted, &releases, failed);
-        let held = course::held_back(&wanted, &course::holds(&wanted, &memory), &releases);
+        let held = course::held_back(&wanted, &course::holds(&wanted, &memory, Timestamp::UNIX_EPOCH), &releases);
         let starts = world.starts();
         let planned = world.plan(&held, &memory, Patience::Now);
         for instant in instants {
@@ -312,7 +313,7 @@ proptest! {
         let mut memory = Memory::default();
         world::condemn(&mut memory, &wanted, &releases, failed);
         world::give_up(&mut memory, stuck);
-        let held = course::held_back(&wanted, &course::holds(&wanted, &memory), &releases);
+        let held = course::held_back(&wanted, &course::holds(&wanted, &memory, Timestamp::UNIX_EPOCH), &releases);
         let mut seen = BTreeSet::new();
         for (_, path, _) in held.files() {
             prop_assert!(seen.insert(path.to_string()), "{path} is wanted twice");
@@ -327,6 +328,51 @@ proptest! {
             prop_assert!(seen.insert(name.to_string()), "{name} is wanted twice");
         }
         prop_assert_eq!(held.apps.keys().collect::<Vec<_>>(), wanted.apps.keys().collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn what_is_paused_gets_no_step_and_is_done_after(
+        first in shape(),
+        second in shape(),
+        tampers in tampers(),
+        bystanders in any::<u8>(),
+        paused in 0..8_u8,
+        total in prop::bool::weighted(0.2),
+        held in any::<bool>(),
+        instant in 0..60_usize,
+        again in 0..60_usize,
+    ) {
+        let mut world = World::with_bystanders(bystanders);
+        let mut memory = Memory::default();
+        let good = first.desired();
+        world.pass(&good, &mut memory, Kill::Never);
+        let wanted = second.desired();
+        // What is owed when the pause begins is owed when it ends.
+        world.pass(&wanted, &mut memory, Kill::After(instant));
+        tampers.iter().filter(|it| !matches!(it, Tamper::Activate(_))).for_each(|tamper| world.tamper(tamper));
+        memory.pauses = strategy::pauses(paused, total);
+        let releases = if held { world::releases(&good) } else { BTreeMap::new() };
+        let desired = course::held_back(&wanted, &course::holds(&wanted, &memory, Timestamp::UNIX_EPOCH), &releases);
+        let others = world.of(&memory, |app| memory.pauses.of(app, Timestamp::UNIX_EPOCH).is_some());
+        for kill in [Kill::After(again), Kill::Never, Kill::Never] {
+            let plan = world.plan(&desired, &memory, Patience::Now);
+            let touches = |step: &&spec::plan::Step| step.app.as_ref().map_or(total, |app| plan.is_paused(app));
+            prop_assert!(!plan.steps.iter().any(|step| touches(&step)), "{plan}");
+            prop_assert!(plan.postponed.iter().all(|step| touches(&step)), "{plan}");
+            world.pass(&desired, &mut memory, kill);
+        }
+        for (id, before) in others {
+            prop_assert_eq!(world.look(&id), before, "{} belongs to what is paused", id);
+        }
+        memory.pauses.lift(&BTreeSet::new());
+        world.pass(&wanted, &mut memory, Kill::Never);
+        let left = world.plan(&wanted, &memory, Patience::Now);
+        prop_assert!(left.steps.is_empty() && left.postponed.is_empty(), "left:\n{left}\n{memory:#?}");
+        prop_assert_eq!(world.stale(&wanted, &left), Vec::<String>::new());
     }
 }
 

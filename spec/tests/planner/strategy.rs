@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use spec::artifact::Origin;
 use spec::container::{Attachment, Mount, MountSource, NetworkSettings, Networking, Settings};
@@ -11,6 +12,7 @@ use spec::desired::{
 };
 use spec::digest::{Digest, Fields};
 use spec::id::{AppName, ContainerName, HostName, HostPath, Mode, NetworkName, QUADLET_DIRECTORY, UnitName, User};
+use spec::pause::{Pause, Pauses};
 
 pub(crate) const FILES: usize = 6;
 pub(crate) const UNITS: usize = 5;
@@ -214,6 +216,14 @@ pub(crate) fn network_settings() -> NetworkSettings {
 
 pub(crate) fn network_name(index: usize) -> NetworkName {
     NetworkName::parse(&format!("n{index}")).expect("a network")
+}
+
+/// Pauses everything, or the applications with these numbers.
+pub(crate) fn pauses(apps: u8, total: bool) -> Pauses {
+    let (since, until) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+    let pause = Pause { reason: "a person sleeps".to_owned(), since, until };
+    let named = (0..3).filter(|index| apps & (1 << index) != 0).map(|index| (app_name(index), pause.clone()));
+    Pauses { apps: named.collect(), host: total.then(|| pause.clone()) }
 }
 
 fn app_name(index: u8) -> AppName {

@@ -552,7 +552,7 @@ impl World {
         for (app, wanted) in &desired.apps {
             let untouched = desired.held_back.get(app).is_some_and(|held| held.is_untouched);
             let bad = memory.apps.get(app).and_then(|known| known.bad.clone());
-            if untouched {
+            if untouched || plan.is_paused(app) {
                 continue;
             }
             let bad = bad.filter(|_| desired.held_back.contains_key(app));
@@ -780,6 +780,32 @@ impl World {
             }
         }
         stale
+    }
+}
+
+impl World {
+    /// What there is of what is remembered of some applications.
+    pub(crate) fn of(
+        &self,
+        memory: &Memory,
+        matters: impl Fn(&AppName) -> bool,
+    ) -> BTreeMap<spec::id::ResourceId, String> {
+        let owned = memory.owned.iter().filter(|(_, owned)| matters(&owned.app)).map(|(id, _)| id.clone());
+        owned.map(|id| (id.clone(), self.look(&id))).collect()
+    }
+
+    /// Everything that the agent could change of something.
+    pub(crate) fn look(&self, id: &spec::id::ResourceId) -> String {
+        match id {
+            spec::id::ResourceId::File(path) => {
+                format!("{:?} {:?}", self.files.get(path).map(|file| (&file.kind, file.mode)), self.inodes.get(path))
+            }
+            spec::id::ResourceId::Container(name) => {
+                format!("{:?}", self.containers.get(name).map(|it| (&it.id, it.running, it.began)))
+            }
+            spec::id::ResourceId::Network(name) => format!("{:?}", self.networks.get(name).map(|it| &it.id)),
+            spec::id::ResourceId::Unit(_) | spec::id::ResourceId::Volume(_) => String::new(),
+        }
     }
 }
 

@@ -1,0 +1,212 @@
+//! `mainstay pause` and `resume`: a person says that nothing, or nothing of some applications, is changed for a while.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _, Zoned};
+use serde_json::json;
+use spec::id::AppName;
+use spec::pause::{Asked, Pause};
+
+use super::{Common, Ended, status};
+use crate::ledger::Ledger;
+use crate::pass::Host;
+use crate::progress::Progress;
+use crate::requests;
+
+/// The longest: whoever wants more stops the service, and knows that it is stopped.
+const LONGEST: Duration = Duration::from_secs(31 * 86_400);
+/// How long to wait for the agent to take it up.
+const TAKEN_UP: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Has the agent on this host change nothing, or nothing of these applications, until the pause ends: by itself, or by
+/// `mainstay resume`. It goes on looking, and shows what it would do. A pause outlives restarts of the agent and of the host,
+/// and `once` obeys it too. A pass that is under way ends first. What an interrupted pass owes is done when the pause is over.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The applications [default: everything on this host]
+    #[arg(value_name = "APP", value_parser = AppName::parse)]
+    apps: Vec<AppName>,
+    /// Why, for whoever looks next
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: String,
+    /// For how long, like 30m, 2h or 3d
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "24h")]
+    length: Duration,
+    /// Until when, like 06:30, 2026-11-22T06:30 (this host's time) or 2026-11-22T05:30Z
+    #[arg(long, value_name = "TIME", conflicts_with = "length")]
+    until: Option<String>,
+}
+
+/// Ends a pause before its time. What drifted is put back, what commits changed meanwhile follows, and what was owed is done.
+#[derive(Debug, clap::Args)]
+pub struct ResumeArgs {
+    /// The applications [default: everything that is paused]
+    #[arg(value_name = "APP", value_parser = AppName::parse)]
+    apps: Vec<AppName>,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    match text.len() {
+        0 => Err("say why: somebody will wonder at night".to_owned()),
+        1..=500 => Ok(text.to_owned()),
+        _ => Err("500 bytes are enough".to_owned()),
+    }
+}
+
+/// Asks for a pause.
+///
+/// # Errors
+/// The settings or the ledger cannot be read, there is no such application here, or the state folder cannot be written.
+pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    let settings = common.settings()?;
+    let mut host = Host::look(settings.host()?, &settings, Arc::new(Progress::default()))?;
+    let now = Zoned::now();
+    let until = match &args.until {
+        Some(text) => moment(text, &now).map_err(anyhow::Error::msg)?,
+        None => now.timestamp().saturating_add(args.length)?,
+    };
+    anyhow::ensure!(until > now.timestamp(), "that is in the past: {until}");
+    let longest = now.timestamp().saturating_add(LONGEST)?;
+    anyhow::ensure!(
+        until <= longest,
+        "a pause of more than 31 days would be forgotten; `systemctl disable --now mainstay` instead"
+    );
+    let apps: BTreeSet<AppName> = args.apps.iter().cloned().collect();
+    if !apps.is_empty() {
+        status::remember(&mut host, &settings);
+        known(&host, &apps)?;
+    }
+    let pause = Pause { reason: args.reason.clone(), since: now.timestamp(), until };
+    let asked = Asked { apps, pause: Some(pause.clone()) };
+    requests::ask_pause(&settings.state, &asked).context("failed to ask the agent for it")?;
+    let obeys = taken_up(&settings.state, &host).await;
+    if common.json {
+        println!("{:#}", json!({ "apps": asked.apps, "pause": pause, "taken-up": obeys == Obeys::Now }));
+        return Ok(Ended::Well);
+    }
+    println!("nothing of {} is changed {pause}", asked.whom());
+    println!("{}", said(obeys, "from now on"));
+    Ok(Ended::Well)
+}
+
+/// Asks for the end of a pause.
+///
+/// # Errors
+/// The settings or the ledger cannot be read, that is not paused, or the state folder cannot be written.
+pub async fn resume(common: &Common, args: &ResumeArgs) -> anyhow::Result<Ended> {
+    let settings = common.settings()?;
+    let host = Host::look(settings.host()?, &settings, Arc::new(Progress::default()))?;
+    let pauses = host.ledger.memory.pauses.at(Timestamp::now());
+    let apps: BTreeSet<AppName> = args.apps.iter().cloned().collect();
+    if let (Some(pause), false) = (&pauses.host, apps.is_empty()) {
+        anyhow::bail!("this whole host is paused {pause}; `mainstay resume` ends that");
+    }
+    if let Some(wrong) = apps.iter().find(|app| !pauses.apps.contains_key(*app)) {
+        let paused: Vec<&str> = pauses.apps.keys().map(AppName::as_str).collect();
+        anyhow::bail!(
+            "`{wrong}` is not paused; paused are: {}",
+            if paused.is_empty() { "none".to_owned() } else { paused.join(", ") }
+        );
+    }
+    if pauses.is_empty() {
+        if common.json {
+            println!("{:#}", json!({ "apps": apps, "resumed": false }));
+        } else {
+            println!("nothing is paused on this host");
+        }
+        return Ok(Ended::Well);
+    }
+    let asked = Asked { apps, pause: None };
+    requests::ask_pause(&settings.state, &asked).context("failed to ask the agent for it")?;
+    let obeys = taken_up(&settings.state, &host).await;
+    if common.json {
+        println!("{:#}", json!({ "apps": asked.apps, "resumed": true, "taken-up": obeys == Obeys::Now }));
+        return Ok(Ended::Well);
+    }
+    println!("{} is looked after again", asked.whom());
+    println!("{}", said(obeys, "now"));
+    Ok(Ended::Well)
+}
+
+/// When the agent obeys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Obeys {
+    Now,
+    AfterThisPass,
+    OnceItRuns,
+}
+
+fn said(obeys: Obeys, now: &str) -> String {
+    match obeys {
+        Obeys::Now => format!("the agent obeys {now}"),
+        Obeys::AfterThisPass => "the agent is in the middle of a pass, and obeys after it".to_owned(),
+        Obeys::OnceItRuns => "no agent runs at the moment: the next `mainstay run` or `once` obeys".to_owned(),
+    }
+}
+
+/// Refuses applications that are neither on this host nor wanted on it.
+fn known(host: &Host, apps: &BTreeSet<AppName>) -> anyhow::Result<()> {
+    let wanted = host.belief.iter().flat_map(|belief| belief.desired.apps.keys());
+    let Ledger { memory, .. } = &host.ledger;
+    let here: BTreeSet<&AppName> =
+        memory.apps.keys().chain(memory.owned.values().map(|owned| &owned.app)).chain(wanted).collect();
+    let Some(wrong) = apps.iter().find(|app| !here.contains(app)) else { return Ok(()) };
+    let here: Vec<&str> = here.into_iter().map(AppName::as_str).collect();
+    anyhow::bail!("there is no application `{wrong}` on this host, which has {}", here.join(", "))
+}
+
+/// Waits until a running agent has taken a request up.
+async fn taken_up(state: &Path, host: &Host) -> Obeys {
+    if !host.is_taken() {
+        return Obeys::OnceItRuns;
+    }
+    let request = requests::pause(state);
+    let gone = async {
+        while request.exists() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(TAKEN_UP, gone).await.map_or(Obeys::AfterThisPass, |()| Obeys::Now)
+}
+
+/// Reads a time of the day, which is the next one, a time of this host, or one anywhere.
+fn moment(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Ok(timestamp);
+    }
+    let zone = |at: DateTime, zone: TimeZone| at.to_zoned(zone).map(|at| at.timestamp());
+    let read = match (text.parse::<Time>(), text.parse::<DateTime>()) {
+        (Ok(time), _) => {
+            let today = now.date().to_datetime(time);
+            let next = if today > now.datetime() { Ok(today) } else { today.checked_add(1.day()) };
+            next.and_then(|next| zone(next, now.time_zone().clone()))
+        }
+        (_, Ok(at)) => zone(at, now.time_zone().clone()),
+        (_, Err(error)) => Err(error),
+    };
+    read.map_err(|_| format!("`{text}` is no time: write it like 06:30, 2026-11-22T06:30 or 2026-11-22T05:30Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let now: Zoned = "2026-11-21T22:30:00+01:00[Europe/Berlin]".parse().expect("a time");
+        let read = |text: &str| moment(text, &now).map(|at| at.to_string());
+        assert_eq!(read("23:00").as_deref(), Ok("2026-11-21T22:00:00Z"));
+        assert_eq!(read("06:30").as_deref(), Ok("2026-11-22T05:30:00Z"), "the next one");
+        assert_eq!(read("2026-11-25T08:00").as_deref(), Ok("2026-11-25T07:00:00Z"));
+        assert_eq!(read("2026-11-25T08:00Z").as_deref(), Ok("2026-11-25T08:00:00Z"));
+        assert!(read("tomorrow").is_err_and(|text| text.contains("06:30")));
+    }
+}
