@@ -22,7 +22,7 @@ use crate::ledger::LedgerError;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report::{self, Notice};
-use crate::requests;
+use crate::requests::{self, Syncing};
 use crate::settings::Settings;
 use crate::snapshot::{Repository, Snapshot};
 use crate::source::Schedule;
@@ -91,6 +91,8 @@ struct Daemon {
     seen_at: Option<Instant>,
     /// There is a record to write as soon as the mirror is free.
     note_due: bool,
+    /// The request for the newest commit that the fetch under way answers.
+    syncing: Option<Syncing>,
     /// The tip that is neither believed nor refused yet.
     tip: Option<CommitId>,
     notice: Notice,
@@ -130,7 +132,10 @@ pub async fn run(
         (host.name.clone(), Repository { url: upstream.address(), branch: settings.branch.clone() });
     let mut daemon = Daemon {
         vigil: Vigil::default(),
-        watch: Watch::new(Arc::clone(&engine), [requests::retry(&settings.state), requests::pause(&settings.state)]),
+        watch: Watch::new(
+            Arc::clone(&engine),
+            [requests::retry, requests::pause, requests::sync].map(|path| path(&settings.state)),
+        ),
         was_idle: true,
         engine,
         host,
@@ -143,6 +148,7 @@ pub async fn run(
         push_failures: 0,
         seen_at: None,
         note_due: false,
+        syncing: None,
         tip: None,
         told: String::new(),
         noted: notice.clone(),
@@ -215,6 +221,9 @@ impl Daemon {
                 () = progress.stopped() => Wake::Stop,
                 () = tokio::time::sleep(ALIVE) => Wake::Alive,
             };
+            let asked = Syncing::look(&self.settings.state).is_some_and(|asked| Some(asked) != self.syncing);
+            let wake =
+                if asked && matches!(wake, Wake::Change | Wake::Drift | Wake::Alive) { Wake::Poke } else { wake };
             debug!(?wake, "awake");
             if wake == Wake::Poke {
                 // Somebody asks for it now: what was refused is looked at again, what failed is tried again.
@@ -229,6 +238,7 @@ impl Daemon {
                 Wake::Poke | Wake::Sync if self.upstream.is_busy() => self.poll_at = Instant::now(),
                 Wake::Poll | Wake::Poke | Wake::Sync => {
                     self.fetch_began = Instant::now();
+                    self.syncing = Syncing::look(&self.settings.state);
                     self.upstream.fetch(self.host.commits());
                 }
                 Wake::Push => self.push(),
@@ -278,13 +288,23 @@ impl Daemon {
                 if !poked {
                     self.poll_at = Instant::now() + wait.unwrap_or(self.schedule.interval);
                 }
-                self.fetched(fetched.map(|fetched| fetched.tip)).await
+                self.fetched(fetched.map(|fetched| fetched.tip)).await?;
+                self.synced();
+                Ok(())
             }
             Some(Done::Pushed(pushed)) => {
                 self.pushed(pushed.map(|_| ()));
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Tells whoever asked for the newest commit that the host is at it, or cannot get there.
+    fn synced(&mut self) {
+        let done = self.syncing.take().map_or(Ok(()), |syncing| syncing.done(&self.settings.state));
+        if let Err(error) = done {
+            warn!(%error, "failed to remove a request that was taken up");
         }
     }
 

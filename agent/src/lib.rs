@@ -40,7 +40,9 @@ pub mod endpoint;
 pub mod alert;
 pub mod folder;
 pub mod daemon;
+pub mod scaffold;
 pub mod install;
+pub mod doctor;
 pub mod cli;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.

@@ -1,6 +1,6 @@
 //! The `mainstay` program: logging, the runtime, and the exit code.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -17,13 +17,18 @@ async fn main() -> ExitCode {
         Ok(ended) => ended.into(),
         Err(error) => {
             let mut chain = error.chain().map(ToString::to_string);
-            eprintln!("mainstay: {}", chain.next().unwrap_or_default());
+            complain(format_args!("mainstay: {}", chain.next().unwrap_or_default()));
             for cause in chain {
-                eprintln!("  because {cause}");
+                complain(format_args!("  because {cause}"));
             }
             Ended::Impossible.into()
         }
     }
+}
+
+/// Prints to standard error; where nobody reads that, nobody can be told.
+fn complain(text: std::fmt::Arguments<'_>) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
 }
 
 /// Logs to the journal with fields when systemd listens there, to standard error otherwise.

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use spec::desired::Hold;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, UnitName};
 use spec::inputs;
@@ -267,7 +266,7 @@ fn contested(memory: &Memory, app: &AppName) -> Vec<String> {
 /// Says whether an application is well at another release than the commit's, since a person paused it.
 fn is_kept_behind(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMemory, now: Timestamp) -> bool {
     let desired = &belief.desired;
-    let is_held = desired.held_back.get(app).is_some_and(|held| held.why == Hold::Paused);
+    let is_held = desired.held_back.contains_key(app);
     let is_another = desired.apps.get(app).is_some_and(|wanted| wanted.digest != known.digest);
     let is_well = matches!(known.state, AppState::Converged | AppState::Repaired);
     is_well && memory.pauses.of(app, now).is_some() && (is_held || is_another)

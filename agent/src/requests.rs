@@ -13,6 +13,7 @@ use spec::id::AppName;
 use spec::pause::Asked;
 
 const RETRY: &str = "retry";
+const SYNC: &str = "sync";
 /// One line of JSON for each pause or resumption, in the order in which they were asked for.
 const PAUSE: &str = "pause";
 /// More than this was not written by us.
@@ -21,6 +22,44 @@ const LONGEST: u64 = 1 << 20;
 /// Returns where a person asks for another attempt.
 pub fn retry(state: &Path) -> PathBuf {
     state.join(RETRY)
+}
+
+/// Returns where a person asks for the newest commit.
+pub fn sync(state: &Path) -> PathBuf {
+    state.join(SYNC)
+}
+
+/// Asks that the repository is asked now; the request is there until the host is at what it said.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn ask_sync(state: &Path) -> io::Result<()> {
+    let new = state.join("sync.new");
+    OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    fs::rename(new, sync(state))
+}
+
+/// Which request for the newest commit there is: another one is another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Syncing {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Syncing {
+    /// Looks for it.
+    pub fn look(state: &Path) -> Option<Syncing> {
+        let seen = fs::symlink_metadata(sync(state)).ok()?;
+        Some(Syncing { inode: seen.ino(), changed: (seen.ctime(), seen.ctime_nsec()) })
+    }
+
+    /// Forgets it, unless somebody asked again meanwhile.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn done(self, state: &Path) -> io::Result<()> {
+        if Syncing::look(state) == Some(self) { fs::remove_file(sync(state)) } else { Ok(()) }
+    }
 }
 
 /// Returns where a person asks for a pause, or for its end.

@@ -66,7 +66,7 @@ pub struct Watch {
     edition: Option<Edition>,
     files: Option<Files>,
     /// Files in which a person asks for something.
-    requests: [PathBuf; 2],
+    requests: [PathBuf; 3],
     speakers: BTreeSet<Speaker>,
     voices: SelectAll<BoxStream<'static, Said>>,
     units: BTreeSet<(Option<User>, String)>,
@@ -119,7 +119,7 @@ struct Pace {
 
 impl Watch {
     /// Listens to nothing yet; to `requests`, files in which a person asks for something, as soon as anything is followed.
-    pub fn new(engine: Arc<Engine>, requests: [PathBuf; 2]) -> Watch {
+    pub fn new(engine: Arc<Engine>, requests: [PathBuf; 3]) -> Watch {
         let files = Files::new().inspect_err(|error| {
             tracing::warn!(
                 "changes to files are noticed at the next look only, since the kernel does not let us listen: {error}"

@@ -41,14 +41,14 @@ pub fn holds(wanted: &Desired, memory: &Memory, now: Timestamp) -> BTreeMap<AppN
     for (name, app) in &wanted.apps {
         let known = memory.apps.get(name);
         let bad = known.and_then(|known| known.bad.as_ref()).filter(|bad| bad.digest == app.digest);
-        if memory.pauses.of(name, now).is_some() {
-            holds.insert(name.clone(), Hold::Paused);
-        } else if let Some(bad) = bad {
+        if let Some(bad) = bad {
             holds.insert(name.clone(), bad.stuck.clone().map_or(Hold::Bad, Hold::Stuck));
         } else if !has_begun(known, app)
             && let Some(why) = app.needs.iter().find_map(|needed| unready(wanted, memory, needed))
         {
             holds.insert(name.clone(), Hold::Waits(why));
+        } else if memory.pauses.of(name, now).is_some() {
+            holds.insert(name.clone(), Hold::Paused);
         }
     }
     holds

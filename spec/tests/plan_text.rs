@@ -634,7 +634,12 @@ fn a_users_quadlet_from_her_manager_on() {
 fn what_is_paused_says_until_when_why_and_what_waits() {
     let (good, wanted) = (pair("good\n"), pair("new\n"));
     let commit = CommitId::parse(&"1f".repeat(20)).ok();
-    let release = |app: &DesiredApp| Release { commit: commit.clone(), app: app.clone(), reads: BTreeMap::new() };
+    let release = |app: &DesiredApp| Release {
+        commit: commit.clone(),
+        app: app.clone(),
+        reads: BTreeMap::new(),
+        ran: BTreeMap::new(),
+    };
     let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();
     let (page, web) = (AppName::parse("page").unwrap(), AppName::parse("web").unwrap());
     let mut memory = Memory::default();
@@ -679,7 +684,7 @@ fn what_is_paused_says_until_when_why_and_what_waits() {
         paused: nothing of page is changed until 2027-01-15 09:00:00Z: somebody is at it
         not done while it is paused, `mainstay resume` ends that:
         write    /etc/page.conf  page  drift: its content differs
-        waits: page stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
+        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
         waits: web stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
         it is over:
         write    /etc/web.conf  web  its content differs

@@ -14,6 +14,8 @@ pub struct Args {
 
 /// Prints the completions.
 pub fn run(args: &Args) -> Ended {
-    clap_complete::generate(args.shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "mainstay", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ended::Well
 }

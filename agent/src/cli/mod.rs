@@ -1,11 +1,15 @@
 //! The command line: one file per subcommand, each of which calls the library and prints.
 
+#[macro_use]
+mod out;
 mod print;
 mod held_to;
 pub mod alerts;
 pub mod check;
 pub mod history;
 pub mod completions;
+pub mod doctor;
+pub mod init;
 pub mod man;
 pub mod install;
 pub mod uninstall;
@@ -18,10 +22,12 @@ pub mod retry;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 use spec::id::HostName;
 use spec::settings as keys;
@@ -73,6 +79,9 @@ pub struct Common {
     /// Say more: -v for debug, -vv for everything (`RUST_LOG` is finer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Print all at once, also where it is longer than the screen
+    #[arg(long, global = true)]
+    no_pager: bool,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
@@ -86,6 +95,8 @@ enum Command {
     Once(once::Args),
     /// Show what would change on this host, and change nothing
     Plan(plan::Args),
+    /// Write a configuration repository to begin with
+    Init(init::Args),
     /// Find every mistake in a configuration repository, without touching any host
     Check(check::Args),
     /// Show what a host would get: files, units and containers, after overlays and templates
@@ -94,6 +105,10 @@ enum Command {
     Status(status::Args),
     /// Show what was deployed on this host, and what came of it
     History(history::Args),
+    /// Have the agent ask the repository now
+    Sync(sync::Args),
+    /// Say what this host lacks, and what to do about it
+    Doctor(doctor::Args),
     /// Follow a repository from now on: settings, a key, and the service
     Install(install::Args),
     /// Take the agent off this host; what runs goes on running
@@ -191,11 +206,47 @@ impl Cli {
     /// # Errors
     /// What stood in the way, for the operator: what we were doing, then why it failed.
     pub async fn run(self) -> anyhow::Result<Ended> {
+        if self.is_long() && !self.common.no_pager {
+            out::page();
+        }
+        let ended = Box::pin(self.obey()).await;
+        out::finish().context("failed to print")?;
+        ended
+    }
+
+    /// Says whether the command may print more than a screen.
+    fn is_long(&self) -> bool {
+        match &self.command {
+            Command::Plan(_)
+            | Command::Check(_)
+            | Command::Render(_)
+            | Command::Status(_)
+            | Command::History(_)
+            | Command::Settings(_) => true,
+            Command::Run(_)
+            | Command::Once(_)
+            | Command::Init(_)
+            | Command::Sync(_)
+            | Command::Doctor(_)
+            | Command::Install(_)
+            | Command::Uninstall(_)
+            | Command::Retry(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Restore(_) => false,
+        }
+    }
+
+    async fn obey(&self) -> anyhow::Result<Ended> {
         let common = &self.common;
         match &self.command {
             Command::Run(args) => run::run(common, args).await,
             Command::Once(args) => Box::pin(once::run(common, args)).await,
             Command::Plan(args) => plan::run(common, args).await,
+            Command::Init(args) => init::run(common, args),
+            Command::Sync(args) => Box::pin(sync::run(common, args)).await,
             Command::Check(args) => check::run(common, args),
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
@@ -203,6 +254,7 @@ impl Cli {
             Command::Retry(args) => retry::run(common, args),
             Command::Pause(args) => pause::run(common, args).await,
             Command::Resume(args) => pause::resume(common, args).await,
+            Command::Doctor(args) => Box::pin(doctor::run(common, args)).await,
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,
             Command::Alerts(args) => alerts::run(common, args).await,

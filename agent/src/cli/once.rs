@@ -73,7 +73,7 @@ async fn converge(common: &Common, host: &mut Host, progress: &Progress) -> anyh
     while passes.len() < MOST_IN_A_ROW && !progress.is_stopping() {
         let plan = host.prepare(Timestamp::now(), patience).await?;
         if let (Some(plan), Some(aim), false) = (&plan, host.aim(), common.json) {
-            print!("{plan}");
+            print::plan(plan, common.colour());
             print::differences(&difference::of_plan(plan, &aim.desired), common.colour());
         }
         let Some(plan) = plan else { break };

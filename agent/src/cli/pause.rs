@@ -183,13 +183,14 @@ fn moment(text: &str, now: &Zoned) -> Result<Timestamp, String> {
         return Ok(timestamp);
     }
     let zone = |at: DateTime, zone: TimeZone| at.to_zoned(zone).map(|at| at.timestamp());
-    let read = match (text.parse::<Time>(), text.parse::<DateTime>()) {
-        (Ok(time), _) => {
+    // A time alone is read from a text with a date as well: the date comes first.
+    let read = match (text.parse::<DateTime>(), text.parse::<Time>()) {
+        (Ok(at), _) => zone(at, now.time_zone().clone()),
+        (_, Ok(time)) => {
             let today = now.date().to_datetime(time);
             let next = if today > now.datetime() { Ok(today) } else { today.checked_add(1.day()) };
             next.and_then(|next| zone(next, now.time_zone().clone()))
         }
-        (_, Ok(at)) => zone(at, now.time_zone().clone()),
         (_, Err(error)) => Err(error),
     };
     read.map_err(|_| format!("`{text}` is no time: write it like 06:30, 2026-11-22T06:30 or 2026-11-22T05:30Z"))

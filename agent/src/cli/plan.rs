@@ -54,7 +54,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     if common.json {
         println!("{:#}", print::plan_as_json(&plan, &differences));
     } else {
-        print!("{plan}");
+        print::plan(&plan, common.colour());
         print::differences(&differences, common.colour());
     }
     let stuck = !plan.conflicts.is_empty() || plan.held.is_some() || !plan.unknown.is_empty();

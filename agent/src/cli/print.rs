@@ -2,10 +2,46 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use spec::memory::AppState;
 use spec::plan::Plan;
 
 use crate::difference::Difference;
 use crate::snapshot::PlanView;
+
+/// Puts a colour around a text.
+pub(super) fn painted(text: &str, code: &str, colour: bool) -> String {
+    if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const CYAN: &str = "36";
+
+/// Returns the colour of a state.
+pub(super) fn colour_of(state: AppState) -> &'static str {
+    match state {
+        AppState::Converged | AppState::Repaired => GREEN,
+        AppState::Failed | AppState::Unhealthy => RED,
+        AppState::Waiting | AppState::Applying | AppState::RolledBack | AppState::Drifted => YELLOW,
+    }
+}
+
+/// Prints a plan: the first word of each line says how much it matters.
+pub(super) fn plan(plan: &Plan, colour: bool) {
+    for line in plan.to_string().lines() {
+        let (word, rest) = line.split_at(line.find(' ').unwrap_or(line.len()));
+        let code = match word {
+            "" => None,
+            "create" | "start" | "enable" | "pull" | "fetch" => Some(GREEN),
+            "remove" | "stop" | "disable" | "conflict" | "stopped:" => Some(RED),
+            "paused:" | "waits:" | "waiting:" | "held:" | "held" | "left" | "drift," => Some(YELLOW),
+            "write" | "set" | "replace" | "restart" | "reload" => Some(CYAN),
+            _ => None,
+        };
+        println!("{}{rest}", code.map_or_else(|| word.to_owned(), |code| painted(word, code, colour)));
+    }
+}
 
 /// Prints differences below a plan.
 pub(super) fn differences(differences: &[Difference], colour: bool) {

@@ -9,7 +9,7 @@ use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
 
 use super::print::{ago, plan_as_json};
-use super::{Common, Ended};
+use super::{Common, Ended, print};
 use crate::ledger::Found;
 use crate::pass::Host;
 use crate::progress::Progress;
@@ -19,7 +19,7 @@ use crate::upstream::{self, LIMITS};
 
 /// Shows each application with its state, since when, and its release; what differs on the host at this moment; a newer
 /// commit that was refused, and why; whether the repository answers and records arrive there. Changes nothing.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Args {}
 
 /// Shows the status.
@@ -38,7 +38,7 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
     if common.json {
         println!("{:#}", as_json(&host, &notice, plan.as_ref()));
     } else {
-        print(&host, &notice, plan.as_ref(), subject.as_deref());
+        show(&host, &notice, plan.as_ref(), subject.as_deref(), common.colour());
     }
     Ok(if converged && notice.refused.is_none() { Ended::Well } else { Ended::Unconverged })
 }
@@ -100,7 +100,7 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
     })
 }
 
-fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str>) {
+fn show(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str>, colour: bool) {
     let now = Timestamp::now();
     let memory = &host.ledger.memory;
     match (&memory.believed, host.ledger.found) {
@@ -126,14 +126,19 @@ fn print(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str
     for (app, known) in &memory.apps {
         let release = known.commit.as_ref().map_or("a local folder", CommitId::short);
         let since = format!("{} ({})", known.since.strftime("%Y-%m-%d %H:%M:%SZ"), ago(known.since, now));
-        println!("{app:<w0$}  {:<w1$}  {since:<32}  {release}", known.state.as_str(), w0 = widths.0, w1 = widths.1);
+        let state = format!("{:<w1$}", known.state.as_str(), w1 = widths.1);
+        let state = print::painted(&state, print::colour_of(known.state), colour);
+        println!("{app:<w0$}  {state}  {since:<32}  {release}", w0 = widths.0);
         print_trouble(app, known, now);
     }
     println!();
     match plan {
         None => println!("This host is held to nothing at this moment."),
         Some(plan) if plan.is_empty() => println!("Everything on this host is as the commit says."),
-        Some(plan) => print!("On this host at this moment:\n{plan}"),
+        Some(plan) => {
+            println!("On this host at this moment:");
+            print::plan(plan, colour);
+        }
     }
     if let Some((commit, why)) = &notice.refused {
         println!("\nRefused: {}: {why}", commit.short());

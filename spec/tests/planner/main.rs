@@ -276,7 +276,7 @@ proptest! {
         world::condemn(&mut memory, &wanted, &releases, failed);
         let found = world::images(moved);
         let held = |memory: &Memory| {
-            let mut held = course::held_back(&wanted, &course::holds(&wanted, memory), &releases);
+            let mut held = course::held_back(&wanted, &course::holds(&wanted, memory, Timestamp::UNIX_EPOCH), &releases);
             pins::pin(&mut held, &releases, memory, &found);
             held
         };

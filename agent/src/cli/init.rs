@@ -1,0 +1,44 @@
+//! `mainstay init`: a first configuration repository that works.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Common, Ended};
+use crate::scaffold;
+use crate::settings::Settings;
+
+/// Writes a configuration repository to begin with: fleet.yaml with this host in it, and one application with a unit and a file.
+/// Makes the folder a git repository, unless it is part of one. Nothing that is there is overwritten.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder; made when it is not there
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+}
+
+/// Writes it.
+///
+/// # Errors
+/// Something is in the way, or cannot be written.
+pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    let host = Settings { host: common.host.clone(), ..Settings::default() }.host()?;
+    let made = scaffold::write(&args.dir, &host)?;
+    let dir = args.dir.display();
+    if common.json {
+        let files: Vec<String> = made.files.iter().map(|path| path.display().to_string()).collect();
+        println!("{:#}", json!({ "host": host.as_str(), "files": files, "git-init": made.is_new_repository }));
+        return Ok(Ended::Well);
+    }
+    for path in &made.files {
+        println!("wrote {}", path.display());
+    }
+    if made.is_new_repository {
+        println!("made {dir} a git repository, with the branch main");
+    }
+    println!("\nNext:");
+    println!("  mainstay check {dir}                 is it sound?");
+    println!("  mainstay plan --dir {dir}            what would change on {host}?");
+    println!("  sudo mainstay once --dir {dir}       change it");
+    Ok(Ended::Well)
+}

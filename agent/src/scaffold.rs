@@ -1,0 +1,121 @@
+//! Writes a first configuration repository that works: this host, and one application that shows a unit and a file.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use spec::id::HostName;
+
+/// The files, by their paths in the repository.
+const FILES: &[(&str, &str)] = &[
+    ("fleet.yaml", include_str!("scaffold/fleet.yaml")),
+    ("README.md", include_str!("scaffold/README.md")),
+    ("apps/hello/app.yaml", include_str!("scaffold/app.yaml")),
+    ("apps/hello/hello.service", include_str!("scaffold/hello.service")),
+    ("apps/hello/files/etc/hello.conf", include_str!("scaffold/hello.conf")),
+];
+/// Stands for the host's name in them.
+const HOST: &str = "THIS-HOST";
+
+/// Why nothing was written, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ScaffoldError {
+    /// Something is there that would be written over.
+    #[error("{} there already; nothing was written: choose another folder", are(.0))]
+    There(Vec<PathBuf>),
+    /// A file could not be written.
+    #[error("failed to write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// `git init` did not work.
+    #[error("the files are there, but `git init` failed: {0}")]
+    Git(String),
+}
+
+fn are(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+}
+
+/// What was made.
+pub struct Scaffold {
+    /// The files, in the order in which people read them.
+    pub files: Vec<PathBuf>,
+    /// Whether the folder became a git repository now; it was part of one before otherwise.
+    pub is_new_repository: bool,
+}
+
+/// Writes the files below `folder`, for this host, and makes it a git repository unless it is part of one.
+///
+/// # Errors
+/// Something is in the way, or cannot be written.
+pub fn write(folder: &Path, host: &HostName) -> Result<Scaffold, ScaffoldError> {
+    let files: Vec<PathBuf> = FILES.iter().map(|(path, _)| folder.join(path)).collect();
+    let there: Vec<PathBuf> = files.iter().filter(|path| path.symlink_metadata().is_ok()).cloned().collect();
+    if !there.is_empty() {
+        return Err(ScaffoldError::There(there));
+    }
+    for (path, (_, text)) in files.iter().zip(FILES) {
+        let failed = |source| ScaffoldError::File { path: path.clone(), source };
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).open(path).map_err(failed)?;
+        file.write_all(text.replace(HOST, host.as_str()).as_bytes()).map_err(failed)?;
+    }
+    let is_new_repository = !is_in_a_repository(folder);
+    if is_new_repository {
+        git_init(folder)?;
+    }
+    Ok(Scaffold { files, is_new_repository })
+}
+
+fn is_in_a_repository(folder: &Path) -> bool {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    folder.ancestors().any(|above| above.join(".git").exists())
+}
+
+fn git_init(folder: &Path) -> Result<(), ScaffoldError> {
+    let mut command = Command::new("git");
+    command.args(["init", "--quiet", "--initial-branch=main"]).current_dir(folder).stdin(Stdio::null());
+    let done = command.output().map_err(|error| ScaffoldError::Git(error.to_string()))?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(ScaffoldError::Git(String::from_utf8_lossy(&done.stderr).trim().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::manifest;
+
+    use super::*;
+    use crate::folder;
+    use crate::upstream::LIMITS;
+
+    #[test]
+    fn what_is_written_is_sound_and_writes_over_nothing() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let folder = scratch.path().join("new/fleet");
+        let host = HostName::parse("attic").expect("a name");
+        let made = write(&folder, &host).expect("written");
+        assert!(made.is_new_repository && folder.join(".git/HEAD").exists());
+        let parsed = manifest::parse(&folder::read(&folder, &LIMITS).expect("a tree"), None);
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        let fleet = parsed.fleet.expect("a fleet");
+        assert!(fleet.hosts.contains_key(&host) && fleet.apps.len() == 1);
+        for path in &made.files {
+            assert!(!fs::read_to_string(path).expect("a file").contains(HOST), "{}", path.display());
+        }
+
+        fs::remove_file(folder.join("fleet.yaml")).expect("removed");
+        let error = write(&folder, &host).map(|_| ()).expect_err("it is in the way");
+        assert!(error.to_string().contains("README.md") && !folder.join("fleet.yaml").exists(), "{error}");
+        let inside = write(&folder.join("inside"), &host).expect("written");
+        assert!(!inside.is_new_repository, "it is part of one");
+    }
+}

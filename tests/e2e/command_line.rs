@@ -1,0 +1,79 @@
+//! The command line at the hands of a person: a repository to begin with, what the host lacks, the newest commit now, and readers
+//! that go away.
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+
+#[test]
+fn from_nothing_to_a_host_that_says_hello() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    agent::install(&host);
+    host.sh("mkdir -p /etc/mainstay; echo 'settle: 300ms' >/etc/mainstay/agent.yaml").unwrap();
+
+    // A repository that works as it is, and is never written over.
+    let said = host.sh("mainstay init /root/fleet --host attic").unwrap();
+    assert!(said.contains("wrote /root/fleet/apps/hello/hello.service") && said.contains("mainstay check"), "{said}");
+    let said = host.sh("mainstay check /root/fleet; git -C /root/fleet status --short").unwrap();
+    assert!(said.contains("is sound: 1 host, 1 application") && said.contains("?? fleet.yaml"), "{said}");
+    agent::converge(&host, "/root/fleet");
+    host.wait_for(agent::SOON, "journalctl -u hello -o cat | grep -x 'hello from mainstay'").unwrap();
+    let said = host.sh("mainstay init /root/fleet 2>&1 || true").unwrap();
+    assert!(said.contains("/root/fleet/fleet.yaml") && said.contains("nothing was written"), "{said}");
+
+    // A reader that goes away is no error of ours, nor is one that never came.
+    for command in ["mainstay render --dir /root/fleet", "mainstay plan --dir /root/fleet", "mainstay completions bash"]
+    {
+        let script = format!(
+            "{{ {command} --host attic; echo $? >/tmp/code; }} 2>/tmp/errors | true; cat /tmp/code /tmp/errors"
+        );
+        assert_eq!(host.sh(&script).unwrap(), "0\n", "{command}");
+    }
+    let said = host.sh("mainstay plan --dir /root/fleet --host attic 2>&1 >/dev/full || true").unwrap();
+    assert!(said.contains("failed to print"), "{said}");
+
+    // What is missing comes with its remedy.
+    let doctor = |expected: i32| {
+        let output = host.try_sh("mainstay doctor --json").unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{}", String::from_utf8_lossy(&output.stdout));
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        told["findings"].as_array().unwrap().clone()
+    };
+    let of = |findings: &[serde_json::Value], what: &str| {
+        let found = findings.iter().find(|it| it["what"] == what);
+        found.unwrap_or_else(|| panic!("{what}: {findings:?}")).clone()
+    };
+    let findings = doctor(4);
+    let repository = of(&findings, "repository");
+    assert_eq!(
+        (&repository["verdict"], &repository["remedy"]),
+        (&"missing".into(), &"mainstay install --repo URL".into())
+    );
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let tip = repo.commit(&[("fleet.yaml", FLEET), ("apps/page/files/etc/page", "first\n")], "first").unwrap();
+    agent::follow(&host, &repo.ssh_url(), "poll: 1h\nengine: /run/nobody.sock\n");
+    agent::await_converged(&host, &tip);
+    let findings = doctor(0);
+    for what in
+        ["settings", "systemd", "D-Bus", "ssh", "server's key", "repository", "state folder", "inotify", "service"]
+    {
+        assert_eq!(of(&findings, what)["verdict"], "ok", "{}", of(&findings, what));
+    }
+    let engine = of(&findings, "container engine");
+    assert!(engine["verdict"] == "warning" && engine["remedy"].as_str().unwrap().contains("apt install"), "{engine}");
+
+    // The newest commit now, although the next turn is in an hour; the exit code says what came of it.
+    let files = [("fleet.yaml", FLEET), ("apps/page/files/etc/page", "page\n")];
+    let tip = repo.commit(&files, "a page").unwrap();
+    let said = host.sh("mainstay sync --wait").unwrap();
+    assert!(said.contains(&tip[..10]) && said.contains("Everything on this host is as the commit says"), "{said}");
+    assert_eq!(host.read("/etc/page").unwrap(), "page\n");
+    repo.commit(&[("fleet.yaml", "fleet: [\n")], "broken").unwrap();
+    let output = host.try_sh("mainstay sync --wait").unwrap();
+    assert!(output.status.code() == Some(4) && String::from_utf8_lossy(&output.stdout).contains("Refused:"));
+    host.sh("systemctl stop mainstay").unwrap();
+    let said = host.sh("mainstay sync 2>&1 || true").unwrap();
+    assert!(said.contains("no agent runs on this host"), "{said}");
+}
