@@ -255,7 +255,7 @@ impl Host {
         self.open_archives();
         let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory, now);
         self.holds.clone_from(&holds);
-        self.hold(&holds).await;
+        self.hold(&holds, now).await;
         let plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
         more.retain(|app, _| !holds.contains_key(app));
@@ -264,7 +264,7 @@ impl Host {
             return Some(plan);
         }
         holds.extend(more);
-        self.hold(&holds).await;
+        self.hold(&holds, now).await;
         self.observe_and_plan(now, patience).await
     }
 
@@ -277,7 +277,11 @@ impl Host {
         self.providers.store.keep_only(&needed);
         let Host { belief, held, ledger, releases, providers, progress, .. } = self;
         let wanted = || belief.iter().chain(&*held).flat_map(|belief| belief.desired.apps.values());
-        let unneeded = images::unneeded(&ledger.memory, wanted(), releases.images());
+        // What a person stopped for a while looks as if it ran no image.
+        let unneeded = match ledger.memory.pauses.is_empty() {
+            true => images::unneeded(&ledger.memory, wanted(), releases.images()),
+            false => images::Unneeded::default(),
+        };
         let is_named = |user: &User| wanted().any(|app| app.user.as_ref() == Some(user));
         match leftovers::remove_images(providers, &mut ledger.memory, unneeded, is_named, progress).await {
             true => ledger.save(),
@@ -296,7 +300,7 @@ impl Host {
         }
     }
 
-    async fn hold(&mut self, holds: &BTreeMap<AppName, Hold>) {
+    async fn hold(&mut self, holds: &BTreeMap<AppName, Hold>, now: Timestamp) {
         if self.held_for != *holds {
             self.held_for.clone_from(holds);
             self.turns += 1;
@@ -308,7 +312,14 @@ impl Host {
             return;
         };
         let mut desired = course::held_back(desired, holds, &good);
-        let asked = pins::in_doubt(&desired, &good, &ledger.memory);
+        // Of what is paused nothing is started, so nothing has to be asked.
+        let asked = if ledger.memory.pauses.is_empty() {
+            pins::in_doubt(&desired, &good, &ledger.memory)
+        } else {
+            let mut stirs = good.clone();
+            stirs.retain(|app, _| ledger.memory.pauses.of(app, now).is_none());
+            pins::in_doubt(&desired, &stirs, &ledger.memory)
+        };
         let found = match asked.is_empty() {
             true => pins::Found::new(),
             false => observe::images_in_podman(&mut providers.systemd, asked).await,

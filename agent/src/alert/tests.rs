@@ -6,6 +6,7 @@ use expect_test::expect;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
 use spec::memory::AppState;
+use spec::pause::{Pause, Pauses};
 
 use super::*;
 use crate::snapshot::{App, Refused, Release, Repository};
@@ -47,6 +48,23 @@ fn tell(told: &mut Told, picture: &Snapshot) -> Vec<String> {
         }
     }
     changes.iter().map(|change| Message::of(picture, change, picture.at).title()).collect()
+}
+
+#[test]
+fn what_is_paused_is_left_as_it_was_told() {
+    let mut told = Told::default();
+    let nothing: [&str; 0] = [];
+    let at = |web, page, paused: &[&str]| {
+        let mut picture = picture(&[("web", web, "1"), ("page", page, "1")]);
+        let pause = Pause { reason: "a disk is changed".to_owned(), since: picture.at, until: Timestamp::MAX };
+        let apps = paused.iter().map(|app| (AppName::parse(app).unwrap(), pause.clone()));
+        picture.plan.paused = Pauses { host: None, apps: apps.collect() };
+        picture
+    };
+    assert_eq!(tell(&mut told, &at(AppState::Unhealthy, AppState::Unhealthy, &["web"])), ["page on attic: unhealthy"]);
+    assert_eq!(tell(&mut told, &at(AppState::Unhealthy, AppState::Converged, &["web", "page"])), nothing);
+    let after = at(AppState::Unhealthy, AppState::Converged, &[]);
+    assert_eq!(tell(&mut told, &after), ["web on attic: unhealthy", "page on attic: recovered (unhealthy before)"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Trouble {
     }
 }
 
-/// Finds everything of these kinds, and what is changing just now, so that nobody can tell.
+/// Finds everything of these kinds, and what is changing just now or is paused, so that nobody can tell.
 pub(super) fn of(picture: &Snapshot, kinds: &[Kind]) -> (BTreeMap<Subject, Trouble>, BTreeSet<Subject>) {
     let (mut found, mut open) = (BTreeMap::new(), BTreeSet::new());
     for (name, app) in &picture.apps {
@@ -99,7 +99,8 @@ pub(super) fn of(picture: &Snapshot, kinds: &[Kind]) -> (BTreeMap<Subject, Troub
         // A release that failed is on its way back: what comes of that is worth telling.
         let goes_back =
             app.state == AppState::Failed && app.failures <= 1 && app.bad.as_ref().is_some_and(|bad| !bad.stuck);
-        if app.state == AppState::Applying || goes_back {
+        // Whoever paused it is at work on it: what is still so afterwards is told then.
+        if app.state == AppState::Applying || goes_back || picture.plan.is_paused(name) {
             open.insert(subject);
         } else if let Some(trouble) = of_app(picture, name, app).filter(|trouble| kinds.contains(&trouble.kind)) {
             found.insert(subject, trouble);

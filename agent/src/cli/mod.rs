@@ -8,13 +8,11 @@ pub mod alerts;
 pub mod check;
 pub mod history;
 pub mod completions;
-pub mod doctor;
 pub mod init;
 pub mod man;
 pub mod install;
 pub mod uninstall;
 pub mod once;
-pub mod pause;
 pub mod plan;
 pub mod render;
 pub mod restore;
@@ -22,6 +20,9 @@ pub mod retry;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod doctor;
+pub mod pause;
+pub mod resume;
 pub mod sync;
 
 use std::path::PathBuf;
@@ -118,7 +119,7 @@ enum Command {
     /// Have the agent change nothing for a while, or nothing of some applications
     Pause(pause::Args),
     /// End a pause: what waited is done now
-    Resume(pause::ResumeArgs),
+    Resume(resume::Args),
     /// Show who is told when a person is needed, and try it
     Alerts(alerts::Args),
     /// Show the agent's own settings, and which file each value comes from
@@ -233,6 +234,7 @@ impl Cli {
             | Command::Retry(_)
             | Command::Pause(_)
             | Command::Resume(_)
+            | Command::Alerts(_)
             | Command::Completions(_)
             | Command::Man(_)
             | Command::Restore(_) => false,
@@ -253,7 +255,7 @@ impl Cli {
             Command::History(args) => history::run(common, args),
             Command::Retry(args) => retry::run(common, args),
             Command::Pause(args) => pause::run(common, args).await,
-            Command::Resume(args) => pause::resume(common, args).await,
+            Command::Resume(args) => resume::run(common, args).await,
             Command::Doctor(args) => Box::pin(doctor::run(common, args)).await,
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,

@@ -1,4 +1,4 @@
-//! `mainstay pause` and `resume`: a person says that nothing, or nothing of some applications, is changed for a while.
+//! `mainstay pause`: a person says that nothing, or nothing of some applications, is changed for a while.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,14 +42,6 @@ pub struct Args {
     /// Until when, like 06:30, 2026-11-22T06:30 (this host's time) or 2026-11-22T05:30Z
     #[arg(long, value_name = "TIME", conflicts_with = "length")]
     until: Option<String>,
-}
-
-/// Ends a pause before its time. What drifted is put back, what commits changed meanwhile follows, and what was owed is done.
-#[derive(Debug, clap::Args)]
-pub struct ResumeArgs {
-    /// The applications [default: everything that is paused]
-    #[arg(value_name = "APP", value_parser = AppName::parse)]
-    apps: Vec<AppName>,
 }
 
 fn reason(text: &str) -> Result<String, String> {
@@ -97,54 +89,16 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     Ok(Ended::Well)
 }
 
-/// Asks for the end of a pause.
-///
-/// # Errors
-/// The settings or the ledger cannot be read, that is not paused, or the state folder cannot be written.
-pub async fn resume(common: &Common, args: &ResumeArgs) -> anyhow::Result<Ended> {
-    let settings = common.settings()?;
-    let host = Host::look(settings.host()?, &settings, Arc::new(Progress::default()))?;
-    let pauses = host.ledger.memory.pauses.at(Timestamp::now());
-    let apps: BTreeSet<AppName> = args.apps.iter().cloned().collect();
-    if let (Some(pause), false) = (&pauses.host, apps.is_empty()) {
-        anyhow::bail!("this whole host is paused {pause}; `mainstay resume` ends that");
-    }
-    if let Some(wrong) = apps.iter().find(|app| !pauses.apps.contains_key(*app)) {
-        let paused: Vec<&str> = pauses.apps.keys().map(AppName::as_str).collect();
-        anyhow::bail!(
-            "`{wrong}` is not paused; paused are: {}",
-            if paused.is_empty() { "none".to_owned() } else { paused.join(", ") }
-        );
-    }
-    if pauses.is_empty() {
-        if common.json {
-            println!("{:#}", json!({ "apps": apps, "resumed": false }));
-        } else {
-            println!("nothing is paused on this host");
-        }
-        return Ok(Ended::Well);
-    }
-    let asked = Asked { apps, pause: None };
-    requests::ask_pause(&settings.state, &asked).context("failed to ask the agent for it")?;
-    let obeys = taken_up(&settings.state, &host).await;
-    if common.json {
-        println!("{:#}", json!({ "apps": asked.apps, "resumed": true, "taken-up": obeys == Obeys::Now }));
-        return Ok(Ended::Well);
-    }
-    println!("{} is looked after again", asked.whom());
-    println!("{}", said(obeys, "now"));
-    Ok(Ended::Well)
-}
-
 /// When the agent obeys.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Obeys {
+pub(super) enum Obeys {
     Now,
     AfterThisPass,
     OnceItRuns,
 }
 
-fn said(obeys: Obeys, now: &str) -> String {
+/// Puts it into words.
+pub(super) fn said(obeys: Obeys, now: &str) -> String {
     match obeys {
         Obeys::Now => format!("the agent obeys {now}"),
         Obeys::AfterThisPass => "the agent is in the middle of a pass, and obeys after it".to_owned(),
@@ -164,7 +118,7 @@ fn known(host: &Host, apps: &BTreeSet<AppName>) -> anyhow::Result<()> {
 }
 
 /// Waits until a running agent has taken a request up.
-async fn taken_up(state: &Path, host: &Host) -> Obeys {
+pub(super) async fn taken_up(state: &Path, host: &Host) -> Obeys {
     if !host.is_taken() {
         return Obeys::OnceItRuns;
     }

@@ -70,6 +70,8 @@ fn about_the_agent(page: &mut Page, snapshot: &Snapshot) {
     page.sample("mainstay_ready", &[], u8::from(snapshot.ready));
     page.gauge("mainstay_converged", "Whether everything on this host is as the commit says.");
     page.sample("mainstay_converged", &[], u8::from(snapshot.condition == Condition::Converged));
+    page.gauge("mainstay_paused", "Whether a person paused everything on this host.");
+    page.sample("mainstay_paused", &[], u8::from(snapshot.plan.paused.host.is_some()));
 }
 
 fn about_the_commit(page: &mut Page, snapshot: &Snapshot) {
@@ -103,6 +105,12 @@ fn about_apps(page: &mut Page, snapshot: &Snapshot) {
     });
     each("mainstay_app_unknown", "What could not be looked at and is left alone.", &|app, _| {
         plan.unknown.iter().filter(|it| it.app == *app).count()
+    });
+    each("mainstay_app_paused", "Whether a person paused an application, or everything.", &|app, _| {
+        usize::from(plan.is_paused(app))
+    });
+    each("mainstay_app_postponed", "Changes that wait for the end of a pause.", &|app, _| {
+        plan.postponed.iter().filter(|it| it.app.as_ref() == Some(app)).count()
     });
     page.gauge("mainstay_app_state", "The state of an application: 1 for the one that it is in.");
     for (app, known) in apps {

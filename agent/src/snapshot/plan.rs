@@ -183,6 +183,11 @@ impl PlanView {
         }
     }
 
+    /// Says whether nothing of `app` is changed, since a person said so.
+    pub fn is_paused(&self, app: &AppName) -> bool {
+        self.paused.host.is_some() || self.paused.apps.contains_key(app)
+    }
+
     /// Adds what changes in files.
     #[must_use]
     pub fn with(mut self, differences: impl IntoIterator<Item = Difference>) -> PlanView {

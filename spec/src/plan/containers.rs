@@ -21,6 +21,23 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             follow(draft, &ground, app, name, &wanted.containers[*name]);
         }
     }
+    owe_what_is_left(draft);
+}
+
+/// Remembers that containers which nobody wants at this moment may mount what is replaced now: those of a change that was begun
+/// and then left alone, as by a pause. Wanted again, they are created anew.
+fn owe_what_is_left(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    if draft.written.is_empty() {
+        return;
+    }
+    let is_wanted = |name: &ContainerName| desired.containers().any(|(_, wanted, _)| wanted == name);
+    let left = draft.memory.owned.iter().filter(|(id, owned)| match id {
+        ResourceId::Container(name) => draft.is_aside(&owned.app) && !is_wanted(name),
+        ResourceId::File(_) | ResourceId::Unit(_) | ResourceId::Network(_) | ResourceId::Volume(_) => false,
+    });
+    let owed: Vec<Lesson> = left.map(|(id, _)| Lesson::Owes(id.clone())).collect();
+    draft.plan.lessons.extend(owed);
 }
 
 /// Sorts an application's containers, each behind what it is started after.

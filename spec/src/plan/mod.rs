@@ -8,6 +8,7 @@ pub mod fights;
 pub mod text;
 mod order;
 mod claims;
+mod pauses;
 mod networks;
 mod managers;
 mod containers;
@@ -369,15 +370,10 @@ enum Fate {
 /// Works out what to do, and what would be done if nothing were paused.
 pub fn plan(desired: &Desired, observed: &Observed, memory: &Memory, now: Timestamp, patience: Patience) -> Plan {
     let mut plan = plan_but_for_pauses(desired, observed, memory, now, patience);
-    if plan.pauses.is_empty() {
-        return plan;
+    if !plan.pauses.is_empty() {
+        let (desired, memory) = pauses::without(desired, memory);
+        pauses::postpone(&mut plan, plan_but_for_pauses(&desired, observed, &memory, now, patience).steps);
     }
-    let (mut desired, mut memory) = (desired.clone(), memory.clone());
-    memory.pauses = Pauses::default();
-    desired.held_back.retain(|_, held| held.why != Hold::Paused);
-    let mut postponed = plan_but_for_pauses(&desired, observed, &memory, now, patience).steps;
-    postponed.retain(|step| step.app.as_ref().map_or(plan.pauses.host.is_some(), |app| plan.is_paused(app)));
-    plan.postponed = postponed;
     plan
 }
 
@@ -675,33 +671,6 @@ impl Draft<'_> {
         self.plan.unknown.push(Unknown { app: app.clone(), resource, why: why.to_owned() });
     }
 
-    /// Returns the application that something is remembered of, where that is paused and another one than wants it now.
-    fn paused_owner(&self, id: &ResourceId, wants: &AppName) -> Option<&AppName> {
-        let owner = match id {
-            ResourceId::Unit(unit) => self.memory.units.get(unit).map(|known| &known.app),
-            ResourceId::File(_) | ResourceId::Container(_) | ResourceId::Network(_) | ResourceId::Volume(_) => {
-                self.memory.owned.get(id).map(|owned| &owned.app)
-            }
-        };
-        owner.filter(|owner| *owner != wants && self.plan.is_paused(owner))
-    }
-
-    /// Forgets what was learnt of the things that another application takes over from a paused one: they are still its.
-    fn leave_with_paused(&mut self) {
-        let lessons = std::mem::take(&mut self.plan.lessons);
-        let stays = |lesson: &Lesson| match lesson {
-            Lesson::Made(id, app) | Lesson::Moved(id, app) => self.paused_owner(id, app).is_some(),
-            Lesson::Runs(unit, app, ..) => self.paused_owner(&ResourceId::Unit(unit.clone()), app).is_some(),
-            Lesson::Gone(_)
-            | Lesson::Holds(..)
-            | Lesson::ReadsAnew(_)
-            | Lesson::Released(_)
-            | Lesson::Owes(_)
-            | Lesson::OwesReload(_) => false,
-        };
-        self.plan.lessons = lessons.into_iter().filter(|lesson| !stays(lesson)).collect();
-    }
-
     /// Says whether nothing of `app` is changed by this plan.
     fn is_aside(&self, app: &AppName) -> bool {
         self.plan.is_paused(app)
@@ -713,17 +682,6 @@ impl Draft<'_> {
     /// Says whether `app` goes back to its last good release: what the failed one made is taken away again.
     fn goes_back(&self, app: &AppName) -> bool {
         self.desired.held_back.get(app).is_some_and(|held| held.why == Hold::Bad)
-    }
-
-    /// Says for what it waits that needs `path`, where an application of which nothing is touched keeps that from being put in
-    /// place.
-    fn held_by_another(&self, path: &HostPath) -> Option<String> {
-        let is_held = |app: &AppName| self.desired.held_back.get(app).is_some_and(|held| held.is_untouched);
-        let is_paused = |app: &AppName| self.plan.is_paused(app);
-        let mut owners = self.desired.apps.iter().filter(|(_, wanted)| wanted.files.contains_key(path));
-        let (holder, _) = owners.find(|(app, _)| is_paused(app) || is_held(app))?;
-        let why = if is_paused(holder) { "paused" } else { "held back" };
-        Some(format!("waits for {path} of {holder}, which is {why}"))
     }
 
     /// Says whether `app` was converged on this very release before, so that any difference now is drift.

@@ -99,7 +99,10 @@ function banners(status) {
   if (status.refused) add("bad", `Commit ${short(status.refused.commit)} is refused; the last good state stays`, status.refused.why);
   if (status.unreachable) add("warn", "The repository does not answer; what was believed stays enforced", status.unreachable);
   if (status.unreported) add("warn", "Records cannot be pushed; they are kept", status.unreported);
-  const held = status.plan.held;
+  const { held, paused } = status.plan;
+  for (const [whom, pause] of Object.entries({ ...(paused.host && { "this host": paused.host }), ...paused.apps })) {
+    add("warn", `Paused: nothing of ${whom} is changed until ${new Date(pause.until).toLocaleString()}`, pause.reason);
+  }
   if (held) add("warn", `${held.removals.length} of ${held.owned} owned things would be removed at once`, `To let this happen, acknowledge “${held.acknowledge}” in fleet.yaml:\n${held.removals.join("\n")}`);
   return all;
 }
@@ -112,7 +115,9 @@ function trouble(plan) {
   for (const it of plan.contested) add("drifted", it.app, it.resource, "somebody else changes it back again and again; it is no longer put back");
   for (const it of plan.drift) add("drifted", it.app, `${it.verb} ${it.object}`, it.why);
   for (const it of plan.unknown) add("drifted", it.app, it.resource, it.why);
-  for (const it of plan["held-back"]) add("rolled-back", it.app, it.why === "waits" ? "waits" : "held back", it.for || "the commit's release failed here");
+  for (const it of plan["held-back"]) add("rolled-back", it.app, { waits: "waits", paused: "paused" }[it.why] || "held back",
+    it.for || (it.why === "paused" ? "the commit has another release, which waits for the end of the pause" : "the commit's release failed here"));
+  for (const it of plan.postponed) add("applying", it.app, `${it.verb} ${it.object}`, `${it.why}; waits for the end of the pause`);
   for (const it of plan.waiting) lines.push(el("div", { class: "card" }, el("p", {}, `${it.app} is tried again at ${new Date(it.until).toLocaleTimeString()}`)));
   for (const it of plan.notes) add("applying", it.app, it.resource, it.text);
   if (plan.steps.length) lines.push(el("div", { class: "card" }, el("h3", {}, "Being done"), el("ul", { class: "steps" }, ...plan.steps.map(step))));
@@ -158,10 +163,10 @@ function render(status) {
   show($("commit"), [status.commit, status.repository], () => status.commit
     ? [...release(status.commit), status.commit.author ? ` · ${status.commit.author}` : "", status.commit.committed ? " · " : "", status.commit.committed ? when(status.commit.committed) : ""]
     : [status.ready ? "a local folder" : "no commit was believed yet"]);
-  show($("banners"), [status.refused, status.unreachable, status.unreported, status.plan.held], () => banners(status));
+  show($("banners"), [status.refused, status.unreachable, status.unreported, status.plan.held, status.plan.paused], () => banners(status));
   const apps = Object.entries(status.apps);
   show($("apps"), apps, () => apps.length ? apps.map(([name, app]) => card(name, app)) : [el("li", { class: "empty" }, "Nothing is placed here.")]);
-  const { held, kept, ...plan } = status.plan;
+  const { held, kept, paused, ...plan } = status.plan;
   const quiet = Object.values(plan).every((list) => list.length === 0);
   $("trouble").hidden = quiet;
   $("trouble-title").textContent = plan.steps.length ? "On its way" : "Not as the commit says";
