@@ -24,7 +24,7 @@ use crate::engine::{self, Engine};
 use crate::store::Store;
 use crate::systemd::{self, Managers, by_manager};
 
-pub use podman::{images as images_in_podman, names as names_in_podman};
+pub use podman::{images as images_in_podman, images_run as images_run_in_podman, names as names_in_podman};
 pub use users::stranger;
 
 /// For how long the text of a unit that the host provides is taken as read.

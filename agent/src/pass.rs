@@ -534,6 +534,6 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
 /// Collects the images that the quadlets' services of a release were started with.
 fn ran(app: &DesiredApp, memory: &Memory) -> BTreeMap<UnitName, Ran> {
     let managed = app.files.iter().collect();
-    let pulled = app.units.iter().filter(|(name, unit)| inputs::pull(name, unit, &managed).is_some());
-    pulled.filter_map(|(name, _)| Some((name.clone(), memory.ran.get(name)?.clone()))).collect()
+    let run = app.units.iter().filter(|(name, unit)| inputs::runs(name, unit, &managed).is_some());
+    run.filter_map(|(name, _)| Some((name.clone(), memory.ran.get(name)?.clone()))).collect()
 }

@@ -5,6 +5,7 @@
 mod accounts;
 mod builds;
 mod claims;
+mod pulls;
 mod required;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use crate::id::{ContainerName, HostPath, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 pub use accounts::{Accounts, accounts};
 pub use claims::{claims, runner};
+pub use pulls::{Pull, Runs, pull, runs};
 pub use required::{made_of, required};
 
 /// Every managed path of a host; what unit texts are searched for.
@@ -66,51 +68,11 @@ pub fn of_unit(name: &UnitName, unit: &DesiredUnit, host_text: Option<&str>, man
     UnitInputs { restart, reload: unit.reload_on.clone(), digests, once }
 }
 
-/// An image that Podman is to have before a service of a quadlet is started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pull {
-    /// The image, as the quadlet writes it.
-    pub image: String,
-    /// It is enough that Podman has one of this name.
-    pub if_missing: bool,
-    /// What the quadlet says about how to pull it, as `podman pull` takes it.
-    pub options: Vec<String>,
-}
-
-/// Returns the image that the service of a quadlet runs or fetches, unless the quadlet says never to pull it.
-pub fn pull(name: &UnitName, unit: &DesiredUnit, managed: &Managed<'_>) -> Option<Pull> {
-    let UnitOrigin::Application { path, text } = &unit.origin else { return None };
-    let section = match path.quadlet()?.rsplit('.').next() {
-        Some("container") => "Container",
-        Some("image") => "Image",
-        _ => return None,
-    };
-    let text = quadlet_text(path, text, managed);
-    let mut pull = Pull { image: String::new(), if_missing: true, options: Vec::new() };
-    let mut never = false;
-    for (_, key, value) in assignments(&text).into_iter().filter(|(of, ..)| of == section) {
-        match key.as_str() {
-            "Image" => pull.image = specifiers(name, &value),
-            "Pull" | "Policy" => {
-                never = value == "never";
-                pull.if_missing = !matches!(value.as_str(), "always" | "newer");
-            }
-            _ => {
-                let option = PULL_OPTIONS.iter().find(|(of, it, _)| *of == section && *it == key);
-                pull.options.extend(option.map(|(.., option)| format!("{option}={value}")));
-            }
-        }
-    }
-    let elsewhere = pull.image.ends_with(".image") || pull.image.ends_with(".build") || pull.image.contains('%');
-    (!pull.image.is_empty() && !elsewhere && !never).then_some(pull)
-}
-
 /// Returns the quadlet of the pod that the container of a .container quadlet is in.
 pub fn pod_of(unit: &DesiredUnit) -> Option<HostPath> {
     let UnitOrigin::Application { path, text } = &unit.origin else { return None };
     path.quadlet().filter(|file| file.ends_with(".container"))?;
-    let pods = assignments(text).into_iter().filter(|(of, key, _)| of == "Container" && key == "Pod");
-    let pod = pods.map(|(.., value)| value).next_back()?;
+    let pod = last(text, "Container", "Pod")?;
     HostPath::parse(&format!("{}/{pod}", path.parent()?)).ok()
 }
 
@@ -140,21 +102,10 @@ pub fn kept_by_podman(unit: &DesiredUnit, managed: &Managed<'_>) -> Option<Strin
 pub fn container_of(name: &UnitName, unit: &DesiredUnit) -> Option<ContainerName> {
     let UnitOrigin::Application { path, text } = &unit.origin else { return None };
     path.quadlet().filter(|file| file.ends_with(".container"))?;
-    let named = assignments(text).into_iter().rev().find(|(of, key, _)| of == "Container" && key == "ContainerName");
-    let named = named.map(|(_, _, value)| specifiers(name, &value)).filter(|value| !value.contains('%'));
+    let named = last(text, "Container", "ContainerName");
+    let named = named.map(|value| specifiers(name, &value)).filter(|value| !value.contains('%'));
     ContainerName::parse(&named.unwrap_or_else(|| format!("systemd-{}", name.stem().replace('@', "_")))).ok()
 }
-
-/// Keys of .image quadlets that `podman pull` has an option for.
-const PULL_OPTIONS: [(&str, &str, &str); 7] = [
-    ("Image", "AuthFile", "--authfile"),
-    ("Image", "CertDir", "--cert-dir"),
-    ("Image", "Creds", "--creds"),
-    ("Image", "TLSVerify", "--tls-verify"),
-    ("Image", "Arch", "--arch"),
-    ("Image", "OS", "--os"),
-    ("Image", "Variant", "--variant"),
-];
 
 /// Returns the managed drop-ins of a unit with their texts, in the order in which systemd reads them: by file name, where
 /// one of an instance takes the place of its template's (systemd.unit(5)).
@@ -173,6 +124,12 @@ pub fn hiding(name: &UnitName, unit: &DesiredUnit) -> Option<HostPath> {
     let UnitOrigin::Application { path, .. } = &unit.origin else { return None };
     let is_made = path.quadlet().is_some() && name.user().is_none();
     is_made.then(|| name.template().unwrap_or_else(|| name.clone()).path())
+}
+
+/// Returns the last value of a key: it is the one that counts.
+fn last(text: &str, section: &str, key: &str) -> Option<String> {
+    let found = assignments(text).into_iter().rev().find(|(of, it, _)| of == section && it == key);
+    found.map(|(.., value)| value)
 }
 
 /// Puts a quadlet's text and its drop-ins together, as Podman reads them.

@@ -400,7 +400,13 @@ pub fn took(memory: &mut Memory, app: &AppName, path: &HostPath, kind: &FileKind
     memory.owned.entry(ResourceId::File(path.clone())).or_insert_with(owned);
 }
 
-/// Notes which images services are about to be started with.
+/// Forgets which images services run that are about to be started: what was fetched for them is noted next, and what they
+/// really run when they do.
+pub fn run_anew<'u>(memory: &mut Memory, units: impl IntoIterator<Item = &'u UnitName>) {
+    units.into_iter().for_each(|unit| drop(memory.ran.remove(unit)));
+}
+
+/// Notes which images services run, or are about to be started with.
 pub fn running(memory: &mut Memory, images: impl IntoIterator<Item = (UnitName, Ran)>) {
     memory.ran.extend(images);
     let (ran, units) = (&mut memory.ran, &memory.units);

@@ -19,6 +19,8 @@ pub type Found = BTreeMap<(Option<User>, String), Option<String>>;
 
 /// Begins the first line of a drop-in.
 const RAN: &str = "# The last good release ran ";
+/// Begins the names of images that come from no registry.
+const BUILT_HERE: &str = "localhost/";
 
 /// A service whose image has to be looked after.
 struct Case<'a> {
@@ -126,9 +128,9 @@ fn need(
     memory: &Memory,
     managed: &Managed<'_>,
 ) -> Option<(String, Need)> {
-    let pull = inputs::pull(service, unit, managed)?;
+    let runs = inputs::runs(service, unit, managed)?;
     if memory.owned.contains_key(&ResourceId::File(path.clone())) {
-        return Some((pull.image, Need::Held));
+        return Some((runs.image, Need::Held));
     }
     if unit.state == Some(UnitGoal::Stopped) {
         return None;
@@ -139,11 +141,11 @@ fn need(
         Some(Run::Unknown | Run::Owed) | None => false,
     };
     let runs_another = memory.ran.get(service).is_some_and(|now| now.id != ran.id);
-    match (is_as_it_was, pull.if_missing) {
+    match (is_as_it_was, runs.moves) {
         // What the failed release did not touch goes on, and follows its tag as at any other time.
         (true, _) if !runs_another => None,
-        (true, _) | (false, false) => Some((pull.image, Need::Moves)),
-        (false, true) => Some((pull.image, Need::Doubtful)),
+        (true, _) | (false, true) => Some((runs.image, Need::Moves)),
+        (false, false) => Some((runs.image, Need::Doubtful)),
     }
 }
 
@@ -163,9 +165,10 @@ fn held(case: &Case<'_>, memory: &Memory) -> String {
     by_digest.or_else(|| text(case.ran, true)).unwrap_or_default()
 }
 
-/// Writes the drop-in. An image that somebody has removed is fetched again, by its digest.
+/// Writes the drop-in. An image that somebody has removed is fetched again, by its digest; what was built here, nobody has.
 fn text(ran: &Ran, is_here: bool) -> Option<String> {
-    let (image, pull) = match (&ran.digest, is_here) {
+    let of_registry = ran.digest.as_ref().filter(|digest| !digest.starts_with(BUILT_HERE));
+    let (image, pull) = match (of_registry, is_here) {
         (_, true) => (&ran.id, "never"),
         (Some(digest), false) => (digest, "missing"),
         (None, false) => return None,
@@ -287,7 +290,11 @@ mod tests {
         assert_eq!(check("Pull=always\n", a(), &started("Pull=always\n", "a"), &moved), "nothing", "it runs on");
         assert_eq!(check("", a(), &same, &moved), "nothing", "it runs on");
         assert_eq!(check("", a(), &started("", "b"), &Found::new()), "Image=a Pull=never", "it has slipped through");
-        assert_eq!(check("Pull=never\n", a(), &touched, &moved), "nothing");
+        assert_eq!(check("Pull=never\n", a(), &touched, &here), "nothing", "the name leads to it still");
+        assert_eq!(check("Pull=never\n", a(), &touched, &moved), "Image=a Pull=never");
+        let built = || ran("a", Some("localhost/web@sha256:aa"));
+        assert_eq!(check("", built(), &touched, &moved), "Image=a Pull=never");
+        assert_eq!(check("", built(), &touched, &gone), "nothing", "no registry has it");
     }
 
     #[test]

@@ -339,5 +339,8 @@ fn built(host: &Host, pause: &str) {
     assert!(said.contains("bl-build.service"), "{said}");
     assert_eq!(levels(), "2 2\n");
     assert_eq!(host.sh("cat /etc/bl/Containerfile").unwrap(), containerfile(2));
+    // What was held to the image of before follows its build again.
+    converge(&files);
+    assert_eq!(levels(), "2 2\n");
     assert!(converge(&files).contains("nothing to do"));
 }

@@ -311,6 +311,15 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
             ("apps/web/app.yaml", &app),
             ("apps/web/always.container", &quadlet(&always, &format!("Pull=always\n{level}"))),
             ("apps/web/moved.container", &quadlet("localhost/moved:1", &level)),
+            ("apps/web/never.container", &quadlet("localhost/moved:1", &format!("Pull=never\n{level}"))),
+            ("apps/web/fetched.container", &quadlet("fetched.image", &level)),
+            ("apps/web/fetched.image", &format!("[Image]\nImage={always}\n")),
+            ("apps/web/built.container", &quadlet("built.build", &level)),
+            ("apps/web/built.build", "[Build]\nImageTag=localhost/built\nSetWorkingDirectory=/etc/built\nPull=never\n"),
+            (
+                "apps/web/files/etc/built/Containerfile",
+                &format!("FROM localhost/moved:1\nENV BUILT={}\n", level.trim()),
+            ),
             ("apps/web/still.container", &quadlet(&still, &level)),
             ("apps/web/aside.container", &quadlet(&always, "Pull=always\n")),
         ];
@@ -318,7 +327,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     };
     let runs = || {
         let of = |name| format!("podman exec systemd-{name} sh -c 'echo $(cat /marker)$LEVEL'");
-        host.sh(&["always", "moved", "still"].map(of).join("; "))
+        host.sh(&["always", "moved", "still", "never", "fetched", "built"].map(of).join("; "))
             .unwrap()
             .split_whitespace()
             .collect::<Vec<_>>()
@@ -332,7 +341,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     host.sh(&format!("podman pull -q {still}; podman tag {still} localhost/moved:1; podman pull -q {other}")).unwrap();
     write("1", "true");
     agent::converge(&host, FOLDER);
-    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), String::new()));
+    assert_eq!((runs(), pins()), ("A1 A1 A1 A1 A1 A1".to_owned(), String::new()));
     let aside = agent::invocation(&host, "aside");
 
     // The tags move, one in the registry and one by hand; then a release fails.
@@ -342,28 +351,36 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     let (code, said) = agent::once(&host, FOLDER);
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("its quadlet would start another image than the last good release ran"), "{said}");
-    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), "always moved".to_owned()), "{said}");
+    assert_eq!(
+        (runs(), pins()),
+        ("A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched moved never".to_owned()),
+        "{said}"
+    );
     let status = status_of(&host, "web");
     assert_eq!(status["state"], "rolled-back", "{status}");
     assert_eq!(agent::invocation(&host, "aside"), aside, "what the failed release did not touch goes on");
 
     // It stays so: nothing is left to do, and a start by hand starts the same, with the registry or without it.
     forge.stop_registry().unwrap();
-    host.sh("systemctl restart always moved").unwrap();
-    assert_eq!(runs(), "A1 A1 A1");
+    host.sh("systemctl restart always moved never fetched built").unwrap();
+    assert_eq!(runs(), "A1 A1 A1 A1 A1 A1");
     let steps = agent::steps(&agent::plan(&host, FOLDER));
     assert_eq!(steps, Vec::<String>::new());
     host.sh("rm /etc/containers/systemd/always.container.d/90-*; systemctl stop moved; systemctl daemon-reload")
         .unwrap();
     let (code, said) = agent::once(&host, FOLDER);
     assert!(code == 4 && said.contains("held back: web"), "{said}");
-    assert_eq!((runs(), pins()), ("A1 A1 A1".to_owned(), "always moved".to_owned()), "{said}");
+    assert_eq!(
+        (runs(), pins()),
+        ("A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched moved never".to_owned()),
+        "{said}"
+    );
     forge.start_registry().unwrap();
 
     // A newer commit that is good leaves nothing of it.
     write("3", "true");
     agent::converge(&host, FOLDER);
-    assert_eq!((runs(), pins()), ("B3 B3 A3".to_owned(), String::new()));
+    assert_eq!((runs(), pins()), ("B3 B3 A3 B3 B3 B3".to_owned(), String::new()));
     host.sh("! test -e /etc/containers/systemd/always.container.d").unwrap();
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
 }

@@ -212,7 +212,8 @@ impl<'a> Work<'a> {
         let made = containers::make(&self.providers.engine, desired, progress, after).await;
         created.extend(containers::take(self, made).await);
         let unproven = self.unproven();
-        let (mut units, containers) = (units::names(&started), containers::watched(desired, &created));
+        let begun = units::names(&started);
+        let (mut units, containers) = (begun.clone(), containers::watched(desired, &created));
         units.extend(unproven.iter().map(|(_, unit)| unit.clone()));
         let Providers { systemd, engine, .. } = &mut *self.providers;
         let settling = async { tokio::join!(systemd.settle(&units, window), engine.settle(&containers, window)) };
@@ -222,6 +223,7 @@ impl<'a> Work<'a> {
             return;
         };
         units::settled(self, started, unproven, units).await;
+        quadlets::look(self, &begun).await;
         containers::settled(self, created, containers).await;
     }
 

@@ -1,19 +1,21 @@
-//! What is done for quadlets before anything changes: Podman's generator is asked about them, and images are fetched.
+//! What is done for quadlets: before anything changes, Podman's generator is asked about them and images are fetched; after
+//! their start, Podman is asked what they run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use spec::desired::FileKind;
-use spec::id::{HostPath, QUADLET_DIRECTORY, ResourceId, UnitName, User};
+use spec::desired::{DesiredUnit, FileKind};
+use spec::id::{AppName, ContainerName, HostPath, QUADLET_DIRECTORY, ResourceId, UnitName, User};
 use spec::images;
-use spec::inputs::Pull;
+use spec::inputs::{self, Pull};
+use spec::journal;
 use spec::memory::Ran;
 use spec::plan::{Action, Phase, Step};
 
 use super::Work;
-use crate::{podman, systemd};
+use crate::{observe, podman, systemd};
 
 /// Where Podman looks for quadlets of every user, and below which for those of each (podman-systemd.unit(5)).
 const EVERY_USERS: &str = "/etc/containers/systemd/users";
@@ -229,7 +231,8 @@ fn not_pulled(step: &Step, error: &(dyn std::error::Error + 'static)) -> String 
 
 fn note(work: &mut Work<'_>, user: Option<&User>, pull: &Pull, steps: &[&Step], printed: &str) {
     let told = podman::told(printed);
-    let ran = told.as_ref().map(|told| Ran { id: told.id.clone(), digest: podman::digest_of(pull, told) });
+    let ran =
+        told.as_ref().map(|told| Ran { id: told.id.clone(), digest: podman::digest_of(&pull.image, &told.digests) });
     if let Some(told) = told {
         images::fetched_by_podman(&mut work.ledger.memory, user, &pull.image, told);
     }
@@ -238,6 +241,30 @@ fn note(work: &mut Work<'_>, user: Option<&User>, pull: &Pull, steps: &[&Step], 
             work.outcome.unit_images.insert((app.clone(), unit.clone()), ran.clone());
         }
         work.done(step);
+    }
+}
+
+/// Notes which images the containers run that were just started. What is fetched before a start need not be what is started:
+/// other quadlets build images, give their names away, and pull.
+pub(super) async fn look(work: &mut Work<'_>, started: &[UnitName]) {
+    let mut of: BTreeMap<(Option<User>, ContainerName), (&AppName, &UnitName, &DesiredUnit)> = BTreeMap::new();
+    for (app, name, unit) in work.desired.units().filter(|(_, name, _)| started.contains(name)) {
+        if let Some(container) = inputs::container_of(name, unit) {
+            of.insert((name.user().cloned(), container), (app, name, unit));
+        }
+    }
+    let mut asked: BTreeMap<Option<User>, BTreeSet<ContainerName>> = BTreeMap::new();
+    for (user, container) in of.keys() {
+        asked.entry(user.clone()).or_default().insert(container.clone());
+    }
+    let run = observe::images_run_in_podman(&mut work.providers.systemd, asked).await;
+    let managed = inputs::managed(work.desired);
+    for (key, (id, digests)) in run {
+        let Some((app, service, unit)) = of.get(&key) else { continue };
+        let called = inputs::runs(service, unit, &managed).map(|runs| runs.image).unwrap_or_default();
+        let ran = Ran { id, digest: podman::digest_of(&called, &digests) };
+        journal::running(&mut work.ledger.memory, [((*service).clone(), ran.clone())]);
+        work.outcome.unit_images.insert(((*app).clone(), (*service).clone()), ran);
     }
 }
 

@@ -168,6 +168,7 @@ pub(super) async fn begin<'a>(work: &mut Work<'a>) -> Result<Vec<Wanted<'a>>, Le
     let is_begun = |unit: &UnitName| wanted.iter().filter(starts).any(|it| it.unit == unit);
     let pulled = work.outcome.unit_images.iter().filter(|((_, unit), _)| is_begun(unit));
     let images = pulled.map(|((_, unit), ran)| (unit.clone(), ran.clone()));
+    journal::run_anew(&mut work.ledger.memory, &names);
     journal::running(&mut work.ledger.memory, images);
     work.ledger.save()?;
     // Nobody else's failures are reset: a unit that is started for our change must not be held back by the last one.

@@ -11,6 +11,11 @@ use spec::pins::Found;
 use crate::podman;
 use crate::systemd::{self, Managers, Verb};
 
+/// Images that containers run: their ids, and what registries call them, by whose Podman and which container it is.
+pub(super) type Run = BTreeMap<(Option<User>, ContainerName), (String, Vec<String>)>;
+
+/// How many digests an image is known by, at most.
+const DIGESTS: usize = 10;
 /// How long Podman may take for its lists.
 const LISTS: Duration = Duration::from_secs(30);
 /// Lines of what it prints beside our own.
@@ -54,6 +59,27 @@ pub async fn images(systemd: &mut Managers, asked: BTreeMap<Option<User>, BTreeS
                 found.extend(ids.map(|(name, id)| ((unit.user().cloned(), name), id)));
             }
             Err(why) => tracing::debug!(%unit, why, "Podman does not tell which images it has"),
+        }
+    }
+    found
+}
+
+/// Looks up which images containers run, and what registries call these, by whose Podman it is. Who gives no answer is left
+/// out, and what is gone.
+pub async fn images_run(systemd: &mut Managers, asked: BTreeMap<Option<User>, BTreeSet<ContainerName>>) -> Run {
+    let run = podman::run_name();
+    let commands = asked.iter().map(|(user, names)| {
+        let unit = podman::run_unit().of(user.as_ref());
+        (unit, (podman::run_command(&run, names), names.len() * (1 + DIGESTS) + LINES))
+    });
+    let mut found = Run::new();
+    for (unit, answer) in ask(systemd, "List what containers run for mainstay", commands.collect()).await {
+        match answer {
+            Ok(said) => {
+                let images = podman::images_run(&run, &said).into_iter();
+                found.extend(images.map(|(name, image)| ((unit.user().cloned(), name), image)));
+            }
+            Err(why) => tracing::debug!(%unit, why, "Podman does not tell what containers run"),
         }
     }
     found

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Managed, archive_of, assignments, named, quadlet_drop_ins, quadlet_text};
+use super::{Managed, archive_of, last, named, quadlet_drop_ins, quadlet_text};
 use crate::desired::FileKind;
 use crate::id::{HostPath, UnitName};
 
@@ -23,7 +23,7 @@ pub(super) fn reads(path: &HostPath, text: &str, managed: &Managed<'_>) -> BTree
 
 /// Reads the quadlet of the image that a container runs, if that is built.
 fn built(path: &HostPath, text: &str, managed: &Managed<'_>) -> Option<BTreeSet<HostPath>> {
-    let image = assignments(text).into_iter().rev().find(|(of, key, _)| of == "Container" && key == "Image")?.2;
+    let image = last(text, "Container", "Image")?;
     let build = HostPath::parse(&format!("{}/{image}", path.parent()?)).ok().filter(is_build)?;
     let FileKind::Regular { content, .. } = &managed.get(&build)?.kind else { return None };
     let text = std::str::from_utf8(content).ok()?;
@@ -37,10 +37,7 @@ fn of_build(path: &HostPath, text: &str, managed: &Managed<'_>) -> BTreeSet<Host
     let stem = path.quadlet().and_then(|file| file.strip_suffix(".build")).unwrap_or_default();
     let Ok(service) = UnitName::parse(&format!("{stem}-build.service")) else { return BTreeSet::new() };
     let mut reads = named(&service, text, managed);
-    let last = |key: &str| {
-        let found = assignments(text).into_iter().rev().find(|(of, it, _)| of == "Build" && it == key);
-        found.map(|(.., value)| value)
-    };
+    let last = |key: &str| last(text, "Build", key);
     // The folder of the file is what the file copies from.
     let folder = last("SetWorkingDirectory").filter(|value| value == "file").and_then(|_| last("File"));
     if let Some(folder) = folder.and_then(|file| HostPath::parse(&file).ok()?.parent()) {

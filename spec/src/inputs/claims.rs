@@ -48,8 +48,7 @@ pub fn runner<'a>(app: &'a DesiredApp, container: &ContainerName) -> Option<&'a 
 }
 
 fn last(name: &UnitName, text: &str, section: &str, key: &str) -> Option<String> {
-    let found = assignments(text).into_iter().rev().find(|(of, it, _)| of == section && it == key);
-    found.map(|(.., value)| specifiers(name, &value)).filter(|value| !value.is_empty())
+    super::last(text, section, key).map(|value| specifiers(name, &value)).filter(|value| !value.is_empty())
 }
 
 /// One document of a manifest (podman-kube-play(1)), as far as names need it.
