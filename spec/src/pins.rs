@@ -111,7 +111,7 @@ fn cases<'a>(desired: &'a Desired, good: &'a BTreeMap<AppName, Release>, memory:
             let (Some(ran), Some(path)) = (release.ran.get(service), pin_of(unit)) else { continue };
             let managed = managed.get_or_insert_with(|| inputs::managed(desired));
             let Some((image, need)) = need(service, unit, ran, &path, memory, managed) else { continue };
-            if !wanted.files.contains_key(&path) {
+            if !wanted.files.contains_key(&path) && is_for_all(unit, ran, wanted, release) {
                 cases.push(Case { app, service, ran, image, path, need });
             }
         }
@@ -149,11 +149,18 @@ fn need(
     }
 }
 
-/// Returns where the drop-in for a quadlet is. The instances of a template share theirs, and may run different images.
+/// Returns where the drop-in for a quadlet is: the instances of a template share theirs.
 fn pin_of(unit: &DesiredUnit) -> Option<HostPath> {
     let UnitOrigin::Application { path, .. } = &unit.origin else { return None };
-    path.quadlet().filter(|name| name.ends_with(".container") && !name.contains('@'))?;
+    path.quadlet().filter(|name| name.ends_with(".container"))?;
     HostPath::parse(&format!("{path}.d/{PIN}")).ok()
+}
+
+/// Says whether all services that would share a drop-in ran this image.
+fn is_for_all(unit: &DesiredUnit, ran: &Ran, wanted: &DesiredApp, release: &Release) -> bool {
+    let shares = |other: &DesiredUnit| pin_of(other) == pin_of(unit);
+    let sharing = wanted.units.iter().filter(|(_, other)| shares(other));
+    sharing.filter_map(|(service, _)| release.ran.get(service)).all(|it| it.id == ran.id)
 }
 
 /// Returns what is in the drop-in that is there: which of the two it is shows in what was put there.
@@ -295,6 +302,30 @@ mod tests {
         let built = || ran("a", Some("localhost/web@sha256:aa"));
         assert_eq!(check("", built(), &touched, &moved), "Image=a Pull=never");
         assert_eq!(check("", built(), &touched, &gone), "nothing", "no registry has it");
+    }
+
+    #[test]
+    fn instances_that_ran_the_same_are_held_together() {
+        let template = HostPath::parse("/etc/containers/systemd/web@.container").unwrap();
+        let of = |images: [&str; 2]| {
+            let (mut desired, mut good) = back("", ran("a", None));
+            for app in desired.apps.values_mut().chain(good.values_mut().map(|release| &mut release.app)) {
+                let mut unit = app.units.pop_first().unwrap().1;
+                let UnitOrigin::Application { path, .. } = &mut unit.origin else { panic!("it is ours") };
+                path.clone_from(&template);
+                app.units = ["web@1", "web@2"]
+                    .map(|name| (UnitName::parse(&format!("{name}.service")).unwrap(), unit.clone()))
+                    .into();
+            }
+            let release = good.values_mut().next().unwrap();
+            release.ran = release.app.units.keys().cloned().zip(images.map(|id| ran(id, None))).collect();
+            let found = Found::from(["a", "b", "r.lan/web:1"].map(|it| ((None, it.to_owned()), Some("c".to_owned()))));
+            pin(&mut desired, &good, &Memory::default(), &found);
+            all(&desired)
+        };
+        let path = HostPath::parse(&format!("{template}.d/{PIN}")).unwrap();
+        assert_eq!(of(["a", "a"]), BTreeSet::from([path]));
+        assert_eq!(of(["a", "b"]), BTreeSet::new(), "one drop-in cannot say both");
     }
 
     #[test]

@@ -304,7 +304,9 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
         format!("[Container]\nImage={image}\nNetwork=none\n{more}[Service]\nTimeoutStopSec=1\nRestart=no\n")
     };
     let write = |level: &str, check: &str| {
-        let app = format!("checks: [ {{ exec: [/bin/sh, -c, \"{check}\"], within: 1s }} ]\n");
+        let app = format!(
+            "units: {{ many@1.service: {{ state: running }}, many@2.service: {{ state: running }} }}\nchecks: [ {{ exec: [/bin/sh, -c, \"{check}\"], within: 1s }} ]\n"
+        );
         let level = format!("Environment=LEVEL={level}\n");
         let files = [
             ("fleet.yaml", FLEET),
@@ -314,6 +316,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
             ("apps/web/never.container", &quadlet("localhost/moved:1", &format!("Pull=never\n{level}"))),
             ("apps/web/fetched.container", &quadlet("fetched.image", &level)),
             ("apps/web/fetched.image", &format!("[Image]\nImage={always}\n")),
+            ("apps/web/many@.container", &quadlet("localhost/moved:1", &level)),
             ("apps/web/built.container", &quadlet("built.build", &level)),
             ("apps/web/built.build", "[Build]\nImageTag=localhost/built\nSetWorkingDirectory=/etc/built\nPull=never\n"),
             (
@@ -327,7 +330,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     };
     let runs = || {
         let of = |name| format!("podman exec systemd-{name} sh -c 'echo $(cat /marker)$LEVEL'");
-        host.sh(&["always", "moved", "still", "never", "fetched", "built"].map(of).join("; "))
+        host.sh(&["always", "moved", "still", "never", "fetched", "built", "many_1", "many_2"].map(of).join("; "))
             .unwrap()
             .split_whitespace()
             .collect::<Vec<_>>()
@@ -341,7 +344,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     host.sh(&format!("podman pull -q {still}; podman tag {still} localhost/moved:1; podman pull -q {other}")).unwrap();
     write("1", "true");
     agent::converge(&host, FOLDER);
-    assert_eq!((runs(), pins()), ("A1 A1 A1 A1 A1 A1".to_owned(), String::new()));
+    assert_eq!((runs(), pins()), ("A1 A1 A1 A1 A1 A1 A1 A1".to_owned(), String::new()));
     let aside = agent::invocation(&host, "aside");
 
     // The tags move, one in the registry and one by hand; then a release fails.
@@ -353,7 +356,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     assert!(said.contains("its quadlet would start another image than the last good release ran"), "{said}");
     assert_eq!(
         (runs(), pins()),
-        ("A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched moved never".to_owned()),
+        ("A1 A1 A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched many@ moved never".to_owned()),
         "{said}"
     );
     let status = status_of(&host, "web");
@@ -362,8 +365,8 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
 
     // It stays so: nothing is left to do, and a start by hand starts the same, with the registry or without it.
     forge.stop_registry().unwrap();
-    host.sh("systemctl restart always moved never fetched built").unwrap();
-    assert_eq!(runs(), "A1 A1 A1 A1 A1 A1");
+    host.sh("systemctl restart always moved never fetched built many@1").unwrap();
+    assert_eq!(runs(), "A1 A1 A1 A1 A1 A1 A1 A1");
     let steps = agent::steps(&agent::plan(&host, FOLDER));
     assert_eq!(steps, Vec::<String>::new());
     host.sh("rm /etc/containers/systemd/always.container.d/90-*; systemctl stop moved; systemctl daemon-reload")
@@ -372,7 +375,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     assert!(code == 4 && said.contains("held back: web"), "{said}");
     assert_eq!(
         (runs(), pins()),
-        ("A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched moved never".to_owned()),
+        ("A1 A1 A1 A1 A1 A1 A1 A1".to_owned(), "always built fetched many@ moved never".to_owned()),
         "{said}"
     );
     forge.start_registry().unwrap();
@@ -380,7 +383,7 @@ fn a_quadlet_that_goes_back_runs_the_image_of_its_last_good_release() {
     // A newer commit that is good leaves nothing of it.
     write("3", "true");
     agent::converge(&host, FOLDER);
-    assert_eq!((runs(), pins()), ("B3 B3 A3 B3 B3 B3".to_owned(), String::new()));
+    assert_eq!((runs(), pins()), ("B3 B3 A3 B3 B3 B3 B3 B3".to_owned(), String::new()));
     host.sh("! test -e /etc/containers/systemd/always.container.d").unwrap();
     assert!(agent::converge(&host, FOLDER).contains("nothing to do"));
 }
