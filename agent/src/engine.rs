@@ -11,6 +11,7 @@ mod adoption;
 pub mod credentials;
 mod events;
 mod images;
+mod logs;
 mod networks;
 mod podman;
 mod settle;

@@ -36,6 +36,7 @@ pub mod difference;
 pub mod snapshot;
 pub mod board;
 pub mod history;
+pub mod logs;
 pub mod endpoint;
 pub mod alert;
 pub mod folder;

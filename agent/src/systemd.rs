@@ -7,6 +7,7 @@
 
 mod jobs;
 mod journal;
+mod entries;
 mod login;
 mod manage;
 mod managers;
@@ -29,6 +30,7 @@ use spec::id::{UnitName, User, shown};
 use zbus::names::ErrorName;
 use zbus::{Connection, DBusError, DynamicType, Message, Variant, fdo};
 
+pub use entries::{Entries, Entry};
 pub use jobs::{JobDone, JobError, Verb, Why};
 pub use journal::journal_tail;
 pub use login::lingers;

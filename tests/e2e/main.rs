@@ -36,6 +36,7 @@ mod knock_on;
 mod lab_forge;
 mod lab_itself;
 mod layers;
+mod logs;
 mod ownership;
 mod page;
 mod pauses;

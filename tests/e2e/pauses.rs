@@ -33,7 +33,7 @@ fn what_is_paused_is_left_alone_and_looked_after_again_when_it_ends() {
         assert!(said.contains(why), "{command}: {said}");
     };
     refused("mainstay pause", "--reason <TEXT>");
-    refused("mainstay pause wbe --reason x", "there is no application `wbe` on this host, which has box, page, web");
+    refused("mainstay pause wbe --reason x", "there is no application `wbe` on this host: did you mean `web`?");
     refused("mainstay pause --reason x --for 90d", "more than 31 days");
     refused("mainstay pause --reason x --until yesterday", "`yesterday` is no time");
     refused("mainstay resume", "nothing is paused on this host");

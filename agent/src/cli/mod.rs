@@ -3,6 +3,8 @@
 #[macro_use]
 mod out;
 mod print;
+mod times;
+mod names;
 mod held_to;
 pub mod alerts;
 pub mod check;
@@ -20,6 +22,7 @@ pub mod retry;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod logs;
 pub mod doctor;
 pub mod pause;
 pub mod resume;
@@ -106,6 +109,8 @@ enum Command {
     Status(status::Args),
     /// Show what was deployed on this host, and what came of it
     History(history::Args),
+    /// Show what an application's services and containers say
+    Logs(logs::Args),
     /// Have the agent ask the repository now
     Sync(sync::Args),
     /// Say what this host lacks, and what to do about it
@@ -227,6 +232,7 @@ impl Cli {
             Command::Run(_)
             | Command::Once(_)
             | Command::Init(_)
+            | Command::Logs(_)
             | Command::Sync(_)
             | Command::Doctor(_)
             | Command::Install(_)
@@ -253,6 +259,7 @@ impl Cli {
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::History(args) => history::run(common, args),
+            Command::Logs(args) => logs::run(common, args).await,
             Command::Retry(args) => retry::run(common, args),
             Command::Pause(args) => pause::run(common, args).await,
             Command::Resume(args) => resume::run(common, args).await,

@@ -8,6 +8,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::signal::unix::{SignalKind, signal};
+
 /// Prints to standard output, or to the pager.
 macro_rules! print {
     ($($arg:tt)*) => { $crate::cli::out::write(format_args!($($arg)*)) };
@@ -58,6 +61,34 @@ pub(super) fn write(text: fmt::Arguments<'_>) {
 /// Prints to standard error. Where that cannot be written, nobody can be told.
 pub(super) fn complain(text: fmt::Arguments<'_>) {
     drop(io::stderr().lock().write_fmt(text));
+}
+
+/// Waits until somebody asks for an end: Ctrl-C, the terminal that is closed, or `kill`.
+///
+/// # Errors
+/// Signals cannot be listened to.
+pub(super) fn stopped() -> io::Result<impl Future<Output = ()>> {
+    let [mut interrupt, mut terminate, mut hangup] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Says whether anybody may still read what is printed.
+pub(super) fn is_read() -> bool {
+    if out().failed.is_some() {
+        return false;
+    }
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Without events to wait for, what comes back is that the other end is gone.
+    !poll(&mut asked, Some(&now)).is_ok_and(|_| asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP))
 }
 
 /// Sends what is printed from now on through the pager of `PAGER`, else `less`, where standard output is a terminal.

@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::civil::{DateTime, Time};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan as _, Zoned};
+use jiff::Zoned;
 use serde_json::json;
 use spec::id::AppName;
 use spec::pause::{Asked, Pause};
 
-use super::{Common, Ended, status};
-use crate::ledger::Ledger;
+use super::{Common, Ended, names, status, times};
 use crate::pass::Host;
 use crate::progress::Progress;
 use crate::requests;
@@ -62,7 +59,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let mut host = Host::look(settings.host()?, &settings, Arc::new(Progress::default()))?;
     let now = Zoned::now();
     let until = match &args.until {
-        Some(text) => moment(text, &now).map_err(anyhow::Error::msg)?,
+        Some(text) => times::next(text, &now).map_err(anyhow::Error::msg)?,
         None => now.timestamp().saturating_add(args.length)?,
     };
     anyhow::ensure!(until > now.timestamp(), "that is in the past: {until}");
@@ -74,7 +71,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let apps: BTreeSet<AppName> = args.apps.iter().cloned().collect();
     if !apps.is_empty() {
         status::remember(&mut host, &settings);
-        known(&host, &apps)?;
+        names::known(&host, &apps)?;
     }
     let pause = Pause { reason: args.reason.clone(), since: now.timestamp(), until };
     let asked = Asked { apps, pause: Some(pause.clone()) };
@@ -106,17 +103,6 @@ pub(super) fn said(obeys: Obeys, now: &str) -> String {
     }
 }
 
-/// Refuses applications that are neither on this host nor wanted on it.
-fn known(host: &Host, apps: &BTreeSet<AppName>) -> anyhow::Result<()> {
-    let wanted = host.belief.iter().flat_map(|belief| belief.desired.apps.keys());
-    let Ledger { memory, .. } = &host.ledger;
-    let here: BTreeSet<&AppName> =
-        memory.apps.keys().chain(memory.owned.values().map(|owned| &owned.app)).chain(wanted).collect();
-    let Some(wrong) = apps.iter().find(|app| !here.contains(app)) else { return Ok(()) };
-    let here: Vec<&str> = here.into_iter().map(AppName::as_str).collect();
-    anyhow::bail!("there is no application `{wrong}` on this host, which has {}", here.join(", "))
-}
-
 /// Waits until a running agent has taken a request up.
 pub(super) async fn taken_up(state: &Path, host: &Host) -> Obeys {
     if !host.is_taken() {
@@ -129,39 +115,4 @@ pub(super) async fn taken_up(state: &Path, host: &Host) -> Obeys {
         }
     };
     tokio::time::timeout(TAKEN_UP, gone).await.map_or(Obeys::AfterThisPass, |()| Obeys::Now)
-}
-
-/// Reads a time of the day, which is the next one, a time of this host, or one anywhere.
-fn moment(text: &str, now: &Zoned) -> Result<Timestamp, String> {
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(timestamp);
-    }
-    let zone = |at: DateTime, zone: TimeZone| at.to_zoned(zone).map(|at| at.timestamp());
-    // A time alone is read from a text with a date as well: the date comes first.
-    let read = match (text.parse::<DateTime>(), text.parse::<Time>()) {
-        (Ok(at), _) => zone(at, now.time_zone().clone()),
-        (_, Ok(time)) => {
-            let today = now.date().to_datetime(time);
-            let next = if today > now.datetime() { Ok(today) } else { today.checked_add(1.day()) };
-            next.and_then(|next| zone(next, now.time_zone().clone()))
-        }
-        (_, Err(error)) => Err(error),
-    };
-    read.map_err(|_| format!("`{text}` is no time: write it like 06:30, 2026-11-22T06:30 or 2026-11-22T05:30Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        let now: Zoned = "2026-11-21T22:30:00+01:00[Europe/Berlin]".parse().expect("a time");
-        let read = |text: &str| moment(text, &now).map(|at| at.to_string());
-        assert_eq!(read("23:00").as_deref(), Ok("2026-11-21T22:00:00Z"));
-        assert_eq!(read("06:30").as_deref(), Ok("2026-11-22T05:30:00Z"), "the next one");
-        assert_eq!(read("2026-11-25T08:00").as_deref(), Ok("2026-11-25T07:00:00Z"));
-        assert_eq!(read("2026-11-25T08:00Z").as_deref(), Ok("2026-11-25T08:00:00Z"));
-        assert!(read("tomorrow").is_err_and(|text| text.contains("06:30")));
-    }
 }

@@ -1,5 +1,6 @@
 //! The last words of a unit's run, from the journal. Libsystemd is not linked, so `journalctl` reads for us.
 
+use std::borrow::Cow;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::process::Command;
 /// How long reading may take: the words belong into an error report, which must not wait for them.
 const READ: Duration = Duration::from_secs(5);
 /// The program's own name is looked up in the path that the child gets.
-const PATH: &str = "/usr/bin:/bin:/usr/local/bin";
+pub(super) const PATH: &str = "/usr/bin:/bin:/usr/local/bin";
 /// The most that is read. `journalctl` leaves out messages of more than 4 KiB, so that the entries asked for fit.
 const LIMIT: u64 = 1024 * 1024;
 /// The most that is kept of one line.
@@ -56,17 +57,7 @@ async fn read(unit: &UnitName, entries: usize) -> std::io::Result<Vec<u8>> {
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
     command.args(["--no-pager", "--quiet", "--boot", "--output=json"]).arg(format!("--lines={entries}"));
     command.arg("--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID,INVOCATION_ID,USER_INVOCATION_ID,_PID");
-    match unit.user().map(User::uid) {
-        None => command.args([&format!("_SYSTEMD_UNIT={unit}"), "+", &format!("UNIT={unit}"), "_PID=1"]),
-        // The user can write what the manager writes; it is the user's own unit.
-        Some(uid) => command.args([
-            &format!("_SYSTEMD_USER_UNIT={}", unit.as_str()),
-            &format!("_SYSTEMD_OWNER_UID={uid}"),
-            "+",
-            &format!("USER_UNIT={}", unit.as_str()),
-            &format!("_UID={uid}"),
-        ]),
-    };
+    command.args(matches(unit));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
     let mut bytes = Vec::new();
@@ -76,6 +67,22 @@ async fn read(unit: &UnitName, entries: usize) -> std::io::Result<Vec<u8>> {
     // Its output pipe is closed by now, so a child that had more to say ends too.
     child.wait().await?;
     Ok(bytes)
+}
+
+/// Returns what `journalctl` is to match: what a unit's processes wrote, or its manager about it.
+pub(super) fn matches(unit: &UnitName) -> Vec<String> {
+    let name = unit.as_str();
+    match unit.user().map(User::uid) {
+        None => vec![format!("_SYSTEMD_UNIT={unit}"), "+".to_owned(), format!("UNIT={unit}"), "_PID=1".to_owned()],
+        // The user can write what the manager writes; it is the user's own unit.
+        Some(uid) => vec![
+            format!("_SYSTEMD_USER_UNIT={name}"),
+            format!("_SYSTEMD_OWNER_UID={uid}"),
+            "+".to_owned(),
+            format!("USER_UNIT={name}"),
+            format!("_UID={uid}"),
+        ],
+    }
 }
 
 /// An entry as `journalctl --output=json` prints it: systemd.io, "Journal JSON Format".
@@ -98,11 +105,22 @@ struct Entry {
 
 #[derive(Default, Deserialize)]
 #[serde(untagged)]
-enum Message {
+pub(super) enum Message {
     Text(String),
     Bytes(Vec<u8>),
     #[default]
     Missing,
+}
+
+impl Message {
+    /// Returns it as text.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Message::Text(text) => text.into(),
+            Message::Bytes(bytes) => String::from_utf8_lossy(bytes),
+            Message::Missing => "(a message that is too long to be shown)".into(),
+        }
+    }
 }
 
 impl Entry {
@@ -117,12 +135,7 @@ impl Entry {
     }
 
     fn lines(&self) -> Vec<String> {
-        let text = match &self.message {
-            Message::Text(text) => text.into(),
-            Message::Bytes(bytes) => String::from_utf8_lossy(bytes),
-            Message::Missing => "(a message that is too long to be shown)".into(),
-        };
-        text.lines().map(|line| shown(&line.chars().take(LINE_LIMIT).collect::<String>())).collect()
+        self.message.text().lines().map(|line| shown(&line.chars().take(LINE_LIMIT).collect::<String>())).collect()
     }
 }
 

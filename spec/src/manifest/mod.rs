@@ -222,6 +222,11 @@ fn below<'t>(tree: &'t Tree, folder: &'t str) -> impl Iterator<Item = (&'t Strin
     tree.entries.range(folder.to_owned()..).take_while(move |(path, _)| path.starts_with(folder))
 }
 
+/// Finds what of `known` was most likely meant by `wrong`.
+pub fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    words::nearest(wrong, known)
+}
+
 /// Finds the host of `fleet` that was most likely meant by `wrong`.
 pub fn nearest_host(fleet: &Fleet, wrong: &HostName) -> Option<HostName> {
     let near = words::nearest(wrong.as_str(), fleet.hosts.keys().map(HostName::as_str))?;
