@@ -22,6 +22,7 @@ const SPEC_DEPENDENCIES: &[(&str, &str)] = &[
     ("thiserror", "error enums"),
     ("expect-test", "tests: text in, text out"),
     ("proptest", "tests: laws as properties"),
+    ("jsonschema", "tests: the schemas for editors, against a validator"),
 ];
 
 /// Files under `tests/` that may sleep, and why nothing better exists there.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use spec::id::HostName;
+use spec::schema::{self, Subject};
 
 /// The files, by their paths in the repository.
 const FILES: &[(&str, &str)] = &[
@@ -14,6 +15,12 @@ const FILES: &[(&str, &str)] = &[
     ("apps/hello/app.yaml", include_str!("scaffold/app.yaml")),
     ("apps/hello/hello.service", include_str!("scaffold/hello.service")),
     ("apps/hello/files/etc/hello.conf", include_str!("scaffold/hello.conf")),
+];
+/// What editors are told of each file, and where that is from there.
+pub const SCHEMAS: &[(Subject, &str)] = &[
+    (Subject::Fleet, ".mainstay/schema/fleet.json"),
+    (Subject::Hosts, "../.mainstay/schema/hosts.json"),
+    (Subject::App, "../../.mainstay/schema/app.json"),
 ];
 /// Stands for the host's name in them.
 const HOST: &str = "THIS-HOST";
@@ -67,11 +74,28 @@ pub fn write(folder: &Path, host: &HostName) -> Result<Scaffold, ScaffoldError> 
         let mut file = OpenOptions::new().create_new(true).write(true).open(path).map_err(failed)?;
         file.write_all(text.replace(HOST, host.as_str()).as_bytes()).map_err(failed)?;
     }
+    let files = files.into_iter().chain(write_schemas(folder)?).collect();
     let is_new_repository = !is_in_a_repository(folder);
     if is_new_repository {
         git_init(folder)?;
     }
     Ok(Scaffold { files, is_new_repository })
+}
+
+/// Writes the schemas for editors into a repository, over those of an older version.
+///
+/// # Errors
+/// One cannot be written.
+pub fn write_schemas(folder: &Path) -> Result<Vec<PathBuf>, ScaffoldError> {
+    let mut files = Vec::new();
+    for (subject, path) in SCHEMAS {
+        let path = folder.join(path.trim_start_matches("../"));
+        let failed = |source| ScaffoldError::File { path: path.clone(), source };
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
+        fs::write(&path, format!("{:#}\n", schema::of(*subject))).map_err(failed)?;
+        files.push(path);
+    }
+    Ok(files)
 }
 
 fn is_in_a_repository(folder: &Path) -> bool {
@@ -108,6 +132,16 @@ mod tests {
         assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
         let fleet = parsed.fleet.expect("a fleet");
         assert!(fleet.hosts.contains_key(&host) && fleet.apps.len() == 1);
+        for (file, schema) in
+            [("fleet.yaml", ".mainstay/schema/fleet.json"), ("apps/hello/app.yaml", "../../.mainstay/schema/app.json")]
+        {
+            let path = folder.join(file);
+            let text = fs::read_to_string(&path).expect("a file");
+            assert!(text.starts_with(&format!("# yaml-language-server: $schema={schema}\n")), "{text}");
+            let read: serde_json::Value =
+                serde_json::from_slice(&fs::read(path.with_file_name(schema)).expect("a schema")).expect("JSON");
+            assert!(read["$schema"].is_string());
+        }
         for path in &made.files {
             assert!(!fs::read_to_string(path).expect("a file").contains(HOST), "{}", path.display());
         }

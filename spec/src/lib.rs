@@ -16,6 +16,7 @@ pub mod authority;
 pub mod artifact;
 pub mod settings;
 pub mod manifest;
+pub mod schema;
 pub mod desired;
 pub mod unpack;
 pub mod observed;

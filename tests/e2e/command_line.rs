@@ -19,6 +19,14 @@ fn from_nothing_to_a_host_that_says_hello() {
     assert!(said.contains("is sound: 1 host, 1 application") && said.contains("?? fleet.yaml"), "{said}");
     agent::converge(&host, "/root/fleet");
     host.wait_for(agent::SOON, "journalctl -u hello -o cat | grep -x 'hello from mainstay'").unwrap();
+    let said =
+        host.sh("cd /root/fleet; rm -r .mainstay; mainstay schema --write && cat .mainstay/schema/app.json").unwrap();
+    assert!(
+        said.contains("yaml-language-server: $schema=../../.mainstay/schema/app.json") && said.contains("restart-on"),
+        "{said}"
+    );
+    host.sh("for file in fleet hosts app settings; do mainstay schema $file | grep -q 2020-12 || exit 1; done")
+        .unwrap();
     let said = host.sh("mainstay init /root/fleet 2>&1 || true").unwrap();
     assert!(said.contains("/root/fleet/fleet.yaml") && said.contains("nothing was written"), "{said}");
 
@@ -64,12 +72,32 @@ fn from_nothing_to_a_host_that_says_hello() {
     let engine = of(&findings, "container engine");
     assert!(engine["verdict"] == "warning" && engine["remedy"].as_str().unwrap().contains("apt install"), "{engine}");
 
+    // Somebody looks on meanwhile: through a pipe, and on a small terminal.
+    host.sh("mainstay status --watch >/tmp/watched 2>&1 & \
+        script -qfc 'stty cols 40 rows 8; exec mainstay status --watch' /tmp/typed >/dev/null 2>&1 </dev/null &")
+        .unwrap();
+    host.wait_for(agent::SOON, "grep 'page converged' /tmp/watched && grep converged /tmp/typed").unwrap();
+
     // The newest commit now, although the next turn is in an hour; the exit code says what came of it.
     let files = [("fleet.yaml", FLEET), ("apps/page/files/etc/page", "page\n")];
     let tip = repo.commit(&files, "a page").unwrap();
     let said = host.sh("mainstay sync --wait").unwrap();
     assert!(said.contains(&tip[..10]) && said.contains("Everything on this host is as the commit says"), "{said}");
     assert_eq!(host.read("/etc/page").unwrap(), "page\n");
+    let short = &tip[..10];
+    host.wait_for(agent::SOON, &format!("grep 'at {short}: page converged' /tmp/watched && grep {short} /tmp/typed"))
+        .unwrap();
+    host.sh("kill -INT $(pgrep -f '^mainstay status --[w]atch')").unwrap();
+    host.wait_for(agent::SOON, "! pgrep -f '^mainstay status --[w]atch'").unwrap();
+    let watched = host.read("/tmp/watched").unwrap();
+    assert!(
+        !watched.contains('\u{1b}') && watched.lines().all(|line| line[20..].starts_with("  attic at ")),
+        "{watched}"
+    );
+    let typed = host.read("/tmp/typed").unwrap();
+    let drawn =
+        typed.split_once("\u{1b}[?1049h").and_then(|(_, rest)| rest.rsplit_once("\u{1b}[?1049l")).expect("a screen").0;
+    assert!(drawn.contains("APPLICATION") && drawn.contains('…') && drawn.contains("\u{1b}[H"), "{typed:?}");
     repo.commit(&[("fleet.yaml", "fleet: [\n")], "broken").unwrap();
     let output = host.try_sh("mainstay sync --wait").unwrap();
     assert!(output.status.code() == Some(4) && String::from_utf8_lossy(&output.stdout).contains("Refused:"));

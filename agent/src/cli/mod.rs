@@ -12,6 +12,7 @@ pub mod history;
 pub mod completions;
 pub mod init;
 pub mod man;
+pub mod schema;
 pub mod install;
 pub mod uninstall;
 pub mod once;
@@ -101,6 +102,8 @@ enum Command {
     Plan(plan::Args),
     /// Write a configuration repository to begin with
     Init(init::Args),
+    /// Print what editors need to complete fleet.yaml and app.yaml
+    Schema(schema::Args),
     /// Find every mistake in a configuration repository, without touching any host
     Check(check::Args),
     /// Show what a host would get: files, units and containers, after overlays and templates
@@ -232,6 +235,7 @@ impl Cli {
             Command::Run(_)
             | Command::Once(_)
             | Command::Init(_)
+            | Command::Schema(_)
             | Command::Logs(_)
             | Command::Sync(_)
             | Command::Doctor(_)
@@ -254,6 +258,7 @@ impl Cli {
             Command::Once(args) => Box::pin(once::run(common, args)).await,
             Command::Plan(args) => plan::run(common, args).await,
             Command::Init(args) => init::run(common, args),
+            Command::Schema(args) => schema::run(common, args),
             Command::Sync(args) => Box::pin(sync::run(common, args)).await,
             Command::Check(args) => check::run(common, args),
             Command::Render(args) => render::run(common, args),

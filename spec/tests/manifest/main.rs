@@ -14,3 +14,4 @@ mod hostile;
 mod layers;
 mod resolve;
 mod scale;
+mod schema;

@@ -50,7 +50,9 @@ pub(crate) const UNIT: &str = "[Service]\nExecStart=/usr/bin/true\n";
 
 /// Reads a folder in hand.
 pub(crate) fn parse(tree: &Tree) -> Parsed {
-    manifest::parse(tree, None)
+    let parsed = manifest::parse(tree, None);
+    crate::schema::hold(tree, &parsed);
+    parsed
 }
 
 /// Reads the repository and compares its mistakes, one per line.
