@@ -2,6 +2,7 @@
 //! nobody for long.
 
 mod programs;
+mod endpoint;
 mod repository;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use rustix::fs::Access;
 use spec::desired::{Desired, UnitOrigin};
 
 use crate::engine::Engine;
+use crate::ledger::Ledger;
 use crate::podman;
 use crate::settings::Settings;
 use programs::{ask, version};
@@ -163,6 +165,8 @@ pub async fn examine(settings: &Settings, needs: Option<Needs>) -> Vec<Finding> 
         quadlets(known.quadlets, distribution).await,
     ];
     findings.extend(repository::examine(settings, distribution).await);
+    let runs = Ledger::peek(&settings.state).is_ok_and(|ledger| ledger.is_taken());
+    findings.extend(endpoint::examine(settings, runs));
     findings.extend([
         state(&settings.state),
         space("free disk", nearest(&settings.state), LEAST, SCANT),

@@ -6,6 +6,8 @@ mod print;
 mod times;
 mod names;
 mod held_to;
+mod screen;
+mod wakes;
 pub mod alerts;
 pub mod check;
 pub mod history;
@@ -226,12 +228,11 @@ impl Cli {
     /// Says whether the command may print more than a screen.
     fn is_long(&self) -> bool {
         match &self.command {
-            Command::Plan(_)
-            | Command::Check(_)
-            | Command::Render(_)
-            | Command::Status(_)
-            | Command::History(_)
-            | Command::Settings(_) => true,
+            Command::Plan(_) | Command::Check(_) | Command::Render(_) | Command::History(_) | Command::Settings(_) => {
+                true
+            }
+            // What is drawn over again has no end to page to.
+            Command::Status(args) => !args.watch,
             Command::Run(_)
             | Command::Once(_)
             | Command::Init(_)

@@ -58,6 +58,15 @@ pub(super) fn write(text: fmt::Arguments<'_>) {
     out.failed = done.err();
 }
 
+/// Has everything on its way that was printed.
+pub(super) fn flush() {
+    let mut out = out();
+    let flushed = io::stdout().lock().flush();
+    if out.failed.is_none() {
+        out.failed = flushed.err();
+    }
+}
+
 /// Prints to standard error. Where that cannot be written, nobody can be told.
 pub(super) fn complain(text: fmt::Arguments<'_>) {
     drop(io::stderr().lock().write_fmt(text));

@@ -27,8 +27,14 @@ pub(super) fn colour_of(state: AppState) -> &'static str {
     }
 }
 
-/// Prints a plan: the first word of each line says how much it matters.
+/// Prints a plan.
 pub(super) fn plan(plan: &Plan, colour: bool) {
+    print!("{}", plan_text(plan, colour));
+}
+
+/// Puts a plan into words: the first of each line says how much it matters.
+pub(super) fn plan_text(plan: &Plan, colour: bool) -> String {
+    let mut text = String::new();
     for line in plan.to_string().lines() {
         let (word, rest) = line.split_at(line.find(' ').unwrap_or(line.len()));
         let code = match word {
@@ -39,8 +45,10 @@ pub(super) fn plan(plan: &Plan, colour: bool) {
             "write" | "set" | "replace" | "restart" | "reload" => Some(CYAN),
             _ => None,
         };
-        println!("{}{rest}", code.map_or_else(|| word.to_owned(), |code| painted(word, code, colour)));
+        let word = code.map_or_else(|| word.to_owned(), |code| painted(word, code, colour));
+        text.extend([&word, rest, "\n"]);
     }
+    text
 }
 
 /// Prints differences below a plan.

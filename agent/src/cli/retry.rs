@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
+use serde_json::json;
 use spec::id::{AppName, shown};
 
 use super::{Common, Ended};
@@ -35,6 +36,13 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         apps.extend(known.keys().cloned());
     }
     apps.retain(|app| known[app].bad.is_some() || known[app].failure.is_some());
+    if common.json {
+        if !apps.is_empty() {
+            requests::ask_retry(&settings.state, &apps).context("failed to ask the agent for it")?;
+        }
+        println!("{:#}", json!({ "apps": apps, "agent-runs": ledger.is_taken() }));
+        return Ok(Ended::Well);
+    }
     if apps.is_empty() {
         println!("nothing of that failed, so there is nothing to try again");
         return Ok(Ended::Well);

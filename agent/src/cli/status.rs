@@ -1,6 +1,8 @@
 //! `mainstay status`: what is converged, what drifted, at which commit, since when.
 
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,7 +11,8 @@ use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
 
 use super::print::{ago, plan_as_json};
-use super::{Common, Ended, print};
+use super::screen::Screen;
+use super::{Common, Ended, out, print, wakes};
 use crate::ledger::Found;
 use crate::pass::Host;
 use crate::progress::Progress;
@@ -17,30 +20,123 @@ use crate::report::Notice;
 use crate::settings::Settings;
 use crate::upstream::{self, LIMITS};
 
+/// How often ages are counted on.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Shows each application with its state, since when, and its release; what differs on the host at this moment; a newer
 /// commit that was refused, and why; whether the repository answers and records arrive there. Changes nothing.
 #[derive(Debug, Default, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Go on, and show what becomes of it until Ctrl-C: on a terminal in place of what was shown, else one line for each change
+    #[arg(short, long)]
+    pub(super) watch: bool,
+}
+
+/// What there is to show.
+struct Seen {
+    host: Host,
+    notice: Notice,
+    subject: Option<String>,
+    plan: Option<Plan>,
+}
+
+impl Seen {
+    async fn now(settings: &Settings) -> anyhow::Result<Seen> {
+        let mut host = Host::look(settings.host()?, settings, Arc::new(Progress::default()))?;
+        let notice = Notice::read(&settings.state);
+        let subject = remember(&mut host, settings);
+        let plan = host.plan(Timestamp::now(), planner::Patience::Now).await;
+        Ok(Seen { host, notice, subject, plan })
+    }
+
+    fn is_well(&self) -> bool {
+        self.plan.as_ref().is_some_and(Plan::is_empty)
+            && self.host.ledger.memory.apps.values().all(|app| app.trouble().is_none())
+            && self.notice.refused.is_none()
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        as_json(&self.host, &self.notice, self.plan.as_ref())
+    }
+
+    fn text(&self, colour: bool) -> String {
+        let mut text = String::new();
+        show(&mut text, self, colour).expect("writing to a string does not fail");
+        text
+    }
+
+    /// One line that says how everything is.
+    fn line(&self) -> String {
+        let memory = &self.host.ledger.memory;
+        let commit = memory.believed.as_ref().map_or("no commit", CommitId::short);
+        let apps = memory.apps.iter().map(|(app, known)| format!("{app} {}", known.state.as_str()));
+        let apps: Vec<String> = apps.collect();
+        let apps = if apps.is_empty() { "no applications".to_owned() } else { apps.join(", ") };
+        let mut said = vec![format!("{} at {commit}: {apps}", self.host.name)];
+        let off = self.plan.as_ref().map_or(0, |plan| plan.steps.len() + plan.postponed.len() + plan.drift.len());
+        said.extend((off > 0).then(|| format!("{off} not as the commit says")));
+        let pauses = memory.pauses.at(Timestamp::now());
+        said.extend(pauses.host.iter().map(|pause| format!("paused {pause}")));
+        said.extend(pauses.apps.iter().map(|(app, pause)| format!("{app} is paused {pause}")));
+        said.extend(self.notice.refused.iter().map(|(commit, _)| format!("{} is refused", commit.short())));
+        said.join("; ")
+    }
+}
 
 /// Shows the status.
 ///
 /// # Errors
 /// The settings or the ledger cannot be read.
-pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
+pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let settings = common.settings()?;
-    let name = settings.host()?;
-    let mut host = Host::look(name, &settings, Arc::new(Progress::default()))?;
-    let notice = Notice::read(&settings.state);
-    let subject = remember(&mut host, &settings);
-    let plan = host.plan(Timestamp::now(), planner::Patience::Now).await;
-    let converged = plan.as_ref().is_some_and(Plan::is_empty)
-        && host.ledger.memory.apps.values().all(|app| app.trouble().is_none());
-    if common.json {
-        println!("{:#}", as_json(&host, &notice, plan.as_ref()));
-    } else {
-        show(&host, &notice, plan.as_ref(), subject.as_deref(), common.colour());
+    if args.watch {
+        return watch(common, &settings).await;
     }
-    Ok(if converged && notice.refused.is_none() { Ended::Well } else { Ended::Unconverged })
+    let seen = Seen::now(&settings).await?;
+    if common.json {
+        println!("{:#}", seen.as_json());
+    } else {
+        print!("{}", seen.text(common.colour()));
+    }
+    Ok(if seen.is_well() { Ended::Well } else { Ended::Unconverged })
+}
+
+/// Shows it again and again, whenever it is another.
+async fn watch(common: &Common, settings: &Settings) -> anyhow::Result<Ended> {
+    let mut wakes = wakes::of(settings.endpoint.socket.clone());
+    let mut stop = std::pin::pin!(out::stopped()?);
+    let mut seen = Seen::now(settings).await?;
+    let screen = if common.json { None } else { Screen::begin() };
+    let mut told = String::new();
+    loop {
+        let text = match (&screen, common.json) {
+            (Some(screen), _) => {
+                screen.draw(&seen.text(common.colour()));
+                String::new()
+            }
+            (None, true) => seen.as_json().to_string(),
+            (None, false) => seen.line(),
+        };
+        if screen.is_none() && text != told {
+            match common.json {
+                true => println!("{text}"),
+                false => println!("{}  {text}", Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ")),
+            }
+            out::flush();
+            told = text;
+        }
+        tokio::select! {
+            _ = wakes.recv() => seen = Seen::now(settings).await?,
+            // How long ago something was is shown.
+            () = tokio::time::sleep(TICK) => {}
+            () = &mut stop => break,
+        }
+        if !out::is_read() {
+            break;
+        }
+    }
+    drop(screen);
+    Ok(if seen.is_well() { Ended::Well } else { Ended::Unconverged })
 }
 
 /// Takes up what was believed last, from the mirror; returns the commit's subject.
@@ -100,73 +196,88 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
     })
 }
 
-fn show(host: &Host, notice: &Notice, plan: Option<&Plan>, subject: Option<&str>, colour: bool) {
+fn show(text: &mut String, seen: &Seen, colour: bool) -> fmt::Result {
+    let Seen { host, notice, subject, plan } = seen;
     let now = Timestamp::now();
     let memory = &host.ledger.memory;
     match (&memory.believed, host.ledger.found) {
-        (Some(commit), _) => println!("{} at {} {}", host.name, commit.short(), shown(subject.unwrap_or_default())),
-        (None, Found::Nothing) => println!("{}: mainstay has not worked on this host yet", host.name),
-        (None, _) => println!("{}: no commit was believed yet", host.name),
+        (Some(commit), _) => {
+            let subject = shown(subject.as_deref().unwrap_or_default());
+            writeln!(text, "{} at {} {subject}", host.name, commit.short())?;
+        }
+        (None, Found::Nothing) => writeln!(text, "{}: mainstay has not worked on this host yet", host.name)?,
+        (None, _) => writeln!(text, "{}: no commit was believed yet", host.name)?,
     }
     let pauses = memory.pauses.at(now);
     if let Some(pause) = &pauses.host {
-        println!("\nPAUSED: nothing on this host is changed {pause}");
+        writeln!(text, "\nPAUSED: nothing on this host is changed {pause}")?;
     }
     for (app, pause) in &pauses.apps {
-        println!("\nPAUSED: nothing of {app} is changed {pause}");
+        writeln!(text, "\nPAUSED: nothing of {app} is changed {pause}")?;
     }
-    println!();
+    writeln!(text)?;
     let widths = (
         memory.apps.keys().map(|app| app.as_str().len()).max().unwrap_or(0).max("APPLICATION".len()),
         memory.apps.values().map(|known| known.state.as_str().len()).max().unwrap_or(0).max("converged".len()),
     );
     if !memory.apps.is_empty() {
-        println!("{:<w0$}  {:<w1$}  {:<32}  RELEASE", "APPLICATION", "STATE", "SINCE", w0 = widths.0, w1 = widths.1);
+        writeln!(
+            text,
+            "{:<w0$}  {:<w1$}  {:<32}  RELEASE",
+            "APPLICATION",
+            "STATE",
+            "SINCE",
+            w0 = widths.0,
+            w1 = widths.1
+        )?;
     }
     for (app, known) in &memory.apps {
         let release = known.commit.as_ref().map_or("a local folder", CommitId::short);
         let since = format!("{} ({})", known.since.strftime("%Y-%m-%d %H:%M:%SZ"), ago(known.since, now));
         let state = format!("{:<w1$}", known.state.as_str(), w1 = widths.1);
         let state = print::painted(&state, print::colour_of(known.state), colour);
-        println!("{app:<w0$}  {state}  {since:<32}  {release}", w0 = widths.0);
-        print_trouble(app, known, now);
+        writeln!(text, "{app:<w0$}  {state}  {since:<32}  {release}", w0 = widths.0)?;
+        trouble(text, app, known, now)?;
     }
-    println!();
+    writeln!(text)?;
     match plan {
-        None => println!("This host is held to nothing at this moment."),
-        Some(plan) if plan.is_empty() => println!("Everything on this host is as the commit says."),
+        None => writeln!(text, "This host is held to nothing at this moment.")?,
+        Some(plan) if plan.is_empty() => writeln!(text, "Everything on this host is as the commit says.")?,
         Some(plan) => {
-            println!("On this host at this moment:");
-            print::plan(plan, colour);
+            writeln!(text, "On this host at this moment:")?;
+            text.push_str(&print::plan_text(plan, colour));
         }
     }
     if let Some((commit, why)) = &notice.refused {
-        println!("\nRefused: {}: {why}", commit.short());
+        writeln!(text, "\nRefused: {}: {why}", commit.short())?;
     }
     if let Some(why) = &notice.unreachable {
-        println!("\nThe repository does not answer: {why}");
+        writeln!(text, "\nThe repository does not answer: {why}")?;
     }
     if let Some(why) = &notice.unreported {
-        println!("\nUnreported: {why}");
+        writeln!(text, "\nUnreported: {why}")?;
     }
+    Ok(())
 }
 
-fn print_trouble(app: &AppName, known: &AppMemory, now: Timestamp) {
+fn trouble(text: &mut String, app: &AppName, known: &AppMemory, now: Timestamp) -> fmt::Result {
     for line in known.trouble().unwrap_or_default().lines() {
-        println!("    {}", shown(line));
+        writeln!(text, "    {}", shown(line))?;
     }
     if let Some(bad) = &known.bad {
         let commit = bad.commit.as_ref().map_or("the release from the folder", CommitId::short);
-        println!("    {commit} is not tried again until a commit changes {app}, or `mainstay retry {app}`");
-        return;
+        writeln!(text, "    {commit} is not tried again until a commit changes {app}, or `mainstay retry {app}`")?;
+        return Ok(());
     }
-    let Some(failure) = &known.failure else { return };
+    let Some(failure) = &known.failure else { return Ok(()) };
     if failure.not_before > now {
         let wait = failure.not_before.duration_since(now).as_secs();
-        println!(
+        writeln!(
+            text,
             "    failed {} time{}; tried again in {wait} s",
             failure.count,
             if failure.count == 1 { "" } else { "s" }
-        );
+        )?;
     }
+    Ok(())
 }
