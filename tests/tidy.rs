@@ -113,11 +113,17 @@ fn unit_files_are_valid() {
         return;
     }
     let mut complaints = Vec::new();
-    for unit in unit_files() {
-        let scratch = tempfile::tempdir().expect("a temporary directory can be made");
-        let name = unit.file_name().expect("a unit file has a name");
-        let copy = scratch.path().join(name);
-        fs::write(&copy, verifiable(&read(&unit))).expect("a temporary file can be written");
+    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+    // All of them before any is looked at: a socket is nothing without its service.
+    let copies: Vec<_> = unit_files()
+        .into_iter()
+        .map(|unit| {
+            let copy = scratch.path().join(unit.file_name().expect("a unit file has a name"));
+            fs::write(&copy, verifiable(&read(&unit))).expect("a temporary file can be written");
+            (unit, copy)
+        })
+        .collect();
+    for (unit, copy) in copies {
         // Its own load path: what this machine has installed must not decide.
         let output = Command::new("systemd-analyze").args(["verify", "--man=no", "--"]).arg(&copy).output();
         let output = output.expect("it answered to --version");

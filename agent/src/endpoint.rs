@@ -25,6 +25,7 @@ use hyper::header::ACCEPT;
 use hyper::{Request, StatusCode};
 use serde_json::json;
 use spec::id::HostName;
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -158,7 +159,17 @@ pub fn open(
         readers: Arc::new(Semaphore::new(READERS)),
     });
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::over_unix(Arc::clone(&config), Arc::clone(&shared)));
+    let passed = listen::passed();
+    let is_at_its_path = |listener: &UnixListener| {
+        listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(&config.socket))
+    };
+    // Those of the service manager are answered on wherever they are: who connects there would wait for ever.
+    if !passed.iter().any(is_at_its_path) {
+        tasks.spawn(listen::over_unix(Arc::clone(&config), Arc::clone(&shared)));
+    }
+    for listener in passed {
+        tasks.spawn(listen::on_unix(listener, Arc::clone(&shared)));
+    }
     for address in &config.listen {
         tasks.spawn(listen::over_tcp(*address, Arc::clone(&config), Arc::clone(&shared)));
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mainstay::cli::{Cli, Ended};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -33,7 +33,8 @@ fn complain(text: std::fmt::Arguments<'_>) {
 
 /// Logs to the journal with fields when systemd listens there, to standard error otherwise.
 fn log(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let named = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = named.or_else(|| level.parse().ok()).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
     if std::env::var_os("JOURNAL_STREAM").is_some()
         && !std::io::stderr().is_terminal()

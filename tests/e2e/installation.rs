@@ -48,6 +48,17 @@ fn a_package_a_repository_and_a_way_out() {
     assert!(code == 0 && said.contains("attic of home: web"), "{code}\n{said}");
     agent::await_converged(&host, &tip);
     let web = agent::invocation(&host, "web");
+    // Who may ask is told by the socket, which systemd makes, and keeps no longer than the agent is wanted.
+    const SOCKET: &str = "stat -c '%F %a %U:%G' /run/mainstay/agent.sock";
+    assert_eq!(host.sh(SOCKET).unwrap(), "socket 660 root:mainstay\n");
+    const ASK: &str = "curl -sf --unix-socket /run/mainstay/agent.sock http://mainstay/v1/status";
+    host.sh(&format!("systemctl restart mainstay; {ASK}")).unwrap();
+    assert_eq!(host.sh(SOCKET).unwrap(), "socket 660 root:mainstay\n");
+    host.sh("systemctl stop mainstay").unwrap();
+    assert!(host.sh("systemctl is-active mainstay.socket").is_err());
+    assert!(host.sh(SOCKET).is_err(), "nobody brings back what was stopped by hand");
+    host.sh("systemctl start mainstay; systemctl is-active mainstay.socket").unwrap();
+    agent::await_converged(&host, &tip);
     let (code, said) = try_mainstay(&host, "install --repo ssh://git@other/fleet.git");
     assert!(code == 1 && said.contains("follows ssh://"), "{code}\n{said}");
 

@@ -27,11 +27,25 @@ const OTHERS: Duration = Duration::from_millis(1);
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Answers over the Unix socket, for ever.
+/// Takes the Unix sockets that the service manager holds for us (sd_listen_fds(3)).
+pub(super) fn passed() -> Vec<UnixListener> {
+    let mut passed = listenfd::ListenFd::from_env();
+    let sockets = (0..passed.len()).filter_map(|index| passed.take_unix_listener(index).ok().flatten());
+    let listeners = sockets.map(|socket| {
+        socket.set_nonblocking(true)?;
+        UnixListener::from_std(socket)
+    });
+    let told = |listener: io::Result<UnixListener>| {
+        listener.inspect_err(|error| warn!(%error, "a socket of the service manager cannot be used")).ok()
+    };
+    listeners.filter_map(told).collect()
+}
+
+/// Answers over a Unix socket that is made at its path, for ever.
 pub(super) async fn over_unix(config: Arc<Config>, shared: Arc<Shared>) {
     let mut told = String::new();
     let listener = loop {
-        match unix_listener(&config).await {
+        match make(&config.socket).await {
             Ok(listener) => break listener,
             Err(error) => {
                 let text = format!("{}: {error}", config.socket.display());
@@ -44,6 +58,11 @@ pub(super) async fn over_unix(config: Arc<Config>, shared: Arc<Shared>) {
         }
     };
     debug!(path = %config.socket.display(), "the endpoint listens");
+    on_unix(listener, shared).await;
+}
+
+/// Answers over a Unix socket, for ever.
+pub(super) async fn on_unix(listener: UnixListener, shared: Arc<Shared>) {
     let mut connections = Connections::default();
     loop {
         let stream = match listener.accept().await {
@@ -109,18 +128,6 @@ pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: A
             tokio::time::sleep(OTHERS).await;
         }
     }
-}
-
-/// Takes the socket that the service manager holds, else makes one.
-async fn unix_listener(config: &Config) -> io::Result<UnixListener> {
-    let mut passed = listenfd::ListenFd::from_env();
-    for index in 0..passed.len() {
-        if let Ok(Some(listener)) = passed.take_unix_listener(index) {
-            listener.set_nonblocking(true)?;
-            return UnixListener::from_std(listener);
-        }
-    }
-    make(&config.socket).await
 }
 
 /// Makes the socket beside its place and moves it there when only those can open it who may.
