@@ -44,7 +44,13 @@ fn walk(folder: &Path, prefix: &str, limits: &Limits, total: &mut u64, tree: &mu
         } else if !metadata.is_file() {
             Entry::Refused { why: "it is neither a file nor a folder".to_owned() }
         } else if metadata.len() > limits.max_blob {
-            Entry::Refused { why: format!("it has {} bytes, more than {}", metadata.len(), limits.max_blob) }
+            Entry::Refused {
+                why: format!(
+                    "it has {} MiB, and {} MiB are the most that is read",
+                    metadata.len().div_ceil(1 << 20),
+                    limits.max_blob >> 20
+                ),
+            }
         } else {
             *total += metadata.len();
             if *total > limits.max_total {

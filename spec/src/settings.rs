@@ -238,10 +238,7 @@ impl Key {
                 "write it such as https://alerts.example/hook",
             ),
             Kind::Events if EVENTS.contains(&text) => Ok(Value::Texts(vec![text.to_owned()])),
-            Kind::Events => off(
-                format!("there is no event `{shown}`"),
-                "choose among those that `mainstay settings --example` lists",
-            ),
+            Kind::Events => off(format!("there is no event `{shown}`"), &format!("choose among {}", EVENTS.join(", "))),
             Kind::Boolean => match text {
                 "true" => Ok(Value::Boolean(true)),
                 "false" => Ok(Value::Boolean(false)),

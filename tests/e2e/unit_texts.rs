@@ -14,11 +14,11 @@ fn what_systemd_would_not_take_changes_nothing() {
     let service = |lines: &str| format!("[Unit]\nAfter=nobody-has.service\n[Service]\n{lines}\n{INSTALL}");
     let files = [
         ("fleet.yaml", FLEET.to_owned()),
-        ("apps/soft/soft.service", service("ExecStart=sleep infinity\nCPUQuota=lots")),
+        ("apps/soft/soft.service", service("ExecStart=sleep infinity\nCPUQuota=lots%")),
         ("apps/soft/files/etc/soft.conf", "x\n".to_owned()),
         ("apps/added/added.service", service("ExecStart=sleep infinity")),
         ("apps/added/added.service.d/limits.conf", "[Service]\nMemoryMax=12Q\n".to_owned()),
-        ("apps/never/never.timer", "[Timer]\nOnCalendar=Mun *-*-*\n[Install]\nWantedBy=timers.target\n".to_owned()),
+        ("apps/never/never.timer", "[Timer]\nOnCalendar=*-*-* 25:61\n[Install]\nWantedBy=timers.target\n".to_owned()),
         ("apps/never/never.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n".to_owned()),
         ("apps/user/user.service", service("ExecStart=sleep infinity\nUser=keeper")),
         ("apps/well/well.service", service("ExecStart=/usr/local/bin/well")),

@@ -102,6 +102,14 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
         --> apps/empty
          = help: add what it consists of, or remove the folder; an empty folder never means that something is removed
 
+        warning[unit-reload]: `mosquitto.service` is to be reloaded and does not say how: systemd would refuse it
+         --> apps/mqtt/app.yaml:3:3
+          |
+        3 |   mosquitto.service: { state: started, enabled: yes, reload-on: [/etc/mosquitto/mosquito.conf] }
+          |   ^^^^^^^^^^^^^^^^^
+          |
+          = help: add `ExecReload=` to the unit, such as /bin/kill -HUP $MAINPID, or write restart-on for reload-on
+
         error[unknown-value]: `state` is `running` or `stopped`, not `started`
          --> apps/mqtt/app.yaml:3:31
           |
@@ -337,7 +345,7 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
           |
           = help: write the line of the host's .pub file: ssh-ed25519 AAAA…
 
-        29 errors, 2 warnings in 10 files
+        29 errors, 3 warnings in 10 files
     "#]].assert_eq(&render(&diagnostics, &tree, false));
 }
 

@@ -215,9 +215,15 @@ impl<'t> Sorter<'_, 't> {
             self.error("unit-type", path, format!("mainstay does not manage .{suffix} units such as `{shown_name}`"))
                 .help(format!("it manages .{}", UNIT_SUFFIXES.join(", .")));
         } else if is_for_people(name) {
+        } else if is_leftover(name) {
+            self.error("leftover", path, format!("an editor or a merge left `{shown_name}` behind"))
+                .help("git rm it, and keep its like out with .gitignore");
         } else if strsim::damerau_levenshtein(&name.to_lowercase(), "app.yaml") <= 2 {
             self.error("unknown-file", path, format!("`{shown_name}` is not a file that mainstay reads"))
                 .help("did you mean `app.yaml`?");
+        } else if let Some(near) = nearly(name) {
+            self.error("unknown-file", path, format!("mainstay does not know what `{shown_name}` is for"))
+                .help(did_you_mean(&near));
         } else {
             self.error("unknown-file", path, format!("mainstay does not know what `{shown_name}` is for")).help(
                 "put it under files/, at the path that it has on the host (files/etc/…), or move it out of apps/",
@@ -353,6 +359,13 @@ impl<'t> Sorter<'_, 't> {
             self.error("unit-in-files", path, format!("`{QUADLET_DIRECTORY}` is not filled through files/")).help(help);
             return;
         }
+        if let Some(name) = below.rsplit('/').next().filter(|name| is_leftover(name)) {
+            let message =
+                format!("an editor or a merge left `{}` behind, and it is installed on the host", shown(name));
+            let mut warning = Diagnostic::warning("leftover", Location::whole(path), message);
+            warning.help("git rm it, and keep its like out with .gitignore");
+            self.diagnostics.push(warning);
+        }
         let parsed = HostPath::parse(&target).and_then(|parsed| match below.contains('\\') {
             true => Err(format!("`{}` holds a backslash", shown(&target))),
             false => Ok(parsed),
@@ -397,6 +410,12 @@ impl<'t> Sorter<'_, 't> {
         self.error("unit-in-files", path, format!("`{UNIT_DIRECTORY}` is not filled through files/")).help(help);
     }
 
+    /// Finds the drop-ins that were meant by a folder like `web.d`.
+    fn drop_in_of(&self, folder: &str, below: &str) -> Option<String> {
+        let stem = folder.strip_suffix(".d").filter(|stem| !stem.contains('.'))?;
+        below.ends_with(".conf").then(|| format!("{stem}.service.d/{below}"))
+    }
+
     fn subfolder(&mut self, folder: &str, below: &str) {
         let path = format!("{}/{folder}", self.root);
         if !self.reported.insert(path.clone()) {
@@ -406,6 +425,10 @@ impl<'t> Sorter<'_, 't> {
         if matches!(folder.to_lowercase().as_str(), "file" | "files" | "flies" | "filse" | "rootfs" | "root") {
             self.error("unknown-folder", &path, format!("`{name}/` is not a folder that mainstay reads"))
                 .help("did you mean `files/`?");
+        } else if let Some(near) = nearly(&format!("{folder}/{below}")).or_else(|| self.drop_in_of(folder, below)) {
+            let name = format!("{name}/");
+            self.error("unknown-folder", &path, format!("`{name}` is not a folder that mainstay reads"))
+                .help(did_you_mean(&near));
         } else {
             let first = shown(below.split('/').next_back().unwrap_or_default());
             self.error("unknown-folder", &path, format!("mainstay does not know what the folder `{name}/` is for")).help(format!(
@@ -413,6 +436,12 @@ impl<'t> Sorter<'_, 't> {
             ));
         }
     }
+}
+
+/// Says whether a file is what an editor, a merge or a desktop leaves behind, by its name.
+fn is_leftover(name: &str) -> bool {
+    let ends = ["~", ".swp", ".swo", ".orig", ".rej", ".bak"];
+    matches!(name, ".DS_Store" | "Thumbs.db") || name.starts_with(".#") || ends.iter().any(|end| name.ends_with(end))
 }
 
 /// Files that people and tools keep beside the ones for mainstay.
@@ -443,9 +472,11 @@ pub(super) fn content<'t>(
             "a git submodule stands here, and mainstay fetches none".to_owned(),
             "commit the files themselves: one commit is one closed tree",
         ),
-        Entry::Refused { why } => {
-            ("refused", format!("this file cannot be read: {}", shown(why)), "replace or remove it")
-        }
+        Entry::Refused { why } => (
+            "refused",
+            format!("this file cannot be read: {}", shown(why)),
+            "replace or remove it; what is too large here can be fetched by hosts: see `artifacts:` of app.yaml",
+        ),
     };
     let mut complaint = Diagnostic::error(rule, Location::whole(path), message);
     complaint.help(help);

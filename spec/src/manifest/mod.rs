@@ -17,6 +17,7 @@ mod policy;
 mod container;
 mod directives;
 mod unit_rules;
+mod unit_values;
 mod unit;
 mod layers;
 mod template_errors;
@@ -41,6 +42,9 @@ mod compose;
 mod app;
 mod apps;
 mod conflicts;
+mod traces;
+mod programs;
+mod exposed;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +98,10 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     conflicts::check(&apps, &mut diagnostics);
     needs::check(&apps, &mut diagnostics);
     conflicts::check_watches(&watches, &apps, &mut diagnostics);
+    programs::check(&apps, &mut diagnostics);
+    exposed::check(&apps, &mut diagnostics);
+    let merging = traces::check(tree, &mut diagnostics);
+    diagnostics.retain(|it| it.rule == "merge-conflict" || !merging.contains(&it.location.file));
     diagnostics.sort();
     diagnostics.dedup();
     let is_sound = !diagnostics.iter().any(Diagnostic::is_error);

@@ -23,6 +23,21 @@ const KINDS: [(&str, &str, &str); 7] = [
     ("image", "Image", "-image"),
 ];
 
+/// What people write who know the options of `podman run` or compose, and the key for it.
+const MEANT: [(&str, &str); 11] = [
+    ("Port", "PublishPort"),
+    ("Ports", "PublishPort"),
+    ("Publish", "PublishPort"),
+    ("Env", "Environment"),
+    ("EnvFile", "EnvironmentFile"),
+    ("Volumes", "Volume"),
+    ("Networks", "Network"),
+    ("Command", "Exec"),
+    ("Cmd", "Exec"),
+    ("Args", "Exec"),
+    ("Name", "ContainerName"),
+];
+
 /// What the rest of the manifest wants to know about a quadlet beside its service's traits.
 #[derive(Clone, Debug)]
 pub(super) struct Quadlet {
@@ -170,6 +185,8 @@ fn check_key(page: &mut Page<'_>, kind: &str, own: &'static str, it: &Assignment
     };
     let help = if !is_own && directives::is_quadlet_key(own, it.key) {
         format!("move it to [{own}]")
+    } else if let Some((_, meant)) = MEANT.iter().find(|(said, _)| is_own && it.key.eq_ignore_ascii_case(said)) {
+        did_you_mean(&format!("{meant}="))
     } else if let Some(near) = near {
         did_you_mean(&format!("{near}="))
     } else if let (true, Some(home)) = (is_own, directives::home(it.key, &["Unit", "Service", "Install"])) {

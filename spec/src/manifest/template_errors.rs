@@ -102,12 +102,49 @@ pub(super) fn explain(error: &Error, source: &str, scene: &Value) -> Mistake {
         ),
         ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction | ErrorKind::UnknownMethod => (
             "template-unknown",
-            shown(detail),
+            unknown(detail),
             "a template computes with the values it is given; it reaches no file, command or environment".to_owned(),
         ),
-        _ => ("template-value", shown(&sentence(error)), String::new()),
+        _ => match subtraction(source.get(extent.start..extent.end).unwrap_or_default(), scene) {
+            Some(told) => told,
+            None => (
+                "template-value",
+                shown(&sentence(error)),
+                "`mainstay render --host NAME` shows what each host is given; `| default(…)` stands in for what is missing"
+                    .to_owned(),
+            ),
+        },
     };
     Mistake { rule, extent, message, help }
+}
+
+/// Names what the engine does not know: "filter x is unknown" of it.
+fn unknown(detail: &str) -> String {
+    match detail.strip_suffix(" is unknown").map(|it| it.rsplit_once(' ').unwrap_or(("", it))) {
+        Some(("", name)) => format!("there is no function `{}`", shown(name)),
+        Some((kind, name)) => format!("there is no {} `{}`", shown(kind), shown(name)),
+        None => shown(detail),
+    }
+}
+
+/// Explains a name with a `-` in it, which is a subtraction to the engine.
+fn subtraction(text: &str, scene: &Value) -> Option<(&'static str, String, String)> {
+    let (above, name) = text.trim().split_once('.')?;
+    let (left, right) = name.split_once('-')?;
+    let value = scene.get_attr(above).ok()?;
+    names(&value).iter().any(|known| known == name).then(|| {
+        (
+            "template-undefined",
+            format!(
+                "`{0}.{1}` takes `{2}` from `{0}.{3}`: a `-` is a minus here",
+                shown(above),
+                shown(name),
+                shown(right),
+                shown(left)
+            ),
+            format!("write {}[\"{}\"]", shown(above), shown(name)),
+        )
+    })
 }
 
 fn sentence(error: &Error) -> String {
@@ -145,7 +182,12 @@ fn syntax(detail: &str) -> (&'static str, String, String) {
             "each template stands alone: write the text here, or keep what differs in `vars`".to_owned(),
         );
     }
-    ("template-syntax", format!("this is not a template: {}", shown(detail)), String::new())
+    (
+        "template-syntax",
+        format!("this is not a template: {}", shown(detail)),
+        "each `{{` ends with `}}`, each `{%` with `%}`, and each `{% if %}` and `{% for %}` with its `{% end… %}`"
+            .to_owned(),
+    )
 }
 
 /// Says which name is unknown, and what there is instead.

@@ -7,6 +7,7 @@ use super::directives;
 use super::page::{Extent, Page};
 use super::unit_rules;
 use super::unit_rules::Assignment;
+use super::unit_values;
 use super::words::{did_you_mean, list};
 use crate::id::{UnitName, shown};
 
@@ -43,7 +44,9 @@ pub(super) fn read(page: &mut Page<'_>, unit: &UnitName) -> Traits {
     let assignments = assignments_of(page, unit);
     for assignment in &assignments {
         check_directive(page, unit, assignment);
-        unit_rules::check_value(page, assignment);
+        if !unit_values::check(page, assignment) {
+            unit_rules::check_value(page, assignment);
+        }
     }
     unit_rules::check_whole(page, unit, &assignments);
     // What seems to be missing may only be misspelt, and that was said already.
@@ -91,7 +94,9 @@ pub(super) fn read_drop_in(page: &mut Page<'_>, unit: &UnitName) -> Option<Exten
     }
     for assignment in &assignments {
         check_directive(page, unit, assignment);
-        unit_rules::check_value(page, assignment);
+        if !unit_values::check(page, assignment) {
+            unit_rules::check_value(page, assignment);
+        }
     }
     unit_rules::check_whole(page, unit, &assignments);
     let has = |key: &str, value: &str| assignments.iter().any(|it| it.key == key && it.value == value);

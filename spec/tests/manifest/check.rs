@@ -14,6 +14,7 @@ mod place;
 mod policies;
 mod quadlets;
 mod templates;
+mod traces;
 mod tree;
 mod unit_text;
 mod units;

@@ -179,7 +179,7 @@ files:
 containers:
   shop: { image: \"shop:1.4\", command: [a, b], env: { A: 1 }, ports: [\"80:80\"], volumes: [\"/etc/web:/etc/web:ro\"] }
 ";
-const SOUND_UNIT: &str = "[Unit]\nDescription=Web\n\n[Service]\nExecStart=/usr/bin/web \\\n  --port 80\n\n[Install]\nWantedBy=multi-user.target\n";
+const SOUND_UNIT: &str = "[Unit]\nDescription=Web\n\n[Service]\nExecStart=/usr/bin/web \\\n  --port 80\nExecReload=/bin/kill -HUP $MAINPID\n\n[Install]\nWantedBy=multi-user.target\n";
 
 fn repository(fleet: &[u8], app: &[u8], unit: &[u8]) -> Tree {
     let mut tree = Tree::default();

@@ -199,6 +199,8 @@ fn archives() {
               = if you mean it, write artifacts: { /opt: { allow-critical: true } } in app.yaml
             error[artifact-unpack] apps/a/app.yaml:8:3: an archive is not unpacked into `/usr/local/bin`, which others have to share
               = give it a directory of its own, such as /opt/bridge
+            warning[unit-reload] apps/a/app.yaml:10:10: `web.service` is to be reloaded and does not say how: systemd would refuse it
+              = add `ExecReload=` to the unit, such as /bin/kill -HUP $MAINPID, or write restart-on for reload-on
             error[conflict] apps/a/files/etc/web/web.conf: `/etc/web/web.conf` lies in `/etc/web`, where an archive is unpacked
               = move one of the two
               - apps/a/app.yaml:9:3: unpacked here

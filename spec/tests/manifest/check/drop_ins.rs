@@ -80,8 +80,8 @@ Nice=5
               = name the unit, such as web.service.d/
             error[drop-in] apps/a/web-.service.d/all.conf: `web-.service.d/` would add to every unit whose name begins with `web-`
               = name the unit, and repeat the drop-in for others
-            error[unknown-folder] apps/a/web.servce.d: mainstay does not know what the folder `web.servce.d/` is for
-              = put what the host needs (such as `limits.conf`) under files/, at its path there, and the rest outside apps/
+            error[unknown-folder] apps/a/web.servce.d: `web.servce.d/` is not a folder that mainstay reads
+              = did you mean `web.service.d/limits.conf`?
             error[drop-in] apps/a/web.service.d/../../x.conf: systemd reads no folder within `web.service.d/`
               = move the file up into web.service.d/
             error[drop-in] apps/a/web.service.d/.conf: systemd reads no drop-in of such a name

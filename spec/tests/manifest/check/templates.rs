@@ -111,17 +111,17 @@ fn syntax_has_its_place() {
         "files/etc/a.conf.j2",
         "a\nb {{ vars.port \nc\n",
         expect![[r#"
-        error[template-syntax] apps/a/files/etc/a.conf.j2:3:1: this is not a template: unexpected identifier, expected end of variable block
-          = 
-    "#]],
+            error[template-syntax] apps/a/files/etc/a.conf.j2:3:1: this is not a template: unexpected identifier, expected end of variable block
+              = each `{{` ends with `}}`, each `{%` with `%}`, and each `{% if %}` and `{% for %}` with its `{% end… %}`
+        "#]],
     );
     check_file(
         "files/etc/b.conf.j2",
         "{% if vars.port %}\nx\n",
         expect![[r#"
-        error[template-syntax] apps/a/files/etc/b.conf.j2:2:1: this is not a template: unexpected end of input, expected end of block
-          = 
-    "#]],
+            error[template-syntax] apps/a/files/etc/b.conf.j2:2:1: this is not a template: unexpected end of input, expected end of block
+              = each `{{` ends with `}}`, each `{%` with `%}`, and each `{% if %}` and `{% for %}` with its `{% end… %}`
+        "#]],
     );
     check_file(
         "files/etc/c.conf.j2",
@@ -143,19 +143,19 @@ fn syntax_has_its_place() {
         "files/etc/e.conf.j2",
         "{{ vars.port | shell }}\n",
         expect![[r#"
-        error[template-unknown] apps/a/files/etc/e.conf.j2:1:16: filter shell is unknown
-          = a template computes with the values it is given; it reaches no file, command or environment
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-unknown] apps/a/files/etc/e.conf.j2:1:16: there is no filter `shell`
+              = a template computes with the values it is given; it reaches no file, command or environment
+              ~ for host `attic` and 2 more
+        "#]],
     );
     check_file(
         "files/etc/f.conf.j2",
         "{{ lookup('env', 'HOME') }}\n",
         expect![[r#"
-        error[template-unknown] apps/a/files/etc/f.conf.j2:1:4: lookup is unknown
-          = a template computes with the values it is given; it reaches no file, command or environment
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-unknown] apps/a/files/etc/f.conf.j2:1:4: there is no function `lookup`
+              = a template computes with the values it is given; it reaches no file, command or environment
+              ~ for host `attic` and 2 more
+        "#]],
     );
     check_file(
         "files/etc/g.conf.j2",
@@ -170,10 +170,10 @@ fn syntax_has_its_place() {
         "files/etc/h.conf.j2",
         "{{ 'a' + 1 }}\n",
         expect![[r#"
-        error[template-value] apps/a/files/etc/h.conf.j2:1:4: invalid operation: tried to use + operator on unsupported types string and number
-          = 
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-value] apps/a/files/etc/h.conf.j2:1:4: invalid operation: tried to use + operator on unsupported types string and number
+              = `mainstay render --host NAME` shows what each host is given; `| default(…)` stands in for what is missing
+              ~ for host `attic` and 2 more
+        "#]],
     );
 }
 
@@ -372,7 +372,7 @@ ExecStrt=/usr/bin/true
             error[unit-directive] apps/a/b.service:2:1: systemd knows no `ExecStrt=` in [Service]
               = did you mean `ExecStart=`?
             error[template-syntax] apps/a/files/etc/a.j2:1:20: this is not a template: unexpected end of variable block
-              = 
+              = each `{{` ends with `}}`, each `{%` with `%}`, and each `{% if %}` and `{% for %}` with its `{% end… %}`
             error[unknown-key] fleet.yaml:3:12: a host has no key `vras`
               = did you mean `vars`?
         "#]],
@@ -403,10 +403,10 @@ fn an_endless_template_ends() {
         "files/etc/c.j2",
         "{{ 'x' * 99999999999 }}",
         expect![[r#"
-        error[template-value] apps/a/files/etc/c.j2:1:4: invalid operation: repeated string is too large
-          = 
-          ~ for host `attic` and 2 more
-    "#]],
+            error[template-value] apps/a/files/etc/c.j2:1:4: invalid operation: repeated string is too large
+              = `mainstay render --host NAME` shows what each host is given; `| default(…)` stands in for what is missing
+              ~ for host `attic` and 2 more
+        "#]],
     );
     let nested = format!("{}x{}", "{% if true %}".repeat(5000), "{% endif %}".repeat(5000));
     let parsed = parse(&tree(&format!("{FLEET}-- apps/a/files/etc/a.j2 --\n{nested}")));
@@ -449,7 +449,7 @@ fn a_template_that_is_broken_hides_no_mistake_elsewhere() {
             error[unit-directive] apps/a/db.service:2:1: systemd knows no `ExecStrat=` in [Service]
               = did you mean `ExecStart=`?
             error[template-syntax] apps/a/web.service.j2:2:14: this is not a template: unexpected end of input, expected end of variable block
-              = 
+              = each `{{` ends with `}}`, each `{%` with `%}`, and each `{% if %}` and `{% for %}` with its `{% end… %}`
             error[endpoint] apps/b/app.yaml:2:14: this endpoint names no port
               = write { port: 1883, scheme: mqtt }, with path: /… if need be
             error[unknown-key] apps/b/app.yaml:2:20: an endpoint has no key `prot`

@@ -10,7 +10,10 @@ fn units_of_the_folder() {
         r"units:
   web.service: { state: running, enabled: true, reload-on: [/etc/web/web.conf], restart-on: [/etc/web] }
 ",
-        expect![[""]],
+        expect![[r#"
+            warning[unit-reload] apps/a/app.yaml:2:3: `web.service` is to be reloaded and does not say how: systemd would refuse it
+              = add `ExecReload=` to the unit, such as /bin/kill -HUP $MAINPID, or write restart-on for reload-on
+        "#]],
     );
 }
 
@@ -76,6 +79,8 @@ fn units_watch_one_way() {
   web.service: { reload-on: [/etc/web/web.conf], restart-on: [/etc/web/web.conf] }
 ",
         expect![[r#"
+            warning[unit-reload] apps/a/app.yaml:2:3: `web.service` is to be reloaded and does not say how: systemd would refuse it
+              = add `ExecReload=` to the unit, such as /bin/kill -HUP $MAINPID, or write restart-on for reload-on
             error[unit-watch] apps/a/app.yaml:2:18: `/etc/web/web.conf` both reloads and restarts the unit
               = keep it in one of the two lists
         "#]],
