@@ -118,7 +118,14 @@ fn secret(key: &'static str, path: &Path) -> Result<String, EndpointError> {
         Ok(file) if file.len() > LONGEST => return Err(off(format!("it has more than {LONGEST} bytes"))),
         _ => {}
     }
-    let text = std::fs::read_to_string(path).map_err(|error| off(error.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let remedy = if error.kind() == std::io::ErrorKind::NotFound {
+            ": `openssl rand -hex 32` makes a line for it"
+        } else {
+            ""
+        };
+        off(format!("{error}{remedy}"))
+    })?;
     let text = text.trim();
     if text.len() < SHORTEST || !text.bytes().all(|it| it.is_ascii_graphic() || it == b' ') {
         return Err(off(format!(

@@ -48,10 +48,10 @@ pub mod cli;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.
 pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut text = plain(&error.to_string());
     let mut source = error.source();
     while let Some(cause) = source {
-        let words = cause.to_string();
+        let words = plain(&cause.to_string());
         if !text.contains(&words) {
             text.push_str(": ");
             text.push_str(&words);
@@ -59,4 +59,42 @@ pub fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Says the same to a person at a terminal: each cause on a line of its own.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = format!("mainstay: {}", plain(&error.to_string()));
+    for cause in error.chain().skip(1) {
+        let words = plain(&cause.to_string());
+        if !text.contains(&words) {
+            text.push_str("\n  because ");
+            text.push_str(&words);
+        }
+    }
+    text
+}
+
+/// Takes the kernel's numbers out of a message: its words say the same.
+fn plain(words: &str) -> String {
+    let mut parts = words.split(" (os error ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_without_numbers() {
+        let missing = std::io::Error::from_raw_os_error(2);
+        let error = anyhow::Error::new(missing).context("failed to read /x").context("the token is of no use");
+        let causes = "failed to read /x\n  because No such file or directory";
+        assert_eq!(told(&error), format!("mainstay: the token is of no use\n  because {causes}"));
+        assert_eq!(chain(&*error), "the token is of no use: failed to read /x: No such file or directory");
+        assert_eq!(plain("a (os error 5), b (os error 7): c"), "a, b: c");
+    }
 }

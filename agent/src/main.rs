@@ -16,11 +16,7 @@ async fn main() -> ExitCode {
     match Box::pin(cli.run()).await {
         Ok(ended) => ended.into(),
         Err(error) => {
-            let mut chain = error.chain().map(ToString::to_string);
-            complain(format_args!("mainstay: {}", chain.next().unwrap_or_default()));
-            for cause in chain {
-                complain(format_args!("  because {cause}"));
-            }
+            complain(format_args!("{}", mainstay::told(&error)));
             Ended::Impossible.into()
         }
     }

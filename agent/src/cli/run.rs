@@ -26,10 +26,10 @@ pub struct Args {}
 pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
     let settings = common.settings()?;
     let name = settings.host()?;
-    let upstream = Upstream::open(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
-    let endpoint =
-        endpoint::Config::of(&settings, &name).with_context(|| format!("see {}", settings_path(common).display()))?;
-    let alerts = Alerts::of(&settings).with_context(|| format!("see {}", settings_path(common).display()))?;
+    let off = || format!("the settings cannot be used; see {}", settings_path(common).display());
+    let upstream = Upstream::open(&settings).with_context(off)?;
+    let endpoint = endpoint::Config::of(&settings, &name).with_context(off)?;
+    let alerts = Alerts::of(&settings).with_context(off)?;
     let host = Host::open(name, &settings, Arc::new(Progress::default()))?;
     info!(host = %host.name, repository = settings.repository.as_deref().map(Url::shown), branch = settings.branch, "mainstay {} starts", env!("CARGO_PKG_VERSION"));
     Box::pin(daemon::run(host, upstream, settings, endpoint, alerts)).await?;

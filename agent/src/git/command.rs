@@ -96,7 +96,10 @@ pub(super) fn ssh(
         command.arg("-o").arg(format!("UserKnownHostsFile={file}")).args(["-o", "GlobalKnownHostsFile=none"]);
     }
     if let Some(key) = &ssh.key {
-        std::fs::metadata(key).map_err(|error| format!("the ssh key {} cannot be used: {error}", key.display()))?;
+        let shown = key.display();
+        std::fs::metadata(key).map_err(|error| {
+            format!("the ssh key {shown}, which `git.key` names, cannot be used: {error}; to make one: ssh-keygen -t ed25519 -N '' -f {shown}")
+        })?;
         command.arg("-i").arg(option_path(key)?).args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
     }
     if let Some(port) = port {
@@ -169,7 +172,7 @@ impl Drop for Running {
     }
 }
 
-fn bounded(mut stderr: impl Read) -> String {
+pub(super) fn bounded(mut stderr: impl Read) -> String {
     let mut bytes = Vec::new();
     if stderr.by_ref().take(MAX_STDERR).read_to_end(&mut bytes).is_err() {
         return String::new();

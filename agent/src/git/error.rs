@@ -23,7 +23,9 @@ pub enum Deadline {
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Deadline::Connect => "connecting took too long",
+            Deadline::Connect => {
+                "connecting took too long: check the address, and whether a firewall lets this host through"
+            }
             Deadline::Stall => "the server fell silent",
             Deadline::Total => "it took too long altogether",
         })
@@ -75,7 +77,7 @@ pub enum FetchError {
         source: Source,
     },
     /// The branch is gone: keep what runs and be loud, it may come back.
-    #[error("{url} has no branch `{branch}`")]
+    #[error("{url} has no branch `{branch}`: push it, or name another one with `branch` in the settings")]
     RefMissing {
         /// The remote.
         url: String,

@@ -15,6 +15,7 @@ use gix::protocol::transport::client::blocking_io::http::{GetResponse, Http, Pos
 use reqwest::header::{HeaderName, HeaderValue};
 use spec::id::shown;
 
+use super::complaints::{certificate, chain};
 use super::error::{Deadline, Verdict, because};
 use super::opening::{Held, MAX_OPENING};
 use super::remote::{Deadlines, Remote};
@@ -22,7 +23,8 @@ use super::wire::Watch;
 
 /// An HTTP client with its connections and TLS sessions.
 pub(super) struct Client {
-    runtime: tokio::runtime::Runtime,
+    /// `None` only while it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
     client: reqwest::Client,
     ca_file: Option<PathBuf>,
     connect: Duration,
@@ -49,7 +51,7 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| format!("failed to start an https client: {error}"))?;
-        Ok(Client { runtime, client, ca_file: remote.ca_file.clone(), connect: deadlines.connect })
+        Ok(Client { runtime: Some(runtime), client, ca_file: remote.ca_file.clone(), connect: deadlines.connect })
     }
 
     /// Says whether this client is what `remote` and `deadlines` ask for.
@@ -58,12 +60,25 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    /// A command that asks once drops it within the runtime that it runs in itself, where waiting is not allowed.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("failed to read the CA file {}: {error}", path.display()))?;
+    let pem = std::fs::read(path)
+        .map_err(|error| format!("failed to read {}, which `git.ca` names: {error}", path.display()))?;
     match reqwest::Certificate::from_pem_bundle(&pem) {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(format!("the CA file {} holds no certificate", path.display())),
-        Err(error) => Err(format!("the CA file {} cannot be used: {}", path.display(), chain(&error))),
+        Ok(_) => Err(format!(
+            "{}, which `git.ca` names, holds no certificate: it begins with -----BEGIN CERTIFICATE-----",
+            path.display()
+        )),
+        Err(error) => Err(format!("{}, which `git.ca` names, cannot be used: {}", path.display(), chain(&error))),
     }
 }
 
@@ -79,10 +94,13 @@ pub(super) fn credentials(remote: &Remote) -> Result<Option<(String, String)>, S
         return Err("a token is never sent over http://: use https".to_owned());
     }
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("failed to read the token file {}: {error}", path.display()))?;
+        .map_err(|error| format!("failed to read {}, which `git.token` names: {error}", path.display()))?;
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_control) {
-        return Err(format!("the token file {} does not hold one line with a token", path.display()));
+        return Err(format!(
+            "{}, which `git.token` names, does not hold one line with a token: write TOKEN or USER:TOKEN into it, and nothing else",
+            path.display()
+        ));
     }
     // Forges take any user name beside a token.
     let (user, token) = token.split_once(':').unwrap_or(("mainstay", token));
@@ -189,7 +207,8 @@ impl Exchange<'_> {
     fn wait<T>(&self, work: impl Future<Output = reqwest::Result<T>>) -> io::Result<T> {
         let quiet = Instant::now();
         let patience = self.watch.deadlines.stall;
-        self.client.runtime.block_on(async {
+        let runtime = self.client.runtime.as_ref().expect("it is there until the client is dropped");
+        runtime.block_on(async {
             let mut work = pin!(work);
             loop {
                 let slice = self.watch.slice(quiet, patience, Deadline::Stall)?;
@@ -257,10 +276,21 @@ fn broken(error: &reqwest::Error) -> Verdict {
     if error.is_connect() && error.is_timeout() {
         return Verdict::TimedOut(Deadline::Connect);
     }
+    let said = chain(error);
+    if let Some(what) = certificate(&said) {
+        return Verdict::Unreachable(None, because(what));
+    }
     if error.is_builder() {
         return Verdict::Config(because(chain(error)));
     }
-    Verdict::Unreachable(None, because(chain(error)))
+    let remedy = if said.contains("Connection refused") {
+        ": check the address in `repository`, and whether the server runs"
+    } else if said.contains("failed to lookup address") {
+        ": check the host in `repository`, and this host's DNS"
+    } else {
+        ""
+    };
+    Verdict::Unreachable(None, because(format!("{said}{remedy}")))
 }
 
 /// Reads from a status other than success how to react. `signed` says whether we showed credentials.
@@ -268,12 +298,18 @@ fn refused(response: &reqwest::Response, signed: bool) -> Verdict {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let hint = match (status.as_u16(), signed) {
-        (401, false) => ": it wants a token, and none is set",
-        (401, true) => ": it does not accept the token",
-        (403, false) => ": it may want a token, and none is set",
-        (403, true) => ": the token does not allow this",
-        (404 | 410, false) => ": there is no such repository, or it is shown only to who has a token",
-        (404 | 410, true) => ": there is no such repository, or the token does not allow to see it",
+        (401, false) => ": it wants a token, and none is set: name a file that holds one with `git.token`",
+        (401, true) => {
+            ": it does not accept the token: write one that is valid and may read the repository into the file of `git.token`"
+        }
+        (403, false) => ": it may want a token, and none is set: name a file that holds one with `git.token`",
+        (403, true) => ": the token does not allow this: give it the right to read the repository",
+        (404 | 410, false) => {
+            ": there is no such repository, or it is shown only to who has a token: check the path, or name a file that holds one with `git.token`"
+        }
+        (404 | 410, true) => {
+            ": there is no such repository, or the token does not allow to see it: check the path, and what the token may read"
+        }
         (429, _) => ": it is asked too often",
         _ => "",
     };
@@ -306,20 +342,6 @@ fn plain_address(to: &str) -> String {
         .unwrap_or(path);
     let host = authority.rsplit('@').next().unwrap_or_default();
     shown(&format!("{scheme}://{host}/{path}"))
-}
-
-/// Prints an error with its sources: reqwest's own `Display` names only the outermost, and the address with it.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        let line = shown(&source.to_string());
-        if !text.ends_with(&line) {
-            text = if text.is_empty() { line } else { format!("{text}: {line}") };
-        }
-        next = source.source();
-    }
-    if text.is_empty() { "the request failed".to_owned() } else { text }
 }
 
 /// The header lines of an answer.

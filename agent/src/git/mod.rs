@@ -9,6 +9,7 @@
 mod remote;
 mod error;
 mod command;
+mod complaints;
 mod opening;
 mod wire;
 mod http;
@@ -23,7 +24,7 @@ mod pack;
 mod push;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::{Cap, Deadline, FetchError, GitError, PushError};
 pub use fetch::Fetched;

@@ -92,7 +92,7 @@ impl Url {
             "https" | "http" => Self::http(scheme, rest),
             "git" | "ssh" => Self::plain(scheme, rest),
             "file" if files == Files::Refused => {
-                refuse("`file://` addresses are refused unless the settings allow them".to_owned())
+                refuse("`file://` addresses are refused unless the settings allow them: write `allow-file: true`, to try something out".to_owned())
             }
             "file" => {
                 let Some(path) = rest.strip_prefix("localhost").unwrap_or(rest).strip_prefix('/') else {
@@ -112,7 +112,9 @@ impl Url {
         let (host, port) = split_port(host_port)?;
         check_host(&host)?;
         if path.is_empty() {
-            return refuse(format!("`{scheme}://{host_port}` names a host but no repository"));
+            return refuse(format!(
+                "`{scheme}://{host_port}` names a host but no repository: write its path behind it"
+            ));
         }
         if path.contains(['?', '#', '\\', '"', '<', '>']) {
             return refuse(format!(
@@ -137,7 +139,7 @@ impl Url {
 
     fn plain(scheme: &str, rest: &str) -> Result<Url, UrlError> {
         let Some((authority, path)) = rest.split_once('/') else {
-            return refuse(format!("`{scheme}://…` names a host but no repository"));
+            return refuse(format!("`{scheme}://…` names a host but no repository: write its path behind it"));
         };
         let (userinfo, host_port) = split_userinfo(authority);
         let (host, port) = split_port(host_port)?;
@@ -237,7 +239,10 @@ fn split_port(text: &str) -> Result<(String, Option<u16>), UrlError> {
     };
     match text[colon + 1..].parse::<u16>() {
         Ok(port) if port > 0 => Ok((text[..colon].to_owned(), Some(port))),
-        _ => refuse(format!("`{}` is not a port", shown(&text[colon + 1..]))),
+        _ => refuse(format!(
+            "`{}` is not a port: write ssh://HOST/PATH, or USER@HOST:PATH without ssh://",
+            shown(&text[colon + 1..])
+        )),
     }
 }
 
@@ -267,7 +272,7 @@ fn checked_user(user: &str) -> Result<String, UrlError> {
 
 fn plain_path(path: &str) -> Result<String, UrlError> {
     if path.is_empty() || path == "/" {
-        return refuse("the address names a host but no repository".to_owned());
+        return refuse("the address names a host but no repository: write its path behind it".to_owned());
     }
     if path.starts_with('-') || path.starts_with("/-") {
         return refuse(format!("the path `{}` begins with `-` and could be taken for an option", shown(path)));
@@ -304,7 +309,7 @@ impl BranchName {
         let full = format!("refs/heads/{text}");
         let valid = gix::validate::reference::name(full.as_str().into()).is_ok();
         if !valid || text.starts_with('-') || text.contains(['*', '+', '^']) {
-            return refuse(format!("`{}` is not a branch name", shown(text)));
+            return refuse(format!("`{}` is not a branch name: write it as `git branch` shows it", shown(text)));
         }
         Ok(BranchName(text.to_owned()))
     }

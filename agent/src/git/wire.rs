@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::command::{Running, wait_for};
+use super::complaints;
 use super::error::{Cap, Deadline, Verdict, because};
 use super::opening::{Guess, Held, MAX_OPENING};
 use super::remote::Deadlines;
@@ -396,34 +397,8 @@ impl Wire<'_> {
     /// Records that the connection ended, with what the child, if there is one, said about it.
     fn broken(&self, error: Box<dyn std::error::Error + Send + Sync>) -> io::Error {
         let said = self.child.as_ref().map(|child| child.complaints(Duration::from_millis(500))).unwrap_or_default();
-        self.watch.fail(if said.is_empty() { Verdict::Unreachable(None, error) } else { classify(&said) })
+        self.watch.fail(if said.is_empty() { Verdict::Unreachable(None, error) } else { complaints::classify(&said) })
     }
-}
-
-/// Reads from what `ssh` or `git` said whether to retry, to retry slowly or to ask a person.
-fn classify(said: &str) -> Verdict {
-    let has = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
-    let source = because(said);
-    if has(&[
-        "Host key verification failed",
-        "REMOTE HOST IDENTIFICATION",
-        "UNPROTECTED PRIVATE KEY",
-        "Bad configuration",
-    ]) {
-        return Verdict::Config(source);
-    }
-    let denied = [
-        "Permission denied",
-        "Too many authentication failures",
-        "does not appear to be a git repository",
-        "epository not found",
-        "could not be found",
-        "Access denied",
-        "access denied",
-        "No such file or directory",
-        "not a git repository",
-    ];
-    if has(&denied) { Verdict::Denied(source) } else { Verdict::Unreachable(None, source) }
 }
 
 impl Read for Reader<'_> {
@@ -448,25 +423,5 @@ impl Write for Writer<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.send()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ssh_says_decides_the_reaction() {
-        let kind = |said: &str| match classify(said) {
-            Verdict::Config(_) => "config",
-            Verdict::Denied(_) => "denied",
-            _ => "retry",
-        };
-        assert_eq!(kind("No ED25519 host key is known for h; Host key verification failed."), "config");
-        assert_eq!(kind("git@h: Permission denied (publickey)."), "denied");
-        assert_eq!(kind("fatal: '/x' does not appear to be a git repository"), "denied");
-        assert_eq!(kind("ERROR: Repository not found."), "denied");
-        assert_eq!(kind("ssh: connect to host h port 22: Connection refused"), "retry");
-        assert_eq!(kind("ssh: Could not resolve hostname h: Temporary failure in name resolution"), "retry");
     }
 }

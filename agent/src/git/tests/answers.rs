@@ -46,9 +46,9 @@ fn what_a_server_answers_instead_of_git_is_told_with_what_to_do() {
         a login page: failed to reach http://127.0.0.1:1/fleet.git: the answer is `text/html; charset=utf-8` and not git's: the address may be incomplete, want a token, or be no smart git server's
         no content type: failed to reach http://127.0.0.1:1/fleet.git: the answer is of no type and not git's: the address may be incomplete, want a token, or be no smart git server's
         no git: failed to reach http://127.0.0.1:1/fleet.git: the answer is not git's: check that the address and the port are those of a git server
-        401: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 401 Unauthorized: it wants a token, and none is set
-        403: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 403 Forbidden: it may want a token, and none is set
-        404: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 404 Not Found: there is no such repository, or it is shown only to who has a token
+        401: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 401 Unauthorized: it wants a token, and none is set: name a file that holds one with `git.token`
+        403: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 403 Forbidden: it may want a token, and none is set: name a file that holds one with `git.token`
+        404: http://127.0.0.1:1/fleet.git does not let us read it: the server answered 404 Not Found: there is no such repository, or it is shown only to who has a token: check the path, or name a file that holds one with `git.token`
         redirect: failed to set up the connection to http://127.0.0.1:1/fleet.git: the server redirects to https://login.example.org/fleet.git: redirects are not followed, set that address
         busy: failed to reach http://127.0.0.1:1/fleet.git: the server answered 503 Service Unavailable
         asked too often: failed to reach http://127.0.0.1:1/fleet.git: the server answered 429 Too Many Requests: it is asked too often

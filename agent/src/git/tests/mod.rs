@@ -17,13 +17,18 @@ use spec::tree::Entry;
 use super::*;
 
 mod follow;
-mod servers;
+pub(crate) mod servers;
 mod exchanges;
 mod answers;
 mod damage;
 mod notes;
 
 static NO: AtomicBool = AtomicBool::new(false);
+
+/// Returns what a fetch over ssh fails with when `ssh` says this.
+pub(crate) fn refused_by_ssh(url: &str, said: &str) -> FetchError {
+    complaints::classify(&command::bounded(said.as_bytes())).into_fetch(url.to_owned())
+}
 
 fn quick() -> Deadlines {
     Deadlines { connect: Duration::from_secs(5), stall: Duration::from_secs(20), total: Duration::from_secs(60) }
@@ -55,12 +60,12 @@ fn try_git(dir: &Path, args: &[&str], stdin: &[u8]) -> std::process::Output {
 }
 
 /// A bare repository with a branch `main`, and a scratch directory.
-struct Fixture {
+pub(crate) struct Fixture {
     scratch: tempfile::TempDir,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         let scratch = tempfile::tempdir().expect("a directory");
         let fixture = Fixture { scratch };
         git(fixture.path(), &["init", "--quiet", "--bare", "--initial-branch=main", "served.git"]);
@@ -72,7 +77,7 @@ impl Fixture {
         self.scratch.path()
     }
 
-    fn served(&self) -> PathBuf {
+    pub(crate) fn served(&self) -> PathBuf {
         self.path().join("served.git")
     }
 

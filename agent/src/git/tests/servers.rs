@@ -15,7 +15,7 @@ fn a_closed_port_is_unreachable() {
 }
 
 /// Accepts connections and does `behave` with each.
-pub(super) fn server(behave: impl Fn(TcpStream) + Send + 'static) -> u16 {
+pub(crate) fn server(behave: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
