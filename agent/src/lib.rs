@@ -45,6 +45,8 @@ pub mod scaffold;
 pub mod install;
 pub mod doctor;
 pub mod cli;
+#[cfg(test)]
+mod messages;
 
 /// Puts an error and everything that caused it on one line: what we were doing, then why it failed.
 pub fn chain(error: &dyn Error) -> String {
