@@ -7,7 +7,7 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::header::HeaderMap;
+use hyper::header::{EXPECT, HeaderMap};
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -24,6 +24,10 @@ use super::route::Forge;
 /// The largest body: forges send a few kilobytes with a push, and more with one of thousands of commits, which is found at the
 /// next poll.
 const LARGEST: usize = 1 << 20;
+/// The most that is thrown away of what follows.
+const DRAINED: usize = 16 << 20;
+/// And for how long.
+const DRAIN: Duration = Duration::from_secs(2);
 /// So many bodies are read at once.
 const AT_ONCE: usize = 4;
 /// How long a body may take.
@@ -94,6 +98,10 @@ impl Hooks {
             return answer;
         }
         if request.body().size_hint().lower() > LARGEST as u64 {
+            // Who asks first sends nothing now.
+            if !request.headers().contains_key(EXPECT) {
+                drain(request.into_body()).await;
+            }
             return too_large();
         }
         // Who sends nothing that could prove it is not listened to any further.
@@ -121,11 +129,15 @@ impl Hooks {
         }
     }
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, Box<Answer>> {
-        let _room = self.room.acquire().await.expect("nobody closes it");
-        match Limited::new(body, LARGEST).collect().await {
+    async fn read(&self, mut body: Incoming) -> Result<Bytes, Box<Answer>> {
+        let room = self.room.acquire().await.expect("nobody closes it");
+        match Limited::new(&mut body, LARGEST).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Box::new(too_large())),
+            Err(error) if error.is::<LengthLimitError>() => {
+                drop(room);
+                drain(body).await;
+                Err(Box::new(too_large()))
+            }
             Err(_) => Err(Box::new(answer::refusal(StatusCode::BAD_REQUEST, "the body ended too early"))),
         }
     }
@@ -229,6 +241,21 @@ fn missing(forge: Forge) -> &'static str {
 
 fn unproven(why: &str) -> Answer {
     answer::refusal(StatusCode::UNAUTHORIZED, why)
+}
+
+/// Throws away what a client goes on sending, so much and no longer: a connection that is closed in the middle of it takes our
+/// answer with it (RFC 9112, section 9.6).
+async fn drain(mut body: Incoming) {
+    let rest = async {
+        let mut left = DRAINED;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(1, Bytes::len));
+        }
+    };
+    // Who is slower than that goes without the answer.
+    drop(timeout(DRAIN, rest).await);
 }
 
 fn too_large() -> Answer {
