@@ -26,6 +26,8 @@ use table::{Row, Samples, Unit as Shown};
 
 /// The settle window of the default settings, in microseconds: what was started has to last so long.
 const SETTLE: u64 = 2_000_000;
+/// The secret of the webhooks.
+const HOOK: &str = "the-bench-tells-of-its-own-changes";
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -90,10 +92,12 @@ impl Bench<'_> {
         self.changes(usize::from(arguments.changes)).context("the one-line change could not be measured")?;
         self.passes(arguments.passes).context("the pass without work could not be measured")?;
         self.polled(usize::from(arguments.changes)).context("the polled change could not be measured")?;
+        self.hooked(usize::from(arguments.changes))
+            .context("the change that a webhook tells of could not be measured")?;
         self.drift(usize::from(arguments.changes)).context("the repair of drift could not be measured")?;
         self.idle(arguments.idle).context("the idle agent could not be measured")?;
         let size = std::fs::metadata(program).with_context(|| format!("no {}", program.display()))?.len();
-        self.row("binary", Shown::Memory, Samples::from_iter([size / 1024]), None, "");
+        self.row("binary", Shown::Memory, Samples::from_iter([size / 1024]), None, "15 MB");
         Ok(())
     }
 
@@ -164,7 +168,29 @@ impl Bench<'_> {
             self.subject.wait_for("pass done", worked)?;
             ups.push(self.scene.up_since(unit)?.saturating_sub(pushed));
         }
-        self.row("  with a poll every second", Shown::Time, ups.into_iter().collect(), None, "");
+        self.row("  with a poll every second", Shown::Time, ups.into_iter().collect(), None, "1.1 s");
+        Ok(())
+    }
+
+    /// The same, told by a webhook: from the start of the client that sends it.
+    fn hooked(&mut self, changes: usize) -> Result<()> {
+        eprintln!("bench: {changes} changes that a webhook tells of");
+        self.scene.host.write("/etc/mainstay/hook", format!("{HOOK}\n"))?;
+        self.subject.start(&Pace::Told)?;
+        self.subject.wait_for("pass done", is_pass)?;
+        let send = format!(
+            "date +%s%6N; curl --silent --fail --retry 5 --retry-connrefused --output /dev/null --max-time 10 --request POST \
+             --header 'Authorization: Bearer {HOOK}' http://{}/v1/hook/generic",
+            subject::ENDPOINT
+        );
+        let mut ups = Vec::new();
+        for unit in self.units.iter().skip(scene::CHANGES / 2).take(changes) {
+            self.scene.commit_line(unit, "told")?;
+            let begun = self.scene.host.sh(&send)?.trim().parse::<u64>().context("`date` prints a number")?;
+            self.subject.wait_for("pass done", worked)?;
+            ups.push(self.scene.up_since(unit)?.saturating_sub(begun));
+        }
+        self.row("  told by a webhook", Shown::Time, ups.into_iter().collect(), None, "150 ms");
         Ok(())
     }
 

@@ -11,6 +11,8 @@ use lab::{Host, Running, product};
 
 /// How long to wait for anything in the agent's log.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where it answers, where it is told by webhooks.
+pub(super) const ENDPOINT: &str = "127.0.0.1:9105";
 
 /// One line of the agent's log.
 pub(super) struct Event {
@@ -35,6 +37,8 @@ pub(super) enum Pace {
     Busy,
     /// It looks at the host when it hears of something, and asks the repository only when told to.
     Hearing,
+    /// It looks at the host when it hears of something, and asks the repository when a webhook tells it to.
+    Told,
     /// As installed, logging as installed.
     Usual,
 }
@@ -74,8 +78,13 @@ impl<'a> Subject<'a> {
             Pace::Poked => ("poll: 1h\nobserve: 200ms\n", "mainstay=debug"),
             Pace::Busy => ("poll: 1s\nobserve: 200ms\n", "mainstay=debug"),
             Pace::Hearing => ("poll: 1h\nobserve: 1h\n", "mainstay=debug"),
+            Pace::Told => (
+                "poll: 1h\nobserve: 1h\nendpoint: { listen: [\"ENDPOINT\"], hooks: /etc/mainstay/hook }\n",
+                "mainstay=debug",
+            ),
             Pace::Usual => ("", "mainstay=info"),
         };
+        let settings = settings.replace("ENDPOINT", ENDPOINT);
         let settings = format!("repository: \"{}\"\n{settings}", self.repository);
         self.host.write("/etc/mainstay/agent.yaml", settings)?;
         let drop_in = format!("[Service]\nEnvironment=RUST_LOG={log}\n");
