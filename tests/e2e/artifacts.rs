@@ -144,7 +144,10 @@ fn what_is_not_as_wanted_changes_nothing() {
     forge.sh("head -c 3M /dev/urandom >/srv/www/large").unwrap();
     let large = forge.sh("sha256sum </srv/www/large | cut -d' ' -f1").unwrap().trim().to_owned();
     let address = url.replace("bridge-1", "large");
-    refused(&format!("{{ url: \"{address}\", sha256: {large}, limit: 2MiB }}"), "it has more than 2097152 bytes");
+    refused(
+        &format!("{{ url: \"{address}\", sha256: {large}, limit: 2MiB, mode: \"0755\" }}"),
+        "it has more than 2097152 bytes",
+    );
     let kept = "/var/lib/mainstay/artifacts";
     host.sh(&format!(
         "mv {kept} /var/tmp/kept; mkdir {kept}; mount -t tmpfs -o size=1M none {kept}; cp /var/tmp/kept/* {kept}"

@@ -142,6 +142,12 @@ fn scraped_by_prometheus(host: &Host) {
             assert!(linted.status.success() && linted.stdout.is_empty(), "{}", String::from_utf8_lossy(&linted.stdout));
         }
     }
+    seen_by_prometheus(host, "mainstay_app_state{state=\"drifted\"} == 1");
+}
+
+/// Has a real Prometheus scrape the endpoint until it says of the application `web` what is asked.
+pub(crate) fn seen_by_prometheus(host: &Host, query: &str) {
+    let tools = lab::tools::prometheus().unwrap();
     host.copy_in(&tools.join("prometheus"), "/usr/local/bin/prometheus").unwrap();
     host.sh("chmod 0755 /usr/local/bin/prometheus; mkdir -p /tmp/prometheus").unwrap();
     let config = "global: { scrape_interval: 1s }\nscrape_configs:\n  - job_name: mainstay\n    static_configs: [{ targets: [\"127.0.0.1:9105\"] }]\n";
@@ -154,18 +160,19 @@ fn scraped_by_prometheus(host: &Host) {
             "--web.listen-address=127.0.0.1:9090",
         ])
         .unwrap();
-    let query = r#"curl -s -G http://127.0.0.1:9090/api/v1/query --data-urlencode 'query=mainstay_app_state{state="drifted"} == 1' | grep '"app":"web"'"#;
-    host.wait_for(agent::SOON, query).unwrap();
+    let ask = "curl -s -G http://127.0.0.1:9090/api/v1/query --data-urlencode";
+    host.wait_for(agent::SOON, &format!("{ask} 'query={query}' | grep '\"app\":\"web\"'")).unwrap();
     let well = r#"curl -s http://127.0.0.1:9090/api/v1/targets | grep '"health":"up"'"#;
     host.wait_for(agent::SOON, well).unwrap();
     prometheus.end().unwrap();
     host.sh("rm -rf /tmp/prometheus /usr/local/bin/prometheus").unwrap();
 }
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// The secret of the webhooks.
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// What a forge sends with a push, as far as anybody looks, and some of what nobody does.
-fn payload(forge: &str, branch: &str, repository: &str, commit: &str) -> String {
+pub(crate) fn payload(forge: &str, branch: &str, repository: &str, commit: &str) -> String {
     let path = format!("lab/{repository}");
     let commits = serde_json::json!([{ "id": commit, "message": "count", "author": { "name": "Lab" }, "modified": ["apps/web"] }]);
     let reference = format!("refs/heads/{branch}");
@@ -184,7 +191,7 @@ fn payload(forge: &str, branch: &str, repository: &str, commit: &str) -> String 
 }
 
 /// Microseconds since the machine booted.
-fn clock(host: &Host) -> u64 {
+pub(crate) fn clock(host: &Host) -> u64 {
     let uptime = host.sh("cat /proc/uptime").unwrap();
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     Duration::from_secs_f64(seconds).as_micros().try_into().unwrap()

@@ -22,6 +22,7 @@ mod drop_ins;
 mod endpoint;
 mod examples;
 mod failures;
+mod first_day;
 mod first_steps;
 mod full_disks;
 mod hostile_hosts;
