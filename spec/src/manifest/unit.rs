@@ -288,3 +288,41 @@ fn check_directive(page: &mut Page<'_>, unit: &UnitName, assignment: &Assignment
     };
     page.error("unit-directive", assignment.key_extent, message).help(help);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_times_of_the_calendar_are_those_of_systemd() {
+        let complaints = |value: &str| {
+            let text = format!("[Timer]\nOnCalendar={value}\n[Install]\nWantedBy=timers.target\n");
+            let mut page = Page::new("a.timer", &text);
+            read(&mut page, &UnitName::parse("a.timer").expect("a name"));
+            page.errors()
+        };
+        // As `systemd-analyze calendar` takes them.
+        for good in [
+            "minutely",
+            "hourly",
+            "Daily",
+            "weekly",
+            "monthly",
+            "yearly",
+            "annually",
+            "anually",
+            "quarterly",
+            "semiannually",
+            "semi-annually",
+            "biannually",
+            "bi-annually",
+            "Mon,Fri *-*-* 03:00",
+            "sunday 04:00",
+        ] {
+            assert_eq!(complaints(good), 0, "{good}");
+        }
+        for bad in ["nightly", "0 3 * * *", "Tues 04:00", "every day"] {
+            assert_eq!(complaints(bad), 1, "{bad}");
+        }
+    }
+}

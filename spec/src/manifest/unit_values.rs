@@ -100,8 +100,20 @@ fn is_time_span(text: &str) -> bool {
 
 /// Complains about what is no time of the calendar: as cron writes it, or in words.
 fn calendar(page: &mut Page<'_>, it: &Assignment<'_>) {
-    const SHORT: [&str; 9] =
-        ["minutely", "hourly", "daily", "monthly", "weekly", "yearly", "annually", "quarterly", "semiannually"];
+    // All that systemd takes, its own misspelling included; those with a hyphen are no plain word and pass anyway.
+    const SHORT: [&str; 11] = [
+        "minutely",
+        "hourly",
+        "daily",
+        "monthly",
+        "weekly",
+        "yearly",
+        "annually",
+        "anually",
+        "quarterly",
+        "semiannually",
+        "biannually",
+    ];
     const DAYS: [&str; 14] = [
         "mon",
         "tue",
