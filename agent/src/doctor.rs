@@ -201,7 +201,7 @@ fn bus(distribution: Distribution) -> Finding {
         Err(error) => Finding::off(
             "D-Bus",
             Verdict::Missing,
-            format!("{BUS}: {error}"),
+            format!("{BUS}: {}", crate::chain(&error)),
             format!("{}; systemctl start dbus", Package("dbus", "dbus-broker").on(distribution)),
         ),
     }
@@ -232,7 +232,7 @@ async fn quadlets(needed: bool, distribution: Distribution) -> Finding {
             Finding::off(what, unless(needed), format!("there is no Podman with its generator; {why}"), install)
         }
         (Some(_), Ok(said)) => match version(&said) {
-            Some((major, text)) if major >= PODMAN => Finding::fine(what, text),
+            Some((major, text)) if major >= PODMAN => Finding::fine(what, format!("Podman {text}")),
             _ => Finding::off(
                 what,
                 unless(needed),
@@ -257,7 +257,7 @@ fn state(state: &Path) -> Finding {
         Err(error) if rustix::process::geteuid().is_root() => Finding::off(
             what,
             Verdict::Missing,
-            format!("{} cannot be written: {error}", folder.display()),
+            format!("{} cannot be written: {}", folder.display(), crate::chain(&error)),
             "mount it writable, or name another folder with `state:` in the settings",
         ),
         Err(_) => Finding::off(

@@ -16,7 +16,7 @@ pub(super) async fn ask(program: &str, arguments: &[&str]) -> Result<String, Str
     let mut command = Command::new(program);
     command.args(arguments).env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).stdout(Stdio::piped());
     command.stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+    let mut child = command.spawn().map_err(|error| format!("{program}: {}", crate::chain(&error)))?;
     let read = async {
         let mut said = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -27,17 +27,18 @@ pub(super) async fn ask(program: &str, arguments: &[&str]) -> Result<String, Str
     };
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(Ok(said)) => Ok(said),
-        Ok(Err(error)) => Err(format!("{program}: {error}")),
+        Ok(Err(error)) => Err(format!("{program}: {}", crate::chain(&error))),
         Err(_) => Err(format!("{program} gave no answer within {} s", PATIENCE.as_secs())),
     }
 }
 
-/// Finds the version in what a program prints of itself: its first number, and the text around it.
+/// Finds the version in what a program prints of itself: its first number, and the text from there on.
 pub(super) fn version(said: &str) -> Option<(u32, String)> {
     let line = said.lines().next()?;
-    let text = line.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
-    let major: String = text.chars().take_while(char::is_ascii_digit).collect();
-    Some((major.parse().ok()?, line.trim().to_owned()))
+    let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+    let words: Vec<&str> = line.split_whitespace().skip_while(|word| !is_number(word)).collect();
+    let major: String = words.first()?.chars().take_while(char::is_ascii_digit).collect();
+    Some((major.parse().ok()?, words.join(" ")))
 }
 
 #[cfg(test)]
@@ -47,13 +48,13 @@ mod tests {
     #[test]
     fn versions_are_found() {
         for (said, expected) in [
-            ("systemd 257 (257.9-1~deb13u1)\n+PAM", Some(257)),
-            ("podman version 5.4.2\n", Some(5)),
-            ("git version 2.47.3", Some(2)),
+            ("systemd 257 (257.9-1~deb13u1)\n+PAM", Some((257, "257 (257.9-1~deb13u1)"))),
+            ("podman version 5.4.2\n", Some((5, "5.4.2"))),
+            ("git version 2.47.3", Some((2, "2.47.3"))),
             ("OpenSSH_10.0p2", None),
             ("", None),
         ] {
-            assert_eq!(version(said).map(|(major, _)| major), expected, "{said}");
+            assert_eq!(version(said), expected.map(|(major, text)| (major, text.to_owned())), "{said}");
         }
     }
 }

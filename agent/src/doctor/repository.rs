@@ -41,7 +41,7 @@ pub(super) async fn examine(settings: &Settings, distribution: Distribution) -> 
 
 async fn git(distribution: Distribution) -> Finding {
     match ask("git", &["--version"]).await {
-        Ok(said) if said.starts_with("git version") => Finding::fine("git", said.trim()),
+        Ok(said) if said.starts_with("git version ") => Finding::fine("git", said["git version ".len()..].trim()),
         Ok(_) | Err(_) => Finding::off(
             "git",
             Verdict::Warning,
@@ -87,7 +87,7 @@ fn private_key(key: &Path) -> Finding {
         Err(error) => Finding::off(
             what,
             Verdict::Missing,
-            format!("{}: {error}", key.display()),
+            format!("{}: {}", key.display(), crate::chain(&error)),
             format!("ssh-keygen -t ed25519 -N '' -f {}", key.display()),
         ),
         Ok(seen) if seen.permissions().mode() & 0o077 != 0 => Finding::off(
@@ -110,7 +110,7 @@ async fn reach(settings: &Settings, address: &str) -> Finding {
     };
     let scratch = match tempfile::tempdir() {
         Ok(scratch) => scratch,
-        Err(error) => return off(format!("no folder to read it into: {error}")),
+        Err(error) => return off(format!("no folder to read it into: {}", crate::chain(&error))),
     };
     let mut settings = Settings { state: scratch.path().to_owned(), ..settings.clone() };
     settings.git.total = settings.git.total.min(PATIENCE);
