@@ -17,7 +17,7 @@ use spec::digest::Digest;
 use spec::id::shown;
 use tokio::time::Instant;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Transfer};
 use crate::store::Store;
 use crate::tls;
 
@@ -91,9 +91,10 @@ impl Fetcher {
             return Ok(());
         }
         let until = Instant::now() + deadline;
+        let mut transfer = progress.transfer(&origin.url);
         let mut fetched = Ok(());
         if !store.has(origin.sha256) {
-            let taken = tokio::time::timeout_at(until, self.take_in(origin, store, progress)).await;
+            let taken = tokio::time::timeout_at(until, self.take_in(origin, store, &mut transfer)).await;
             fetched = taken.unwrap_or(Err(Why::TimedOut(deadline)));
         }
         if fetched.is_ok() && origin.unpack.is_some() {
@@ -102,13 +103,14 @@ impl Fetcher {
         fetched.map_err(|why| FetchError { url: origin.url.clone(), why })
     }
 
-    async fn take_in(&self, origin: &Origin, store: &Store, progress: &Progress) -> Result<(), Why> {
+    async fn take_in(&self, origin: &Origin, store: &Store, transfer: &mut Transfer<'_>) -> Result<(), Why> {
         let answer = match Address::parse(&origin.url) {
             Ok(Address::Web(url)) => self.get(url).await?,
             Ok(Address::Registry(image)) => registry::layer(self, &image, origin.sha256).await?,
             Err(flaw) => return Err(Why::Unreachable(flaw.why.to_owned())),
         };
-        if answer.content_length().is_some_and(|length| length > origin.limit) {
+        let total = answer.content_length();
+        if total.is_some_and(|length| length > origin.limit) {
             return Err(Why::Large(origin.limit));
         }
         let mut answer = answer;
@@ -118,7 +120,7 @@ impl Fetcher {
                 return Err(Why::Large(origin.limit));
             }
             incoming.write(&chunk)?;
-            progress.mark();
+            transfer.moved(incoming.length(), total);
         }
         let (came, wanted, length) = (incoming.digest(), origin.sha256, incoming.length());
         if came != wanted {

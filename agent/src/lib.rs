@@ -4,6 +4,7 @@
 
 use std::error::Error;
 
+pub mod transfer;
 pub mod progress;
 pub mod spent;
 pub mod tls;

@@ -3,15 +3,14 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use mainstay::cli::{Cli, Ended};
+use mainstay::cli::{Cli, Ended, Log};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     log(cli.log_level());
     match Box::pin(cli.run()).await {
         Ok(ended) => ended.into(),
@@ -39,7 +38,6 @@ fn log(level: &str) {
         registry.with(journal.with_syslog_identifier("mainstay".to_owned())).init();
         return;
     }
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Log).with_ansi(std::io::stderr().is_terminal());
     registry.with(lines.with_target(false).without_time()).init();
 }

@@ -1,9 +1,11 @@
-//! Tells the watchdog that the agent gets on, and the agent that it should stop.
+//! Tells the watchdog that the agent gets on, whoever looks on what is fetched, and the agent that it should stop.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::transfer::{Look, Onlooker};
 
 /// How long what is under way may still take once the agent is asked to stop. Most starts are done by then, and it is far
 /// below the patience of whoever asked.
@@ -16,6 +18,13 @@ pub struct Progress {
     marked: AtomicU64,
     stopping: AtomicBool,
     stop: Notify,
+    onlooker: Option<Box<dyn Onlooker>>,
+}
+
+/// Something that is being fetched, until this is dropped.
+pub struct Transfer<'p> {
+    progress: &'p Progress,
+    look: Option<Box<dyn Look>>,
 }
 
 impl Default for Progress {
@@ -25,11 +34,32 @@ impl Default for Progress {
             marked: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            onlooker: None,
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Notes that bytes came: so many in all, of as many as there are where that is known.
+    pub fn moved(&mut self, done: u64, total: Option<u64>) {
+        self.progress.mark();
+        if let Some(look) = &mut self.look {
+            look.moved(done, total);
         }
     }
 }
 
 impl Progress {
+    /// Makes one whose transfers somebody looks on.
+    pub fn seen_by(onlooker: Box<dyn Onlooker>) -> Progress {
+        Progress { onlooker: Some(onlooker), ..Progress::default() }
+    }
+
+    /// Notes that something begins to be fetched.
+    pub fn transfer(&self, what: &str) -> Transfer<'_> {
+        Transfer { progress: self, look: self.onlooker.as_ref().map(|onlooker| onlooker.begin(what)) }
+    }
+
     /// Notes that something was achieved: a step, an answer, a turn of the loop.
     pub fn mark(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -1,6 +1,8 @@
 //! The command line at the hands of a person: a repository to begin with, what the host lacks, the newest commit now, and readers
 //! that go away.
 
+use lab::Host;
+
 use crate::{agent, start};
 
 const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
@@ -69,6 +71,8 @@ fn from_nothing_to_a_host_that_says_hello() {
     {
         assert_eq!(of(&findings, what)["verdict"], "ok", "{}", of(&findings, what));
     }
+    let git = of(&findings, "git")["found"].as_str().unwrap().to_owned();
+    assert!(git.starts_with(|first: char| first.is_ascii_digit()), "{git}");
     let engine = of(&findings, "container engine");
     assert!(engine["verdict"] == "warning" && engine["remedy"].as_str().unwrap().contains("apt install"), "{engine}");
 
@@ -101,7 +105,42 @@ fn from_nothing_to_a_host_that_says_hello() {
     repo.commit(&[("fleet.yaml", "fleet: [\n")], "broken").unwrap();
     let output = host.try_sh("mainstay sync --wait").unwrap();
     assert!(output.status.code() == Some(4) && String::from_utf8_lossy(&output.stdout).contains("Refused:"));
-    host.sh("systemctl stop mainstay").unwrap();
+    for_programs(&host);
     let said = host.sh("mainstay sync 2>&1 || true").unwrap();
     assert!(said.contains("no agent runs on this host"), "{said}");
+}
+
+/// Every command there is prints JSON, in one piece, when it is asked to; in the end the agent is gone.
+fn for_programs(host: &Host) {
+    let help = host.sh("mainstay help").unwrap();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut commands: Vec<&str> =
+        listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect();
+    commands.sort_by_key(|command| *command == "uninstall");
+    assert!(commands.len() > 20, "{help}");
+    for command in commands {
+        let arguments = match command {
+            "plan" => "--offline",
+            "init" => "/root/other --host attic",
+            "schema" => "app",
+            "check" => "/root/fleet",
+            "render" => "--dir /root/fleet",
+            "pause" => "--reason 'to see'",
+            "status" | "history" | "sync" | "doctor" | "install" | "uninstall" | "retry" | "resume" | "alerts"
+            | "settings" | "restore" => "",
+            // The daemon logs, and prints nothing.
+            "run" => continue,
+            // The agent runs, and is the only one; see what is said of bars.
+            "once" => continue,
+            // A line is a piece; see what is said of logs.
+            "logs" => continue,
+            // For shells, and for people.
+            "completions" | "help" => continue,
+            new => panic!("`mainstay {new}` is new: does it print JSON?"),
+        };
+        let output = host.try_sh(&format!("mainstay {command} --json {arguments}")).unwrap();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let is_one = serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it.is_object() || it.is_array());
+        assert!(is_one, "{command}: {said}{errors}");
+    }
 }

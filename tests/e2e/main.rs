@@ -12,6 +12,7 @@ mod agent;
 mod alerts;
 mod artifacts;
 mod backups;
+mod bars;
 mod command_line;
 mod compose;
 mod compose_alike;

@@ -130,6 +130,8 @@ fn quadlets_of_a_user_from_the_first_start_to_their_end() {
     write(&host, &files);
     let (_, said) = agent::once(&host, FOLDER);
     assert!(said.contains("web.service of alice") && said.contains("no such page"), "{said}");
+    host.sh("mainstay logs shop | grep 'web.service.* no such page' && ! mainstay logs root | grep 'no such page'")
+        .unwrap();
     agent::once(&host, FOLDER);
     assert_eq!(agent::status(&host).1["apps"]["shop"]["state"], "rolled-back");
     assert_eq!(get().trim(), "page two");

@@ -71,7 +71,10 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     // What is there before us is somebody else's. Where that is not known, nothing is remembered as ours.
     let before = engine.image_ids().await.ok();
     let pulls = steps.into_iter().map(|(step, image)| async move {
-        let pulled = engine.pull(image, patience, &mut |_, _| progress.mark()).await;
+        let mut transfer = progress.transfer(&format!("image {image}"));
+        // The engine counts the layers that it knows of; before the first it knows of none.
+        let mut moved = |done, total| transfer.moved(done, Some(total).filter(|total| *total > 0));
+        let pulled = engine.pull(image, patience, &mut moved).await;
         let known = if pulled.is_ok() { engine.image(image).await.ok().flatten() } else { None };
         (step, image, pulled.map(|_| known))
     });

@@ -193,6 +193,8 @@ pub(super) async fn pull(work: &mut Work<'_>) {
     let stops = names.iter().map(|name| (name.clone(), systemd::Verb::Stop)).collect();
     systemd.run(stops, deadline, &mark).await;
     let mut jobs = Vec::new();
+    // Podman does not tell how far it is.
+    let transfers: Vec<_> = of.values().map(|(pull, _)| progress.transfer(&format!("image {}", pull.image))).collect();
     for (name, (pull, steps)) in &of {
         let description = format!("Fetch {} for mainstay", pull.image);
         let command = podman::pull_command(pull);
@@ -210,6 +212,7 @@ pub(super) async fn pull(work: &mut Work<'_>) {
             return;
         }
     };
+    drop(transfers);
     for (name, result) in ran {
         let Some((pull, steps)) = of.get(&name) else { continue };
         let lines = if result.is_ok() { TOLD } else { LINES };

@@ -5,8 +5,15 @@ use spec::id::shown;
 use super::{Common, Ended};
 use crate::alert::{Alerts, Message};
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay alerts --test";
+
+/// Show who is told when a person is needed, and try it
+///
 /// Shows whom the settings name under `alerts:`. With --test, sends each a message and says what came back.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Send a test
     #[arg(long)]

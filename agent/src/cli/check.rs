@@ -11,9 +11,17 @@ use crate::draw;
 use crate::folder;
 use crate::upstream::LIMITS;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay check ./fleet
+  mainstay check --json . | jq -r '.[].message'";
+
+/// Find every mistake in a configuration repository
+///
 /// Reads a configuration repository as every host would, and reports all mistakes at once: file, line, what is wrong,
 /// what to do. Needs no host and no network; run it before you push, and in CI.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The repository's folder
     #[arg(value_name = "DIR", default_value = ".")]

@@ -5,8 +5,15 @@ use clap_complete::Shell;
 
 use super::{Cli, Ended};
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay completions bash >/etc/bash_completion.d/mainstay";
+
+/// Print completions for a shell
+///
 /// Prints a script for a shell that completes commands and options. The packages bring it for bash, zsh and fish.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The shell
     shell: Shell,

@@ -11,10 +11,18 @@ use crate::pass::Host;
 use crate::progress::Progress;
 use crate::settings::Settings;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay doctor
+  mainstay doctor --json | jq -r '.findings[].remedy // empty'";
+
+/// Say what this host lacks, and what to do about it
+///
 /// Looks at what mainstay needs of this host: systemd, a container engine, Podman, git, ssh and the repository, room on the disks,
 /// the clock, the service and its settings. What is missing comes with the command that brings it. What the believed commit does
 /// not need is only a warning. Changes nothing. Exit code 4 says that something is missing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 /// Looks.

@@ -61,7 +61,10 @@ pub(super) async fn believe(
     }
     let mut upstream = Upstream::open(settings)?;
     upstream.fetch(host.commits());
-    let newest = match upstream.done().await {
+    let transfer = host.progress.transfer("the repository");
+    let done = upstream.done().await;
+    drop(transfer);
+    let newest = match done {
         Done::Fetched(Ok(fetched)) => Some(fetched.tip),
         Done::Fetched(Err(error)) => {
             let why = crate::chain(&error);

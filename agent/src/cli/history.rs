@@ -10,9 +10,17 @@ use super::{Common, Ended};
 use crate::history::{self, Entry, USUAL};
 use crate::upstream;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay history                the latest of all applications
+  mainstay history web --limit 5  the last five of one";
+
+/// Show what was deployed on this host, and what came of it
+///
 /// Shows what happened to the applications of this host, the latest first: with which commit, what came of it, how long it took and
 /// why it failed. It is read from the host's own records, which `git log --notes='mainstay/*'` shows as well.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Of this application only
     #[arg(value_name = "APP", value_parser = AppName::parse)]

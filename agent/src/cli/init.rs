@@ -8,9 +8,15 @@ use super::{Common, Ended};
 use crate::scaffold;
 use crate::settings::Settings;
 
-/// Writes a configuration repository to begin with: fleet.yaml with this host in it, and one application with a unit and a file.
-/// Makes the folder a git repository, unless it is part of one. Nothing that is there is overwritten.
+const EXAMPLES: &str = "\
+Examples:
+  mainstay init ./fleet && mainstay check ./fleet";
+
+/// Write a configuration repository to begin with
+///
+/// The repository has fleet.yaml with this host in it, and one application with a unit and a file. Makes the folder a git repository, unless it is part of one. Nothing that is there is overwritten.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder; made when it is not there
     #[arg(value_name = "DIR", default_value = ".")]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
 use spec::id::{CommitId, HostName, shown};
 
 use super::{Common, Ended, settings_path};
@@ -13,10 +14,18 @@ use crate::install::{self, First, server};
 use crate::settings::Settings;
 use crate::upstream::{Done, LIMITS, Upstream};
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay install --repo ssh://git@git.example/fleet.git
+  mainstay install --repo https://git.example/fleet.git --host attic";
+
+/// Follow a repository from now on: settings, a key, and the service
+///
 /// Writes /etc/mainstay/agent.yaml, makes a key where the repository is reached over ssh, reads the repository once, and enables and
 /// starts the service. Settings that are there stay as they are. Where something is missing, it says what, and goes on from there
 /// when it is called again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The repository to follow: ssh://, user@host:path, https://, git:// or http://
     #[arg(long, value_name = "URL")]
@@ -40,6 +49,16 @@ pub struct Args {
 /// # Errors
 /// Something is missing or in the way; it says what, and what to do.
 pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    let mut report = Report { json: common.json, said: Vec::new() };
+    let installed = install(common, args, &mut report).await?;
+    if common.json {
+        println!("{:#}", json!({ "installed": installed, "said": report.said }));
+    }
+    Ok(if installed { Ended::Well } else { Ended::Impossible })
+}
+
+/// Installs it, and says whether it is: else a person has to do something first.
+async fn install(common: &Common, args: &Args, report: &mut Report) -> anyhow::Result<bool> {
     if !rustix::process::geteuid().is_root() {
         bail!("installing writes to /etc and starts a service: run it as root");
     }
@@ -48,7 +67,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     if path.exists() {
         let settings = common.settings()?;
         agrees(args, &settings, &path)?;
-        say("settings", &format!("{} is there and stays as it is", path.display()));
+        report.say("settings", &format!("{} is there and stays as it is", path.display()));
     } else {
         let Some(repository) = &args.repo else { bail!("say which repository to follow: mainstay install --repo URL") };
         let url = Url::parse(repository, Files::Refused)?;
@@ -58,8 +77,8 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         let (key, known_hosts) = match url.ssh_server() {
             None => (args.key.clone(), args.known_hosts.clone()),
             Some((host, port)) => {
-                let Some(known) = known(args, host, port, repository).await? else { return Ok(Ended::Impossible) };
-                let key = own_key(common, args).await?;
+                let Some(known) = known(args, host, port, repository, report).await? else { return Ok(false) };
+                let key = own_key(common, args, report).await?;
                 public = key.as_ref().map(|key| key.public.clone());
                 (args.key.clone().or(key.map(|key| key.path)), known)
             }
@@ -72,23 +91,54 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
             known_hosts: known_hosts.as_deref(),
         };
         install::write_settings(&path, &first)?;
-        say("settings", &format!("wrote {}", path.display()));
+        report.say("settings", &format!("wrote {}", path.display()));
     }
     let settings = common.settings()?;
     let host = settings.host()?;
-    if !reads(&settings, &host, public.as_deref()).await? {
-        return Ok(Ended::Impossible);
+    if !reads(&settings, &host, public.as_deref(), report).await? {
+        return Ok(false);
     }
     for path in install::bring()? {
-        say("program", &format!("wrote {}", path.display()));
+        report.say("program", &format!("wrote {}", path.display()));
     }
     install::start().await?;
-    say("service", "enabled and started: `mainstay status` says how it fares, `journalctl -fu mainstay` what it does");
-    Ok(Ended::Well)
+    report.say(
+        "service",
+        "enabled and started: `mainstay status` says how it fares, `journalctl -fu mainstay` what it does",
+    );
+    Ok(true)
 }
 
-fn say(what: &str, text: &str) {
-    println!("{what:<11} {text}");
+/// What is said of an installation: to people at once, to programs at its end.
+struct Report {
+    json: bool,
+    said: Vec<Value>,
+}
+
+impl Report {
+    fn say(&mut self, what: &str, text: &str) {
+        match self.json {
+            true => self.said.push(json!({ "what": what, "text": text })),
+            false => println!("{what:<11} {text}"),
+        }
+    }
+
+    /// Adds lines to what was said last.
+    fn add(&mut self, lines: &str) {
+        if !self.json {
+            lines.lines().for_each(|line| println!("            {}", shown(line)));
+        } else if let Some(last) = self.said.last_mut() {
+            last["lines"] = lines.lines().collect();
+        }
+    }
+
+    /// Says what a person has to do now.
+    fn ask(&mut self, text: &str) {
+        match self.json {
+            true => self.said.push(json!({ "what": "next", "text": text })),
+            false => println!("{text}"),
+        }
+    }
 }
 
 /// Refuses to take another repository for the one that the settings name.
@@ -111,6 +161,7 @@ async fn known(
     host: &str,
     port: Option<u16>,
     repository: &str,
+    report: &mut Report,
 ) -> anyhow::Result<Option<Option<PathBuf>>> {
     if let Some(file) = &args.known_hosts {
         return Ok(Some(Some(std::path::absolute(file)?)));
@@ -122,42 +173,42 @@ async fn known(
     let prints = server::fingerprints(&keys).await?;
     if args.trust_server {
         let path = server::trust(&keys)?;
-        say("server", &format!("{host} is trusted with these keys, now in {}:", path.display()));
-        print_lines(&prints);
+        report.say("server", &format!("{host} is trusted with these keys, now in {}:", path.display()));
+        report.add(&prints);
         return Ok(Some(Some(path)));
     }
-    say("server", &format!("{host} is not known to this host. It shows these keys, and so could somebody else:"));
-    print_lines(&prints);
-    println!(
+    report
+        .say("server", &format!("{host} is not known to this host. It shows these keys, and so could somebody else:"));
+    report.add(&prints);
+    report.ask(&format!(
         "Compare them with what the server's owner publishes. Then either\n  \
          mainstay install --repo {} --trust-server\n\
          or name a file that holds the right ones with --known-hosts. Nothing was changed.",
         shown(repository)
-    );
+    ));
     Ok(None)
 }
 
-fn print_lines(text: &str) {
-    for line in text.lines() {
-        println!("            {}", shown(line));
-    }
-}
-
 /// Returns the key that is made for this host, unless another one is named.
-async fn own_key(common: &Common, args: &Args) -> anyhow::Result<Option<server::Key>> {
+async fn own_key(common: &Common, args: &Args, report: &mut Report) -> anyhow::Result<Option<server::Key>> {
     if args.key.is_some() {
         return Ok(None);
     }
     let host = Settings { host: common.host.clone(), ..Settings::default() }.host()?;
     let key = server::key(&format!("mainstay@{host}")).await?;
     let verb = if key.is_new { "made" } else { "found" };
-    say("key", &format!("{verb} {}", key.path.display()));
+    report.say("key", &format!("{verb} {}", key.path.display()));
     Ok(Some(key))
 }
 
 /// Reads the repository once, as the service will, and says what this host is in it. A host that is not named yet is no mistake: the
 /// agent waits for the commit that names it.
-async fn reads(settings: &Settings, host: &HostName, public: Option<&str>) -> anyhow::Result<bool> {
+async fn reads(
+    settings: &Settings,
+    host: &HostName,
+    public: Option<&str>,
+    report: &mut Report,
+) -> anyhow::Result<bool> {
     install::make_folder(&settings.state, 0o700)?;
     let mut upstream = Upstream::open(settings)?;
     upstream.fetch(Vec::new());
@@ -165,31 +216,31 @@ async fn reads(settings: &Settings, host: &HostName, public: Option<&str>) -> an
         Done::Fetched(Ok(fetched)) => fetched.tip,
         Done::Fetched(Err(error)) => {
             let shown_url = settings.repository.as_deref().map(Url::shown).unwrap_or_default();
-            say("repository", &format!("{shown_url} cannot be read: {}", crate::chain(&error)));
+            report.say("repository", &format!("{shown_url} cannot be read: {}", crate::chain(&error)));
             if let Some(public) = public {
-                println!(
+                report.ask(&format!(
                     "Let this key read it, and write refs/notes/mainstay/* and refs/mainstay/* for the records:\n  {public}"
-                );
+                ));
             }
-            println!("Then call `mainstay install` again. The service was not started.");
+            report.ask("Then call `mainstay install` again. The service was not started.");
             return Ok(false);
         }
         Done::Pushed(_) => bail!("the repository was not read"),
     };
-    say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
+    report.say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
     let source = upstream.source().context("the mirror is busy")?;
     let tree = source.mirror().tree(&tip, &LIMITS).with_context(|| format!("failed to read commit {}", tip.short()))?;
     match belief::believe(&tree, Some(tip.clone()), host) {
         Ok((belief, _)) => {
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
             let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };
-            say("host", &format!("{host} of {}: {named}", belief.desired.fleet));
+            report.say("host", &format!("{host} of {}: {named}", belief.desired.fleet));
         }
         Err(Refusal::Mistakes(mistakes)) => {
             let text = draw::render(&mistakes, &tree, false);
-            say("host", &waits(&tip, &format!("it has mistakes:\n\n{text}")));
+            report.say("host", &waits(&tip, &format!("it has mistakes:\n\n{text}")));
         }
-        Err(refusal) => say("host", &waits(&tip, &refusal.to_string())),
+        Err(refusal) => report.say("host", &waits(&tip, &refusal.to_string())),
     }
     Ok(true)
 }

@@ -20,10 +20,17 @@ const LOOK: Duration = Duration::from_secs(1);
 /// One colour for each unit or container, round and round.
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "96"];
 
-/// Shows what the services and containers of an application said, in the order of time: units from the journal, containers from
-/// their engine. `mainstay logs web` shows the last lines, `mainstay logs web -f` goes on with what is said until Ctrl-C, and
-/// `mainstay logs web --since 10m` shows all of the last ten minutes.
+const EXAMPLES: &str = "\
+Examples:
+  mainstay logs web                    the last lines of all that it runs
+  mainstay logs web -f                 and what is said from now on
+  mainstay logs web proxy --since 10m  the last ten minutes of one of them";
+
+/// Show what an application's services and containers say
+///
+/// In the order of time: units from the journal, containers from their engine. Without --since the last lines are shown.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The application
     #[arg(value_name = "APP", value_parser = AppName::parse)]

@@ -7,6 +7,8 @@ use clap::CommandFactory as _;
 
 use super::{Cli, Ended};
 
+/// Write the manual pages into a folder
+///
 /// Writes mainstay.1 and a page for each command.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, each of which calls the library and prints.
 
+mod width;
+mod bars;
 #[macro_use]
 mod out;
 mod print;
@@ -31,32 +33,40 @@ pub mod pause;
 pub mod resume;
 pub mod sync;
 
+pub use out::Log;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Args, ColorChoice, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use spec::id::HostName;
 use spec::settings as keys;
 
+use crate::progress::Progress;
 use crate::settings::{DEFAULT_PATH, Settings, SettingsError};
 
 const AFTER: &str = "\
 Exit codes:
-  0  done: the repository is sound, the host is as wanted (`plan`: one pass could make it so)
-  1  it could not be done: the settings, the ledger, the network or the host stood in the way
+  0  done: repository sound, host as wanted; `plan`: one pass can make it so
+  1  it could not be done: settings, ledger, network or host stood in the way
   2  the command line is off
   3  the repository has mistakes; nothing of it was applied
   4  the host is not as wanted: a step failed, or something waits for a person
 
-SIGHUP makes `run` ask the repository at once, and try again what failed or was refused; what went back to its last good \
-release stays there until a commit changes it, or `mainstay retry`.
+SIGHUP makes `run` ask the repository at once, and try again what failed or was
+refused; what went back to its last good release stays there until a commit
+changes it, or `mainstay retry`.
 
 Try it out without any server:
   mainstay check ./fleet                      what is wrong with it, if anything
   mainstay render --dir ./fleet --host attic  what a host would get
   mainstay plan --dir ./fleet --host attic    what would change on this machine
   mainstay once --dir ./fleet --host attic    change it";
+
+/// What is said of a command, and in which order.
+const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// Keeps this host at `main`: what its git repository says should run is what runs.
 #[derive(Debug, Parser)]
@@ -70,23 +80,24 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Common {
     /// The settings file [default: /etc/mainstay/agent.yaml]
     #[arg(long, global = true, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// Who this host is in fleet.yaml [default: the settings' `host`, else the machine's name]
+    /// This host's name in fleet.yaml [default: as the settings say, else the machine's name]
     #[arg(long, global = true, value_name = "NAME", value_parser = HostName::parse)]
     host: Option<HostName>,
-    /// Where the mirror and the ledger are [default: /var/lib/mainstay]
+    /// Mirror, ledger and the rest [default: /var/lib/mainstay]
     #[arg(long, global = true, value_name = "FOLDER")]
     state: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
-    /// Say more: -v for debug, -vv for everything (`RUST_LOG` is finer)
+    /// Log more: -v for debug, -vv for everything, else `RUST_LOG`
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print all at once, also where it is longer than the screen
+    /// Print all at once, longer than the screen or not
     #[arg(long, global = true)]
     no_pager: bool,
     /// When to use colours
@@ -94,52 +105,31 @@ pub struct Common {
     color: ColorChoice,
 }
 
+/// What can be asked for; each says of itself what it does.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Follow the repository and keep this host at it, until stopped: what the service runs
     Run(run::Args),
-    /// Bring this host to its commit once, and say what was done
     Once(once::Args),
-    /// Show what would change on this host, and change nothing
     Plan(plan::Args),
-    /// Write a configuration repository to begin with
     Init(init::Args),
-    /// Print what editors need to complete fleet.yaml and app.yaml
     Schema(schema::Args),
-    /// Find every mistake in a configuration repository, without touching any host
     Check(check::Args),
-    /// Show what a host would get: files, units and containers, after overlays and templates
     Render(render::Args),
-    /// Show what is converged, what drifted, at which commit, since when
     Status(status::Args),
-    /// Show what was deployed on this host, and what came of it
     History(history::Args),
-    /// Show what an application's services and containers say
     Logs(logs::Args),
-    /// Have the agent ask the repository now
     Sync(sync::Args),
-    /// Say what this host lacks, and what to do about it
     Doctor(doctor::Args),
-    /// Follow a repository from now on: settings, a key, and the service
     Install(install::Args),
-    /// Take the agent off this host; what runs goes on running
     Uninstall(uninstall::Args),
-    /// Try again what failed and went back, without waiting for another commit
     Retry(retry::Args),
-    /// Have the agent change nothing for a while, or nothing of some applications
     Pause(pause::Args),
-    /// End a pause: what waited is done now
     Resume(resume::Args),
-    /// Show who is told when a person is needed, and try it
     Alerts(alerts::Args),
-    /// Show the agent's own settings, and which file each value comes from
     Settings(settings::Args),
-    /// Print completions for a shell
     Completions(completions::Args),
-    /// Write the manual pages into a folder
     #[command(hide = true)]
     Man(man::Args),
-    /// List what was kept before it was overwritten or removed, and bring it back
     Restore(restore::Args),
 }
 
@@ -186,6 +176,12 @@ impl Common {
         Ok(said)
     }
 
+    /// Begins something that may fetch: on a terminal it shows how far it is.
+    fn progress(&self) -> Arc<Progress> {
+        let onlooker = bars::Bars::on_terminal().filter(|_| !self.json);
+        Arc::new(onlooker.map_or_else(Progress::default, |bars| Progress::seen_by(Box::new(bars))))
+    }
+
     /// Says whether to colour what goes to standard output.
     fn colour(&self) -> bool {
         coloured(self.color, &std::io::stdout())
@@ -202,6 +198,11 @@ fn coloured(choice: ColorChoice, output: &impl std::io::IsTerminal) -> bool {
 }
 
 impl Cli {
+    /// Reads the command line; help and mistakes end the program.
+    pub fn read() -> Cli {
+        Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// Says how much to log: the daemon informs, the other commands only warn, since they print.
     pub fn log_level(&self) -> &'static str {
         match (self.common.verbose, &self.command) {
@@ -281,6 +282,18 @@ impl Cli {
     }
 }
 
+/// Builds the command line as people are told of it: `--help` is as compact as `-h`, and says what there is to say before the options.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let Some(text) = command.get_long_about().cloned() else { return command };
+        let summary = command.get_about().map(ToString::to_string).unwrap_or_default();
+        // Clap puts the summary before the rest of it.
+        let text = text.to_string();
+        let text = text.strip_prefix(&summary).unwrap_or(&text).trim().to_owned();
+        command.long_about(None).before_help(text).help_template(TEMPLATE)
+    })
+}
+
 /// Names the settings file for messages.
 fn settings_path(common: &Common) -> PathBuf {
     common.settings.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
@@ -288,12 +301,38 @@ fn settings_path(common: &Common) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use expect_test::expect_file;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    /// How wide the help is drawn.
+    const WIDTH: usize = 80;
+
+    #[test]
+    fn every_command_says_what_it_is_for() {
+        let mut all = command().term_width(WIDTH);
+        all.build();
+        let top = all.render_help().to_string();
+        let mut said = top.clone();
+        for command in all.get_subcommands().filter(|it| it.get_name() != "help") {
+            let mut command = command.clone().term_width(WIDTH);
+            let help = command.render_help().to_string();
+            let is_one = help.contains("Print help\n") && command.get_long_about().is_none();
+            assert!(is_one, "what -h and --help print is the same: {help}");
+            let (own, rest) = help.split_once("Global options:\n").expect("the options that all have stand apart");
+            let examples = rest.split_once("\nExamples:").map(|(_, examples)| format!("\nExamples:{examples}"));
+            said.extend(["\n", &"-".repeat(WIDTH), "\n", own.trim_end(), "\n", &examples.unwrap_or_default()]);
+        }
+        let after = all.get_subcommands().chain([&all]).filter_map(|it| it.get_after_help());
+        let after: Vec<String> = after.map(ToString::to_string).collect();
+        let wide = said.lines().chain(after.iter().flat_map(|it| it.lines())).find(|line| line.chars().count() > WIDTH);
+        assert_eq!(wide, None, "the help fits a terminal as it is written");
+        expect_file!["help.txt"].assert_eq(&said);
+        assert!(include_str!("../../../README.md").contains(&top), "the README shows what --help prints");
     }
 }

@@ -18,9 +18,18 @@ use crate::report;
 use crate::settings::Settings;
 use crate::upstream::{Done, Upstream};
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay once                             what the repository says now
+  mainstay once --dir ./fleet --host attic  what a folder says
+  mainstay once --offline                   what was fetched last";
+
+/// Bring this host to its commit once, and say what was done
+///
 /// Asks the repository, brings this host to its newest commit and reports, once. With --dir it takes a local folder
 /// instead: no server, no git, the way to try mainstay out. What is put on the host is remembered in the same ledger.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Converge from this folder instead of the repository of the settings
     #[arg(long, value_name = "DIR")]
@@ -37,7 +46,7 @@ pub struct Args {
 pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let settings = common.settings()?;
     let name = settings.host()?;
-    let progress = Arc::new(Progress::default());
+    let progress = common.progress();
     let mut host = Host::open(name, &settings, Arc::clone(&progress))?;
     let origin = match &args.dir {
         Some(dir) => Origin::Folder(dir.clone()),

@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::bars;
+
 /// Prints to standard output, or to the pager.
 macro_rules! print {
     ($($arg:tt)*) => { $crate::cli::out::write(format_args!($($arg)*)) };
@@ -53,7 +55,7 @@ pub(super) fn write(text: fmt::Arguments<'_>) {
     }
     let done = match out.pager.as_mut().and_then(|pager| pager.stdin.as_mut()) {
         Some(pager) => pager.write_fmt(text),
-        None => io::stdout().lock().write_fmt(text),
+        None => bars::aside(|| io::stdout().lock().write_fmt(text)),
     };
     out.failed = done.err();
 }
@@ -69,7 +71,20 @@ pub(super) fn flush() {
 
 /// Prints to standard error. Where that cannot be written, nobody can be told.
 pub(super) fn complain(text: fmt::Arguments<'_>) {
-    drop(io::stderr().lock().write_fmt(text));
+    drop(bars::aside(|| io::stderr().lock().write_fmt(text)));
+}
+
+/// Standard error for the log, whose lines stand above the bars.
+pub struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        bars::aside(|| io::stderr().lock().write(text))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 /// Waits until somebody asks for an end: Ctrl-C, the terminal that is closed, or `kill`.

@@ -22,10 +22,18 @@ const LONGEST: Duration = Duration::from_secs(31 * 86_400);
 const TAKEN_UP: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay pause --reason 'new disk' --for 2h          the whole host
+  mainstay pause web --reason 'by hand' --until 06:30  one application";
+
+/// Change nothing of this host, or of applications, for a while
+///
 /// Has the agent on this host change nothing, or nothing of these applications, until the pause ends: by itself, or by
 /// `mainstay resume`. It goes on looking, and shows what it would do. A pause outlives restarts of the agent and of the host,
 /// and `once` obeys it too. A pass that is under way ends first. What an interrupted pass owes is done when the pause is over.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The applications [default: everything on this host]
     #[arg(value_name = "APP", value_parser = AppName::parse)]

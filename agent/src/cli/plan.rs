@@ -10,11 +10,19 @@ use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::difference;
 use crate::pass::Host;
-use crate::progress::Progress;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay plan                             what the next pass does
+  mainstay plan --dir ./fleet --host attic  what a folder would change here
+  mainstay plan --json | jq .steps          for programs";
+
+/// Show what would change on this host, and change nothing
+///
 /// Looks at this host, compares it with its commit and prints the steps that would follow, in their order, each with
 /// its reason, and what changes in files. Nothing is changed; what not everybody may read is not shown.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Plan from this folder instead of the repository of the settings
     #[arg(long, value_name = "DIR")]
@@ -34,7 +42,7 @@ pub struct Args {
 pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let settings = common.settings()?;
     let name = settings.host()?;
-    let progress = Arc::new(Progress::default());
+    let progress = common.progress();
     let looking = Host::look(name.clone(), &settings, Arc::clone(&progress))?;
     let (mut host, origin) = match &args.dir {
         Some(dir) => (looking, Origin::Folder(dir.clone())),

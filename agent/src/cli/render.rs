@@ -17,9 +17,17 @@ use crate::draw;
 use crate::folder;
 use crate::upstream::LIMITS;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay render --dir ./fleet --host attic
+  mainstay render --dir ./fleet --host attic web";
+
+/// Show what a host would get, after overlays and templates
+///
 /// Renders a configuration repository for one host (`--host`): every file with its owner, mode and text, units and
 /// containers, after overlays and templates. Needs no host and no network, and touches nothing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The repository's folder
     #[arg(long, value_name = "DIR", default_value = ".")]

@@ -16,9 +16,18 @@ use crate::backups::{Backups, Entry, Kind, Reason};
 use crate::disk::{Disk, Over};
 use crate::ledger::Ledger;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay restore                           what there is
+  mainstay restore 4f9d --print              look at one of them
+  mainstay restore 4f9d --to /root/web.conf  bring it back somewhere else";
+
+/// List what was kept of what others had written, or bring it back
+///
 /// Lists what mainstay kept before it overwrote or removed something that somebody else had written, or brings one of
 /// these back with its mode, owner and time. Nothing that is there is replaced unless you say so.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The backup to bring back, as the list names it; its first digits do. Without it, all are listed
     id: Option<String>,
@@ -58,7 +67,20 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         Some(to) => absolute(to)?,
         None => entry.path.clone(),
     };
-    bring_back(&backups, entry, &path, args, managed_by(&settings.state, &path)?.as_ref())?;
+    let manager = managed_by(&settings.state, &path)?;
+    let kept = bring_back(&backups, entry, &path, args, manager.as_ref())?;
+    let manager = manager.as_ref().map(AppName::as_str);
+    if common.json {
+        println!("{:#}", json!({ "path": path.as_str(), "restored": entry.id, "kept": kept, "managed-by": manager }));
+        return Ok(Ended::Well);
+    }
+    if let Some(kept) = kept {
+        println!("kept what was at {path}: {kept}");
+    }
+    println!("{path} is what it was: {}", described(entry));
+    if let Some(app) = manager {
+        println!("It is managed by application {app}: mainstay puts the commit's content back with its next pass.");
+    }
     Ok(Ended::Well)
 }
 
@@ -83,13 +105,14 @@ fn absolute(path: &Path) -> anyhow::Result<HostPath> {
     HostPath::parse(text).map_err(|why| anyhow::anyhow!("this path cannot be written: {why}"))
 }
 
+/// Brings it back; returns the backup of what was in its place.
 fn bring_back(
     backups: &Backups,
     entry: &Entry,
     path: &HostPath,
     args: &Args,
     manager: Option<&AppName>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<String>> {
     if let (Some(app), false) = (manager, args.replace) {
         bail!(
             "{path} is managed by application {app}: mainstay would put the commit's content back at once. To keep this \
@@ -99,15 +122,14 @@ fn bring_back(
         );
     }
     let state = Disk::default().look(path);
-    let over = match (&state, args.replace) {
-        (FileState::Absent, _) => Over::Nothing,
+    let (over, kept) = match (&state, args.replace) {
+        (FileState::Absent, _) => (Over::Nothing, None),
         (FileState::Unknown(why), _) => bail!("{path} cannot be looked at: {why}"),
         (FileState::Regular { .. } | FileState::Symlink { .. }, true) => {
             let original = Disk::original(path, &state).with_context(|| format!("failed to keep {path}"))?;
             let reason = Reason { path, app: manager, why: "`mainstay restore` replaced it", adopted: false };
             let kept = backups.keep(original, &reason, Timestamp::now());
-            println!("kept what was at {path}: {}", kept.with_context(|| format!("failed to keep {path}"))?.id);
-            Over::Anything
+            (Over::Anything, Some(kept.with_context(|| format!("failed to keep {path}"))?.id))
         }
         (FileState::Directory { .. } | FileState::Other, true) => bail!("{path} is no file: move it away first"),
         (_, false) => {
@@ -121,11 +143,7 @@ fn bring_back(
         Kind::Symlink { .. } => Ok(()),
     };
     Disk::bring_back(path, entry, over, fill).with_context(|| format!("failed to write {path}"))?;
-    println!("{path} is what it was: {}", described(entry));
-    if let Some(app) = manager {
-        println!("It is managed by application {app}: mainstay puts the commit's content back with its next pass.");
-    }
-    Ok(())
+    Ok(kept)
 }
 
 fn print_content(backups: &Backups, entry: &Entry) -> anyhow::Result<()> {

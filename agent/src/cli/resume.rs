@@ -15,8 +15,16 @@ use crate::pass::Host;
 use crate::progress::Progress;
 use crate::requests;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay resume      everything
+  mainstay resume web  one application";
+
+/// End a pause: what waited is done now
+///
 /// Ends a pause before its time. What drifted is put back, what commits changed meanwhile follows, and what was owed is done.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The applications [default: everything that is paused]
     #[arg(value_name = "APP", value_parser = AppName::parse)]

@@ -10,9 +10,17 @@ use super::{Common, Ended};
 use crate::ledger::Ledger;
 use crate::requests;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay retry      all that failed
+  mainstay retry web  one application";
+
+/// Try again what failed, without waiting for another commit
+///
 /// Tries again what failed on this host: an application that went back to its last good release, that could not go back, or
 /// that waits after a failure. The running agent takes it up at once, else the next `run` or `once`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The applications [default: all that failed]
     #[arg(value_name = "APP", value_parser = AppName::parse)]

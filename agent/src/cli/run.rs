@@ -14,6 +14,8 @@ use crate::pass::Host;
 use crate::progress::Progress;
 use crate::upstream::Upstream;
 
+/// Follow the repository until stopped: what the service runs
+///
 /// Follows the repository of the settings and keeps this host at it: polls with jitter and back-off, repairs drift,
 /// publishes a record in git notes. SIGHUP asks the repository at once; SIGTERM ends at the next safe place.
 #[derive(Debug, clap::Args)]

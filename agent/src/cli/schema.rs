@@ -8,10 +8,18 @@ use spec::schema::{self, Subject};
 use super::{Common, Ended};
 use crate::scaffold;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay schema app              print the one of app.yaml
+  mainstay schema --write ./fleet  write all of them into a repository";
+
+/// Print what editors need to complete fleet.yaml and app.yaml
+///
 /// Prints the JSON Schema of a file, for editors that complete YAML: keys are offered, explained, and underlined when they are
 /// wrong. `mainstay schema --write .` puts those of a repository into its folder .mainstay/schema, where they work offline; then
 /// `# yaml-language-server: $schema=.mainstay/schema/fleet.json` as the first line of fleet.yaml is all that most editors need.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Which file: fleet (fleet.yaml), hosts (hosts/*.yaml), app (apps/*/app.yaml) or settings (agent.yaml)
     #[arg(value_name = "FILE", value_parser = subject, required_unless_present = "write")]

@@ -6,10 +6,18 @@ use spec::settings::{KEYS, Key, Origin, Settings, example};
 use super::{Common, Ended};
 use crate::git::Url;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay settings            what counts, and why
+  mainstay settings --example  every key, explained";
+
+/// Show the agent's settings, and where each value comes from
+///
 /// Shows every setting with its value and where that comes from: the default, a file and its line, or the command line. Files are
 /// /etc/mainstay/agent.yaml and /etc/mainstay/agent.d/*.yaml; the last one that says something counts. All mistakes in them are
 /// shown at once.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Print a file that documents every setting, to begin with
     #[arg(long)]

@@ -23,9 +23,18 @@ use crate::upstream::{self, LIMITS};
 /// How often ages are counted on.
 const TICK: Duration = Duration::from_secs(1);
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay status
+  mainstay status --watch
+  mainstay status --json | jq .apps";
+
+/// Show what is converged, what drifted, at which commit, since when
+///
 /// Shows each application with its state, since when, and its release; what differs on the host at this moment; a newer
 /// commit that was refused, and why; whether the repository answers and records arrive there. Changes nothing.
 #[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Go on, and show what becomes of it until Ctrl-C: on a terminal in place of what was shown, else one line for each change
     #[arg(short, long)]

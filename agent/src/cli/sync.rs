@@ -12,9 +12,16 @@ use crate::requests;
 /// How often to look whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay sync --wait --within 2m && echo deployed";
+
+/// Have the agent ask the repository now
+///
 /// Has the running agent ask the repository now, instead of at its next turn, and bring this host to the newest commit. What failed
 /// is tried again, as with SIGHUP.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Wait until the host is at the newest commit, or cannot get there, and end with the exit code of `mainstay status`
     #[arg(long)]

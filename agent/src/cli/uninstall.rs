@@ -1,6 +1,7 @@
 //! `mainstay uninstall`: the agent goes, and what it looked after goes on running.
 
 use anyhow::bail;
+use serde_json::json;
 use spec::id::ResourceId;
 use spec::memory::Memory;
 
@@ -8,9 +9,17 @@ use super::{Common, Ended};
 use crate::install;
 use crate::ledger::Ledger;
 
+const EXAMPLES: &str = "\
+Examples:
+  mainstay uninstall          the service, and what it came with
+  mainstay uninstall --purge  and settings, key, memory and backups";
+
+/// Take the agent off this host; what runs goes on running
+///
 /// Stops and disables the service and removes what `mainstay install` brought. What runs on this host goes on running, and files
 /// stay; nobody looks after them from then on. Settings and memory stay too, so that installing again goes on where it stopped.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Also remove the settings, the key for ssh, and what the agent remembers: which files, units and containers are its own, and
     /// the backups
@@ -31,6 +40,12 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let mut removed = install::take_off().await?;
     if args.purge {
         removed.extend(install::purge(&settings.state)?);
+    }
+    if common.json {
+        let removed: Vec<String> = removed.iter().map(|path| path.display().to_string()).collect();
+        let kept = kept.ok().flatten();
+        println!("{:#}", json!({ "removed": removed, "goes-on": kept, "packaged": install::is_packaged() }));
+        return Ok(Ended::Well);
     }
     println!("the service is stopped and disabled");
     for path in removed {
