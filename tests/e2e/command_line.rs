@@ -105,9 +105,25 @@ fn from_nothing_to_a_host_that_says_hello() {
     repo.commit(&[("fleet.yaml", "fleet: [\n")], "broken").unwrap();
     let output = host.try_sh("mainstay sync --wait").unwrap();
     assert!(output.status.code() == Some(4) && String::from_utf8_lossy(&output.stdout).contains("Refused:"));
+    on_a_narrow_terminal(&host);
     for_programs(&host);
     let said = host.sh("mainstay sync 2>&1 || true").unwrap();
     assert!(said.contains("no agent runs on this host"), "{said}");
+}
+
+/// On a terminal lines end between words before it does; in a pipe they are as long as they are.
+fn on_a_narrow_terminal(host: &Host) {
+    for command in ["status", "plan --offline", "history", "doctor", "settings", "restore"] {
+        let typed = format!("stty cols 60 rows 24; mainstay {command} --no-pager --color never");
+        host.sh(&format!("TERM=xterm script -qec '{typed}' /tmp/narrow >/dev/null 2>&1 </dev/null || true")).unwrap();
+        let text = host.read("/tmp/narrow").unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("Script ")).collect();
+        let is_torn = |line: &&&str| line.chars().count() > 60 && line.trim().contains(' ');
+        assert_eq!(lines.iter().find(is_torn), None, "{command}: {text}");
+        assert!(!lines.is_empty(), "{command}: {text}");
+    }
+    let said = host.sh("mainstay settings").unwrap();
+    assert!(said.lines().any(|line| line.chars().count() > 60), "{said}");
 }
 
 /// Every command there is prints JSON, in one piece, when it is asked to; in the end the agent is gone.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::width::{self, folded};
 use super::{Common, Ended, settings_path, status};
 use crate::doctor::{self, Finding, Needs, Verdict};
 use crate::pass::Host;
@@ -43,8 +44,9 @@ pub async fn run(common: &Common, _args: &Args) -> anyhow::Result<Ended> {
             .collect();
         println!("{:#}", json!({ "missing": missing, "findings": all }));
     } else {
+        let width = width::of_output();
         for finding in &findings {
-            println!("{}", coloured(finding, common.colour()));
+            print!("{}", folded(&format!("{}\n", coloured(finding, common.colour())), width));
         }
         match missing {
             0 => println!("\nnothing is missing on this host"),

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use spec::id::{AppName, shown};
 
-use super::print::ago;
+use super::print::Since;
+use super::width::{self, folded};
 use super::{Common, Ended};
 use crate::history::{self, Entry, USUAL};
 use crate::upstream;
@@ -30,6 +31,9 @@ pub struct Args {
     limit: usize,
 }
 
+/// What a commit takes at least: its number, and some words of what it says.
+const COMMIT: usize = 40;
+
 /// Shows the history.
 ///
 /// # Errors
@@ -43,25 +47,27 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     if common.json {
         println!("{:#}", json!({ "history": entries }));
     } else {
-        print!("{}", text(&entries, Timestamp::now()));
+        print!("{}", text(&entries, Timestamp::now(), width::of_output()));
     }
     Ok(Ended::Well)
 }
 
-fn text(entries: &[Entry], now: Timestamp) -> String {
+fn text(entries: &[Entry], now: Timestamp, width: Option<usize>) -> String {
     if entries.is_empty() {
         return "nothing was deployed here yet\n".to_owned();
     }
     let widest = |title: &str, of: &dyn Fn(&Entry) -> usize| entries.iter().map(of).max().unwrap_or(0).max(title.len());
     let app = widest("APPLICATION", &|it| it.app.as_str().len());
     let state = widest("STATE", &|it| it.state.len());
-    let mut text = format!("{:<32}  {:<app$}  {:<state$}  COMMIT\n", "WHEN", "APPLICATION", "STATE");
+    let since = Since::beside(app + state + 2 * 3 + COMMIT, width);
+    let when = since.width();
+    let mut text = format!("{:<when$}  {:<app$}  {:<state$}  COMMIT\n", "WHEN", "APPLICATION", "STATE");
     for entry in entries {
-        let when = format!("{} ({})", entry.at.strftime("%Y-%m-%d %H:%M:%SZ"), ago(entry.at, now));
+        let at = since.say(entry.at, now);
         let subject = shown(entry.commit.subject.as_deref().unwrap_or_default());
         let took = entry.took_seconds.map(|took| format!(" (took {took} s)")).unwrap_or_default();
         let line = format!(
-            "{when:<32}  {:<app$}  {:<state$}  {} {subject}{took}",
+            "{at:<when$}  {:<app$}  {:<state$}  {} {subject}{took}",
             entry.app,
             entry.state,
             entry.commit.id.short()
@@ -71,5 +77,77 @@ fn text(entries: &[Entry], now: Timestamp) -> String {
             text.extend(["    ", &shown(line), "\n"]);
         }
     }
-    text
+    folded(&text, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use spec::id::CommitId;
+
+    use super::*;
+    use crate::snapshot::Release;
+
+    #[test]
+    fn what_happened_fits_the_terminal() {
+        let now: Timestamp = "2026-11-22T05:00:00Z".parse().expect("a time");
+        let entry = |app: &str, at: &str, state: &'static str, failure: Option<&str>| Entry {
+            at: at.parse().expect("a time"),
+            app: AppName::parse(app).expect("a name"),
+            state,
+            commit: Release {
+                id: CommitId::parse("94fe7a2c1d94fe7a2c1d94fe7a2c1d94fe7a2c1d").expect("a commit"),
+                subject: Some("web: another page, which is larger than the last one".to_owned()),
+                author: None,
+                committed: None,
+            },
+            from: None,
+            runs: None,
+            took_seconds: Some(12),
+            failure: failure.map(str::to_owned),
+        };
+        let why = "failed to start unit `page.service`: its process exited with code 1 before it was ready";
+        let all = [
+            entry("web", "2026-11-22T04:50:00Z", "converged", None),
+            entry("page", "2026-11-21T04:50:00Z", "rolled-back", Some(why)),
+        ];
+        let check = |width: usize, expected: Expect| expected.assert_eq(&text(&all, now, Some(width)));
+        check(
+            60,
+            expect![[r#"
+            WHEN        APPLICATION  STATE        COMMIT
+            10 min ago  web          converged    94fe7a2c1d web:
+                another page, which is larger than the last one (took 12
+                s)
+            1 d ago     page         rolled-back  94fe7a2c1d web:
+                another page, which is larger than the last one (took 12
+                s)
+                failed to start unit `page.service`: its process exited
+                    with code 1 before it was ready
+        "#]],
+        );
+        check(
+            80,
+            expect![[r#"
+            WHEN        APPLICATION  STATE        COMMIT
+            10 min ago  web          converged    94fe7a2c1d web: another page, which is
+                                                  larger than the last one (took 12 s)
+            1 d ago     page         rolled-back  94fe7a2c1d web: another page, which is
+                                                  larger than the last one (took 12 s)
+                failed to start unit `page.service`: its process exited with code 1 before
+                    it was ready
+        "#]],
+        );
+        check(
+            120,
+            expect![[r#"
+            WHEN                               APPLICATION  STATE        COMMIT
+            2026-11-22 04:50:00Z (10 min ago)  web          converged    94fe7a2c1d web: another page, which is larger than the last
+                                                                         one (took 12 s)
+            2026-11-21 04:50:00Z (1 d ago)     page         rolled-back  94fe7a2c1d web: another page, which is larger than the last
+                                                                         one (took 12 s)
+                failed to start unit `page.service`: its process exited with code 1 before it was ready
+        "#]],
+        );
+    }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use spec::memory::AppState;
 use spec::plan::Plan;
 
+use super::width::{self, folded};
 use crate::difference::Difference;
 use crate::snapshot::PlanView;
 
@@ -29,7 +30,7 @@ pub(super) fn colour_of(state: AppState) -> &'static str {
 
 /// Prints a plan.
 pub(super) fn plan(plan: &Plan, colour: bool) {
-    print!("{}", plan_text(plan, colour));
+    print!("{}", folded(&plan_text(plan, colour), width::of_output()));
 }
 
 /// Puts a plan into words: the first of each line says how much it matters.
@@ -75,6 +76,38 @@ pub(super) fn differences(differences: &[Difference], colour: bool) {
 /// Returns a plan as JSON.
 pub(super) fn plan_as_json(plan: &Plan, differences: &[Difference]) -> Value {
     json!(PlanView::of(plan).with(differences.iter().cloned()))
+}
+
+/// How a table says when something was: with the time of the day where there is room for it.
+#[derive(Clone, Copy)]
+pub(super) enum Since {
+    /// The time, and how long ago that is.
+    Whole,
+    /// How long ago.
+    Short,
+}
+
+impl Since {
+    /// Chooses by what else stands in a line, and how wide the terminal is, if it is one.
+    pub(super) fn beside(rest: usize, width: Option<usize>) -> Since {
+        if width.is_none_or(|width| rest + Since::Whole.width() <= width) { Since::Whole } else { Since::Short }
+    }
+
+    /// Returns how wide the column is.
+    pub(super) fn width(self) -> usize {
+        match self {
+            Since::Whole => "2026-11-22 04:23:38Z (59 min ago)".len(),
+            Since::Short => "59 min ago".len(),
+        }
+    }
+
+    /// Says when it was.
+    pub(super) fn say(self, then: Timestamp, now: Timestamp) -> String {
+        match self {
+            Since::Whole => format!("{} ({})", then.strftime("%Y-%m-%d %H:%M:%SZ"), ago(then, now)),
+            Since::Short => ago(then, now),
+        }
+    }
 }
 
 /// Says how long ago something was, in its largest unit.

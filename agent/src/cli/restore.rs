@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use spec::id::{AppName, HostPath, Mode, ResourceId, shown};
 use spec::observed::FileState;
 
-use super::print::ago;
+use super::print::Since;
+use super::width::{self, folded, padded, room};
 use super::{Common, Ended};
 use crate::backups::{Backups, Entry, Kind, Reason};
 use crate::disk::{Disk, Over};
@@ -42,6 +43,11 @@ pub struct Args {
     replace: bool,
 }
 
+/// How wide the columns of the list are: a backup's number, its size, and some words of why it is kept.
+const ID: usize = 12;
+const SIZE: usize = 8;
+const WHY: usize = 24;
+
 /// Lists, or brings back.
 ///
 /// # Errors
@@ -54,7 +60,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         if common.json {
             println!("{:#}", entries.iter().map(as_json).collect::<Value>());
         } else {
-            list(&entries);
+            print!("{}", listed(&entries, Timestamp::now(), width::of_output()));
         }
         return Ok(Ended::Well);
     };
@@ -163,27 +169,36 @@ fn described(entry: &Entry) -> String {
     }
 }
 
-fn list(entries: &[Entry]) {
+fn listed(entries: &[Entry], now: Timestamp, width: Option<usize>) -> String {
     if entries.is_empty() {
-        println!("Nothing is kept: mainstay has overwritten and removed nothing that somebody else had written.");
-        return;
+        let nothing = "Nothing is kept: mainstay has overwritten and removed nothing that somebody else had written.\n";
+        return folded(nothing, width);
     }
-    let now = Timestamp::now();
     let path = |entry: &Entry| match &entry.app {
         Some(app) => format!("{} ({app})", entry.path),
         None => entry.path.to_string(),
     };
-    let width = entries.iter().map(|entry| path(entry).chars().count()).max().unwrap_or(0).min(60);
-    println!("{:<12}  {:<33}  {:>8}  {:<width$}  WHY", "BACKUP", "KEPT", "SIZE", "PATH (APPLICATION)");
+    let rest = ID + SIZE + WHY + 2 * 4;
+    let widest =
+        entries.iter().map(|entry| room(&path(entry))).max().unwrap_or(0).clamp("PATH (APPLICATION)".len(), 60);
+    let since = Since::beside(rest + widest, width);
+    let when = since.width();
+    // Where there is no room for a last column, what would stand there follows the path.
+    let widest = if width.is_none_or(|width| rest + when + widest <= width) { widest } else { 0 };
+    let title = padded("PATH (APPLICATION)", widest);
+    let mut text = format!("{:<ID$}  {:<when$}  {:>SIZE$}  {title}  WHY\n", "BACKUP", "KEPT", "SIZE");
     for entry in entries {
-        let kept = format!("{} ({})", entry.at.strftime("%Y-%m-%d %H:%M:%SZ"), ago(entry.at, now));
+        let kept = since.say(entry.at, now);
         let size = match entry.kind {
             Kind::Regular { size, .. } => bytes(size),
             Kind::Symlink { .. } => "link".to_owned(),
         };
-        println!("{:<12}  {kept:<33}  {size:>8}  {:<width$}  {}", entry.id, path(entry), shown(&entry.why));
+        let path = padded(&path(entry), widest);
+        let line = format!("{:<ID$}  {kept:<when$}  {size:>SIZE$}  {path}  {}", entry.id, shown(&entry.why));
+        text.extend([&line, "\n"]);
     }
-    println!("\nTo see one: mainstay restore BACKUP --print; to bring one back: mainstay restore BACKUP [--to PATH]");
+    text += "\nTo see one: mainstay restore BACKUP --print; to bring one back: mainstay restore BACKUP [--to PATH]\n";
+    folded(&text, width)
 }
 
 /// Writes a size in its largest unit.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use spec::settings::{KEYS, Key, Origin, Settings, example};
 
+use super::width::{self, folded, padded, room};
 use super::{Common, Ended};
 use crate::git::Url;
 
@@ -38,7 +39,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         let all: Map<String, Value> = KEYS.iter().map(|key| (key.path.to_owned(), as_json(key, &said))).collect();
         println!("{:#}", Value::Object(all));
     } else {
-        print!("{}", table(&said, common.colour()));
+        print!("{}", table(&said, common.colour(), width::of_output()));
     }
     Ok(Ended::Well)
 }
@@ -67,12 +68,16 @@ fn as_json(key: &Key, said: &Settings) -> Value {
     })
 }
 
-fn table(said: &Settings, colour: bool) -> String {
+fn table(said: &Settings, colour: bool, width: Option<usize>) -> String {
     let rows: Vec<[String; 3]> = KEYS.iter().map(|key| row(key, said)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
+    let widest = |column: usize| rows.iter().map(|row| room(&row[column])).max().unwrap_or(0);
+    let (first, second) = (widest(0), widest(1));
+    // Where there is no room for a third column, what would stand there follows the value.
+    let has_room = width.is_none_or(|width| first + second + widest(2) + 4 <= width);
+    let second = if has_room { second } else { 0 };
     let lines = rows.iter().map(|[key, value, origin]| {
-        let line = format!("{key:<first$}  {value:<second$}  {origin}\n");
+        let line = format!("{}  {}  {origin}\n", padded(key, first), padded(value, second));
+        let line = folded(&line, width);
         match origin.as_str() {
             "default" | "not set" if colour => format!("\u{1b}[2m{line}\u{1b}[0m"),
             _ => line,
@@ -140,7 +145,21 @@ mod tests {
             alerts.ntfy                -                                     not set
             alerts.ntfy-token          -                                     not set
         "#]]
-        .assert_eq(&table(&said, false));
+        .assert_eq(&table(&said, false, None));
+        expect![[r#"
+            repository
+                https://me:***@git.example/fleet.git
+                /etc/mainstay/agent.yaml:1:1
+            branch                     main  default
+            host                       -  not set
+            state                      /var/lib/mainstay  default
+            poll                       15s
+                /etc/mainstay/agent.d/10-poll.yaml:1:1
+            observe                    5m  default
+            settle                     2s  default
+            job                        90s  default
+            pull                       10m  default"#]]
+        .assert_eq(&table(&said, false, Some(60)).lines().take(12).collect::<Vec<_>>().join("\n"));
         assert!(!format!("{:?}", KEYS.iter().map(|key| as_json(key, &said)).collect::<Vec<_>>()).contains("s3cret"));
     }
 }

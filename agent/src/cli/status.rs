@@ -10,8 +10,9 @@ use spec::id::{AppName, CommitId, shown};
 use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
 
-use super::print::{ago, plan_as_json};
+use super::print::{Since, plan_as_json};
 use super::screen::Screen;
+use super::width::{self, folded};
 use super::{Common, Ended, out, print, wakes};
 use crate::ledger::Found;
 use crate::pass::Host;
@@ -68,10 +69,10 @@ impl Seen {
         as_json(&self.host, &self.notice, self.plan.as_ref())
     }
 
-    fn text(&self, colour: bool) -> String {
+    fn text(&self, colour: bool, width: Option<usize>) -> String {
         let mut text = String::new();
-        show(&mut text, self, colour).expect("writing to a string does not fail");
-        text
+        show(&mut text, self, colour, width).expect("writing to a string does not fail");
+        folded(&text, width)
     }
 
     /// One line that says how everything is.
@@ -105,7 +106,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     if common.json {
         println!("{:#}", seen.as_json());
     } else {
-        print!("{}", seen.text(common.colour()));
+        print!("{}", seen.text(common.colour(), width::of_output()));
     }
     Ok(if seen.is_well() { Ended::Well } else { Ended::Unconverged })
 }
@@ -120,7 +121,7 @@ async fn watch(common: &Common, settings: &Settings) -> anyhow::Result<Ended> {
     loop {
         let text = match (&screen, common.json) {
             (Some(screen), _) => {
-                screen.draw(&seen.text(common.colour()));
+                screen.draw(&seen.text(common.colour(), width::of_output()));
                 String::new()
             }
             (None, true) => seen.as_json().to_string(),
@@ -205,7 +206,7 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
     })
 }
 
-fn show(text: &mut String, seen: &Seen, colour: bool) -> fmt::Result {
+fn show(text: &mut String, seen: &Seen, colour: bool, width: Option<usize>) -> fmt::Result {
     let Seen { host, notice, subject, plan } = seen;
     let now = Timestamp::now();
     let memory = &host.ledger.memory;
@@ -229,23 +230,17 @@ fn show(text: &mut String, seen: &Seen, colour: bool) -> fmt::Result {
         memory.apps.keys().map(|app| app.as_str().len()).max().unwrap_or(0).max("APPLICATION".len()),
         memory.apps.values().map(|known| known.state.as_str().len()).max().unwrap_or(0).max("converged".len()),
     );
+    let since = Since::beside(widths.0 + widths.1 + 2 * 3 + "a local folder".len(), width);
+    let (w0, w1, w2) = (widths.0, widths.1, since.width());
     if !memory.apps.is_empty() {
-        writeln!(
-            text,
-            "{:<w0$}  {:<w1$}  {:<32}  RELEASE",
-            "APPLICATION",
-            "STATE",
-            "SINCE",
-            w0 = widths.0,
-            w1 = widths.1
-        )?;
+        writeln!(text, "{:<w0$}  {:<w1$}  {:<w2$}  RELEASE", "APPLICATION", "STATE", "SINCE")?;
     }
     for (app, known) in &memory.apps {
         let release = known.commit.as_ref().map_or("a local folder", CommitId::short);
-        let since = format!("{} ({})", known.since.strftime("%Y-%m-%d %H:%M:%SZ"), ago(known.since, now));
-        let state = format!("{:<w1$}", known.state.as_str(), w1 = widths.1);
+        let since = since.say(known.since, now);
+        let state = format!("{:<w1$}", known.state.as_str());
         let state = print::painted(&state, print::colour_of(known.state), colour);
-        writeln!(text, "{app:<w0$}  {state}  {since:<32}  {release}", w0 = widths.0)?;
+        writeln!(text, "{app:<w0$}  {state}  {since:<w2$}  {release}")?;
         trouble(text, app, known, now)?;
     }
     writeln!(text)?;
