@@ -93,6 +93,8 @@ struct Daemon {
     note_due: bool,
     /// The request for the newest commit that the fetch under way answers.
     syncing: Option<Syncing>,
+    /// What ended during a pass, and is taken in after it.
+    late: Option<Done>,
     /// The tip that is neither believed nor refused yet.
     tip: Option<CommitId>,
     notice: Notice,
@@ -149,6 +151,7 @@ pub async fn run(
         seen_at: None,
         note_due: false,
         syncing: None,
+        late: None,
         tip: None,
         told: String::new(),
         noted: notice.clone(),
@@ -210,7 +213,7 @@ impl Daemon {
             let mut done = None;
             let mut checked = None;
             let wake = tokio::select! {
-                ended = self.upstream.done() => { done = Some(ended); Wake::Upstream }
+                ended = ended(&mut self.late, &mut self.upstream) => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
                 () = self.watch.next() => Wake::Change,
                 () = sleep_until(self.poll_at), if !busy => Wake::Poll,
@@ -408,7 +411,7 @@ impl Daemon {
                     self.note()?;
                     self.push();
                 }
-                self.host.carry_out(plan).await?
+                self.carry_out(plan).await?
             }
             None => None,
         };
@@ -431,6 +434,33 @@ impl Daemon {
         debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), steps, "pass done");
         self.board.pulse.spent(spent.wall_us(), spent.cpu_us());
         Ok(passed.again)
+    }
+
+    /// Carries a plan out, which may take as long as a large image takes to come. Who asks for the newest commit meanwhile
+    /// does not wait for that: the repository is asked beside it, once, and what it says is taken in after it.
+    async fn carry_out(&mut self, plan: plan::Plan) -> Result<Option<Passed>, LedgerError> {
+        let Daemon { host, upstream, asked, late, settings, .. } = self;
+        let keep = host.commits();
+        let (mut is_asked, mut began) = (false, None);
+        let mut carried = std::pin::pin!(host.carry_out(plan));
+        let passed = loop {
+            tokio::select! {
+                passed = &mut carried => break passed,
+                () = asked.next(), if !is_asked => is_asked = true,
+                // What was under way before, most likely the news that the pass has begun.
+                ended = upstream.done(), if is_asked && late.is_none() && began.is_none() => *late = Some(ended),
+            }
+            if is_asked && began.is_none() && !upstream.is_busy() {
+                self.syncing = Syncing::look(&settings.state);
+                upstream.fetch(keep.clone());
+                (is_asked, began) = (false, Some(Instant::now()));
+            }
+        };
+        self.fetch_began = began.unwrap_or(self.fetch_began);
+        if is_asked {
+            self.poll_at = Instant::now();
+        }
+        passed
     }
 
     /// Says how long it takes until something is no longer paused.
@@ -568,6 +598,15 @@ impl Daemon {
             warn!("a conversation with the repository did not end in time");
         }
         self.host.ledger.save()
+    }
+}
+
+/// Waits for the end of a conversation with the repository, or returns the one that ended during a pass. Dropping this future
+/// loses nothing.
+async fn ended(late: &mut Option<Done>, upstream: &mut Upstream) -> Done {
+    match late.take() {
+        Some(done) => done,
+        None => upstream.done().await,
     }
 }
 

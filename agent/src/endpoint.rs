@@ -101,14 +101,27 @@ impl Config {
         let token = settings.token.as_deref().map(|path| secret("endpoint.token", path)).transpose()?;
         let hooks = settings.hooks.as_deref().map(|path| secret("endpoint.hooks", path)).transpose()?;
         let hooks = hooks.map(|secret| Hooks::new(secret, branch, address));
-        let tls = match (&settings.cert, &settings.key) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some(Tls::read(cert, key).map_err(EndpointError::Tls)?),
-            _ => return Err(EndpointError::Tls("a certificate needs its key, and a key its certificate".to_owned())),
-        };
+        let tls = tls(settings).map_err(EndpointError::Tls)?;
         let guard = Guard::new(&settings.listen, &settings.names, host, token.as_deref());
         Ok(Config { socket: settings.socket.clone(), listen: settings.listen.clone(), tls, guard, hooks, past })
     }
+}
+
+/// Reads the certificate and its key, where the settings name them.
+fn tls(settings: &settings::Endpoint) -> Result<Option<Tls>, String> {
+    match (&settings.cert, &settings.key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Tls::read(cert, key).map(Some),
+        _ => Err("a certificate needs its key, and a key its certificate".to_owned()),
+    }
+}
+
+/// Looks at the certificate and its key as they are now, which a running agent may have refused to take over.
+///
+/// # Errors
+/// Says what is wrong with them.
+pub fn examine(settings: &settings::Endpoint) -> Result<(), String> {
+    tls(settings).map(drop)
 }
 
 /// Reads a token: one line, long enough not to be guessed.

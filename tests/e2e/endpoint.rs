@@ -1,7 +1,6 @@
 //! The endpoint of a real daemon: who may ask what, what it says, and what it never does.
 
 use std::io::Write as _;
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -293,40 +292,69 @@ fn a_push_that_a_forge_tells_of_is_deployed_at_once() {
     assert_eq!(same, history);
     assert_eq!(said.lines().filter(|line| line.contains(" converged  ")).count(), 6, "{said}");
     assert!(said.lines().nth(1).unwrap().contains(&repo.tip("main").unwrap().unwrap()[..10]), "{said}");
+
+    heard_during_a_pass(&forge, &repo, &host);
+    renewed(&forge, &host);
+}
+
+/// Who tells of a push while something takes its time is answered at once, and the commit is fetched beside it.
+fn heard_during_a_pass(forge: &lab::Forge, repo: &lab::Repo, host: &Host) {
+    let slow = "[Service]\nExecStartPre=/bin/sh -c 'until test -e /run/go; do sleep 0.1; done'\nExecStart=/usr/bin/sleep infinity\n\
+                [Install]\nWantedBy=multi-user.target\n";
+    let first = repo.commit(&[("apps/slow/slow.service", slow)], "slow").unwrap();
+    assert_eq!(hook(forge, "generic", &payload("generic", "main", "fleet", &first), SECRET).0, "202");
+    let starts = "systemctl show -P ActiveState slow | grep -x activating";
+    host.wait_for(agent::SOON, starts).unwrap();
+    let second = repo.commit(&[("apps/web/files/etc/web/count", "N=8\n")], "count").unwrap();
+    assert_eq!(hook(forge, "generic", &payload("generic", "main", "fleet", &second), SECRET).0, "202");
+    let fetched = |commit: &str| format!("git -C /var/lib/mainstay/mirror.git cat-file -e {commit}");
+    host.wait_for(agent::SOON, &fetched(&second)).unwrap();
+    // The third comes when what the second said waits for the end of the pass. It is not lost either.
+    let third = repo.commit(&[("apps/web/files/etc/web/count", "N=9\n")], "count").unwrap();
+    let sync = "curl -sS -o /dev/null -w '%{http_code}' -X POST --unix-socket /run/mainstay/agent.sock http://mainstay/v1/sync";
+    assert_eq!(host.sh(sync).unwrap(), "202");
+    host.sh(starts).unwrap();
+    assert_eq!(host.read("/etc/web/count").unwrap(), "N=5\n");
+    host.sh("touch /run/go").unwrap();
+    agent::await_converged(host, &third);
+    assert_eq!(host.read("/etc/web/count").unwrap(), "N=9\n");
+}
+
+/// A renewed certificate is shown without a restart; one that cannot be used is not, and that is told.
+fn renewed(forge: &lab::Forge, host: &Host) {
+    let process = host.sh("systemctl show -P MainPID mainstay").unwrap();
+    host.sh("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=attic \
+            -addext subjectAltName=DNS:attic -keyout /root/new.key -out /root/new.crt 2>/dev/null")
+        .unwrap();
+    forge.write("/tmp/new.crt", host.read("/root/new.crt").unwrap()).unwrap();
+    let trusts = |name: &str| {
+        let ask = format!("curl -s --max-time 20 --cacert /tmp/{name}.crt https://attic:9443/healthz");
+        forge.try_sh(&ask).unwrap().stdout == b"ok\n"
+    };
+    let doctor = || {
+        let said = host.try_sh("mainstay doctor").unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        said.lines().find(|line| line.contains("endpoint's TLS")).unwrap_or(&said).to_owned()
+    };
+    assert!(doctor().starts_with("ok "), "{}", doctor());
+    // The certificate comes first, and does not belong to the key that is still there.
+    host.sh("cp /root/new.crt /etc/mainstay/tls.crt").unwrap();
+    assert_eq!([trusts("attic"), trusts("attic"), trusts("new")], [true, true, false]);
+    let told = agent::log(host).matches("goes on showing the certificate that it has").count();
+    assert_eq!(told, 1, "{}", agent::log(host));
+    assert!(doctor().starts_with("missing ") && doctor().contains("do not go together"), "{}", doctor());
+    host.sh("cp /root/new.key /etc/mainstay/tls.key").unwrap();
+    assert_eq!([trusts("attic"), trusts("new")], [false, true]);
+    // What is broken later is not shown either.
+    host.sh("echo broken > /etc/mainstay/tls.key").unwrap();
+    assert_eq!([trusts("attic"), trusts("new")], [false, true]);
+    assert_eq!(host.sh("systemctl show -P MainPID mainstay").unwrap(), process);
 }
 
 fn ask_history(host: &Host) -> String {
     // The record of the last deployment is written right after it.
     host.wait_for(agent::SOON, "mainstay --json history | grep -c '\"converged\"' | grep 6").unwrap();
     ask(host, "/v1/history?app=web")
-}
-
-/// So many connections, as far as the machine lets one process have them.
-const CROWD: usize = 10_000;
-
-/// Opens connections in a host's network that never ask for anything, and holds what the agent leaves open.
-fn crowd(host: &Host, port: u16) -> (Vec<TcpStream>, usize) {
-    let network = std::fs::File::open(format!("/proc/{}/ns/net", host.leader_pid().unwrap())).unwrap();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, most).unwrap();
-    let room = limit.maximum.map_or(CROWD, |most| usize::try_from(most).unwrap().saturating_sub(200)).min(CROWD);
-    // A thread of its own: the network is the thread's.
-    let opened = std::thread::spawn(move || {
-        let network = std::os::fd::AsFd::as_fd(&network);
-        rustix::thread::move_into_link_name_space(network, Some(rustix::thread::LinkNameSpaceType::Network)).unwrap();
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let connect = |number: usize| {
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).ok()?;
-            // Every other one begins something, byte by byte, that never ends.
-            if number.is_multiple_of(2) {
-                stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: local").ok()?;
-            }
-            Some(stream)
-        };
-        (0..room).filter_map(connect).collect::<Vec<_>>()
-    });
-    (opened.join().unwrap(), room)
 }
 
 #[test]
@@ -346,10 +374,12 @@ fn a_crowd_at_the_door_disturbs_nobody() {
     };
     let memory = || number("process_resident_memory_bytes");
     let before = memory();
-    let (held, asked) = crowd(&host, 9105);
-    assert!(held.len() > asked / 2, "{} of {asked}", held.len());
+    let began = std::time::Instant::now();
+    let crowd = lab::Crowd::gather(&host, 9105, 10_000).unwrap();
+    assert!(crowd.len() > crowd.asked() / 2, "{} of {}", crowd.len(), crowd.asked());
     let during = memory();
-    eprintln!("{} of {asked} connections: {before} bytes before, {during} during", held.len());
+    let (held, asked) = (crowd.len(), crowd.asked());
+    eprintln!("{held} of {asked} connections within {:.1?}: {before} bytes before, {during} during", began.elapsed());
     assert!(during < before + f64::from(4 << 20), "{before} {during}");
     // The host is looked after meanwhile, and who has something to ask is answered, at either door.
     let passes = number("mainstay_passes_total");
@@ -362,5 +392,5 @@ fn a_crowd_at_the_door_disturbs_nobody() {
     let huge = "head -c 300000000 /dev/zero | curl -s -o /dev/null -T - -X POST -H 'X-Mainstay: 1' http://127.0.0.1:9105/v1/sync || true";
     host.sh(huge).unwrap();
     assert!(memory() < before + f64::from(4 << 20));
-    drop(held);
+    drop(crowd);
 }

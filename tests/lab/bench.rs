@@ -3,6 +3,7 @@
 //! Agent and floor take turns on the same host in the same minutes, so their ratio holds on a busy machine too. Times that
 //! the agent reports of itself are told apart from those that systemd, the engine and the kernel report of it.
 
+mod crowd;
 mod dbus;
 mod drift;
 mod floor;
@@ -95,6 +96,7 @@ impl Bench<'_> {
         self.hooked(usize::from(arguments.changes))
             .context("the change that a webhook tells of could not be measured")?;
         self.drift(usize::from(arguments.changes)).context("the repair of drift could not be measured")?;
+        self.crowd(arguments.rounds).context("the repair of drift among many connections could not be measured")?;
         self.idle(arguments.idle).context("the idle agent could not be measured")?;
         let size = std::fs::metadata(program).with_context(|| format!("no {}", program.display()))?.len();
         self.row("binary", Shown::Memory, Samples::from_iter([size / 1024]), None, "15 MB");

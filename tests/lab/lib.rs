@@ -23,6 +23,7 @@ pub mod register;
 mod network;
 pub mod enter;
 mod host;
+mod crowd;
 mod disk;
 mod outage;
 mod work;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 pub use browser::Browser;
+pub use crowd::Crowd;
 pub use forge::{Forge, Image, Signer};
 pub use host::Host;
 pub use machine::available;

@@ -6,12 +6,38 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::{Finding, Verdict};
-use crate::settings::Settings;
+use crate::endpoint;
+use crate::settings::{self, Settings};
 
 /// Looks at the socket and at each configured address. While the agent runs, they are its own.
 pub(super) fn examine(settings: &Settings, runs: bool) -> Vec<Finding> {
     let addresses = settings.endpoint.listen.iter().map(|address| over_tcp(*address, runs));
-    [socket(&settings.endpoint.socket, runs)].into_iter().chain(addresses).collect()
+    let socket = socket(&settings.endpoint.socket, runs);
+    [socket].into_iter().chain(addresses).chain(certificate(&settings.endpoint, runs)).collect()
+}
+
+/// Reads the certificate as the agent would. One that was renewed badly is not taken over by an agent that runs, and keeps
+/// the next one from starting.
+fn certificate(settings: &settings::Endpoint, runs: bool) -> Option<Finding> {
+    let what = "endpoint's TLS";
+    let cert = settings.cert.as_ref()?.display();
+    Some(match (endpoint::examine(settings), runs) {
+        (Ok(()), _) => Finding::fine(what, cert.to_string()),
+        (Err(_), _) if !rustix::process::geteuid().is_root() => {
+            Finding::off(what, Verdict::Warning, "whether it can be used shows for root only", "sudo mainstay doctor")
+        }
+        (Err(why), true) => Finding::off(
+            what,
+            Verdict::Missing,
+            format!(
+                "the agent goes on with the certificate that it read before; as it is now, it would not start: {why}"
+            ),
+            "renew both files; they are read again when they change",
+        ),
+        (Err(why), false) => {
+            Finding::off(what, Verdict::Missing, format!("the agent does not start with it: {why}"), "renew both files")
+        }
+    })
 }
 
 fn socket(path: &Path, runs: bool) -> Finding {

@@ -21,6 +21,9 @@ use super::answer::Answer;
 
 /// Connections of one listener at once.
 const MOST: usize = 64;
+/// So many in a row for which others had to go are a crowd. One at a time, each with a breath after it, would let ten
+/// thousand keep the door shut for half a minute.
+const CROWD: usize = 16;
 /// How long a client may take to say what it wants, the next thing included.
 const HEADERS: Duration = Duration::from_secs(10);
 /// How long it may take to send the rest and to read the answer.
@@ -87,18 +90,22 @@ fn millis(time: Duration) -> u64 {
 pub(super) struct Connections {
     tasks: JoinSet<()>,
     open: Vec<(Arc<Slot>, AbortHandle)>,
+    /// So many came in a row for which another one had to go.
+    crowd: usize,
 }
 
 impl Connections {
-    /// Takes one more in. Says whether another one had to go for it.
+    /// Takes one more in. Says whether there is such a crowd that it is others' turn.
     pub(super) fn take_in<W: Future<Output = ()> + Send + 'static>(
         &mut self,
         work: impl FnOnce(Arc<Slot>) -> W,
     ) -> bool {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|(_, task)| !task.is_finished());
-        let is_full = self.open.len() >= MOST;
-        if is_full {
+        if self.open.len() < MOST {
+            self.crowd = 0;
+        } else {
+            self.crowd = self.crowd % CROWD + 1;
             let idle = self.open.iter().enumerate().filter(|(_, (slot, _))| !slot.is_busy.load(Ordering::Relaxed));
             let Some((longest, _)) = idle.min_by_key(|(_, (slot, _))| slot.asked()) else {
                 debug!("all connections are busy; another one is closed");
@@ -109,7 +116,7 @@ impl Connections {
         let slot = Slot::new();
         let task = self.tasks.spawn(work(Arc::clone(&slot)));
         self.open.push((slot, task));
-        is_full
+        self.crowd == CROWD
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 use tracing::{debug, error, info, warn};
 
 use super::connection::{self, Connections};
@@ -22,8 +22,11 @@ const GROUP: &str = "mainstay";
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait when the kernel has no more connections to give.
 const BREATH: Duration = Duration::from_secs(1);
-/// How long to wait when there are too many connections: it is others' turn, passes above all.
+/// How long to wait when too many connections come: it is others' turn, passes above all.
 const OTHERS: Duration = Duration::from_millis(1);
+/// So many connections may wait to be taken. Who comes when there are more is dropped by the kernel and tries again after a
+/// second, so that a burst would keep others out for much longer than it takes. The kernel may allow fewer (net.core.somaxconn).
+const WAITING: u32 = 4096;
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -74,13 +77,13 @@ pub(super) async fn on_unix(listener: UnixListener, shared: Arc<Shared>) {
             }
         };
         let shared = Arc::clone(&shared);
-        let was_full = connections.take_in(|slot| {
+        let is_crowd = connections.take_in(|slot| {
             let on = Arc::clone(&slot);
             connection::serve(stream, slot, move |request| {
                 answer_to(request, Door::Socket, Arc::clone(&on), Arc::clone(&shared))
             })
         });
-        if was_full {
+        if is_crowd {
             tokio::time::sleep(OTHERS).await;
         }
     }
@@ -90,7 +93,7 @@ pub(super) async fn on_unix(listener: UnixListener, shared: Arc<Shared>) {
 pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: Arc<Shared>) {
     let mut told = String::new();
     let listener = loop {
-        match TcpListener::bind(address).await {
+        match bind(address) {
             Ok(listener) => break listener,
             Err(error) => {
                 let text = error.to_string();
@@ -114,7 +117,7 @@ pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: A
             }
         };
         let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-        let was_full = connections.take_in(|slot| async move {
+        let is_crowd = connections.take_in(|slot| async move {
             let on = Arc::clone(&slot);
             let answer = move |request| answer_to(request, Door::Tcp, Arc::clone(&on), Arc::clone(&shared));
             let Some(tls) = &config.tls else { return connection::serve(stream, slot, answer).await };
@@ -124,10 +127,18 @@ pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: A
                 Err(_) => debug!("a client took too long to agree on TLS"),
             }
         });
-        if was_full {
+        if is_crowd {
             tokio::time::sleep(OTHERS).await;
         }
     }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What is left of the connections of an agent that ended does not keep the next one out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 /// Makes the socket beside its place and moves it there when only those can open it who may.

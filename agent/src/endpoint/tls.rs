@@ -1,9 +1,9 @@
 //! The certificate that the endpoint shows: read again when its file is another, since certificates are renewed.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,8 +15,16 @@ use tracing::{info, warn};
 pub(super) struct Tls {
     cert: PathBuf,
     key: PathBuf,
-    /// What was read last, and when its file was changed then.
-    read: Mutex<(Option<SystemTime>, Arc<ServerConfig>)>,
+    /// What was read last, and what its files were then.
+    read: Mutex<([Option<Stamp>; 2], Arc<ServerConfig>)>,
+}
+
+/// What tells one state of a file from another. A renewal may write in place, rename, or point a link elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
 }
 
 impl Tls {
@@ -27,15 +35,16 @@ impl Tls {
     pub(super) fn read(cert: &Path, key: &Path) -> Result<Tls, String> {
         crate::tls::ensure_provider();
         let (cert, key) = (cert.to_owned(), key.to_owned());
-        let read = (changed(&cert), read(&cert, &key)?);
+        let read = (stamps(&cert, &key), read(&cert, &key)?);
         Ok(Tls { cert, key, read: Mutex::new(read) })
     }
 
-    /// Returns what agrees on TLS with one client.
+    /// Returns what agrees on TLS with one client. Both files count: who renews them writes one after the other, and what
+    /// does not go together in between is no reason to keep the old pair for longer than that.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = changed(&self.cert);
-        if changed != last.0 {
+        let stamps = stamps(&self.cert, &self.key);
+        if stamps != last.0 {
             match read(&self.cert, &self.key) {
                 Ok(config) => {
                     info!(path = %self.cert.display(), "the endpoint shows another certificate from now on");
@@ -43,14 +52,17 @@ impl Tls {
                 }
                 Err(why) => warn!("the endpoint goes on showing the certificate that it has: {why}"),
             }
-            last.0 = changed;
+            last.0 = stamps;
         }
         TlsAcceptor::from(Arc::clone(&last.1))
     }
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|file| file.modified()).ok()
+fn stamps(cert: &Path, key: &Path) -> [Option<Stamp>; 2] {
+    [cert, key].map(|path| {
+        let seen = fs::metadata(path).ok()?;
+        Some(Stamp { inode: seen.ino(), size: seen.size(), changed: (seen.ctime(), seen.ctime_nsec()) })
+    })
 }
 
 fn read(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {

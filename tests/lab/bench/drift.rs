@@ -63,7 +63,7 @@ impl Bench<'_> {
     }
 
     /// Lets the floor's program do something to the host, and waits until the agent has undone it; returns when it was done.
-    fn happens(&mut self, what: &str) -> Result<u64> {
+    pub(super) fn happens(&mut self, what: &str) -> Result<u64> {
         // What the agent heard of its last repair, and looks that find nothing, are over.
         std::thread::sleep(Duration::from_secs(1));
         let answer = self.floor.ask(what)?;
