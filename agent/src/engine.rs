@@ -46,6 +46,9 @@ const CHANGE: Duration = Duration::from_secs(60);
 /// The most that is read of one answer: a list of some thousand containers has a few megabytes.
 const ANSWER_LIMIT: usize = 32 * 1024 * 1024;
 
+/// There is nothing at the socket's path.
+const NO_SOCKET: &str = "there is no such socket (is the engine installed and its socket enabled?)";
+
 /// Why the engine did not do or say what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -58,9 +61,8 @@ pub enum Error {
         socket: PathBuf,
         /// Why it cannot, and what to do about it.
         reason: String,
-        /// What happened.
-        #[source]
-        source: Option<Box<BollardError>>,
+        /// What happened, in the words of a library: no part of the message.
+        cause: Option<Box<BollardError>>,
     },
     /// There was no answer in time.
     #[error("failed to {doing}: the container engine gave no answer within {}", humantime::format_duration(*after))]
@@ -112,8 +114,8 @@ impl Error {
 
     /// Says whether nobody listens on the socket, or there is none.
     pub fn is_nobody_there(&self) -> bool {
-        let Error::Unreachable { source: Some(source), .. } = self else { return false };
-        matches!(io_kind(source), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+        let Error::Unreachable { cause: Some(cause), .. } = self else { return false };
+        matches!(io_kind(cause), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
     }
 }
 
@@ -183,11 +185,11 @@ impl Engine {
             doing: doing.to_owned().into(),
             socket: socket.to_owned(),
             reason: reason.to_owned(),
-            source: None,
+            cause: None,
         };
         let Some(socket) = self.sockets.iter().find(|socket| socket.exists()) else {
             return Err(match self.sockets.first() {
-                Some(socket) => unreachable(socket, describe(ErrorKind::NotFound)),
+                Some(socket) => unreachable(socket, NO_SOCKET),
                 None => unreachable(Path::new("nowhere"), "no socket is configured"),
             });
         };
@@ -278,8 +280,11 @@ impl Client {
                 Error::Refused { doing, words: format!("its answer cannot be read: {error}") }
             }
             error => {
-                let reason = describe(io_kind(&error)).to_owned();
-                Error::Unreachable { doing, socket: self.socket.clone(), reason, source: Some(Box::new(error)) }
+                let reason = match describe(io_kind(&error)) {
+                    Some(reason) => reason.to_owned(),
+                    None => format!("the connection failed: {}", root(&error)),
+                };
+                Error::Unreachable { doing, socket: self.socket.clone(), reason, cause: Some(Box::new(error)) }
             }
         }
     }
@@ -311,13 +316,22 @@ fn io_kind(error: &BollardError) -> ErrorKind {
     ErrorKind::Other
 }
 
-fn describe(kind: ErrorKind) -> &'static str {
+fn describe(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::NotFound => "there is no such socket (is the engine installed and its socket enabled?)",
-        ErrorKind::PermissionDenied => "permission denied (the agent's user must be allowed to open the socket)",
-        ErrorKind::ConnectionRefused => "nobody listens on the socket (the engine is stopped)",
-        _ => "the connection failed",
+        ErrorKind::NotFound => Some(NO_SOCKET),
+        ErrorKind::PermissionDenied => Some("permission denied (the agent's user must be allowed to open the socket)"),
+        ErrorKind::ConnectionRefused => Some("nobody listens on the socket (the engine is stopped)"),
+        _ => None,
     }
+}
+
+/// Returns the last cause: the others are the library's words for each other.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root
 }
 
 /// Escapes what may not stand in a URL's path; the marks that image references use stay.

@@ -39,6 +39,7 @@ mod lab_forge;
 mod lab_itself;
 mod layers;
 mod logs;
+mod messages;
 mod ownership;
 mod page;
 mod pauses;

@@ -10,6 +10,7 @@ mod blame;
 mod files;
 mod managers;
 mod quadlets;
+mod remedy;
 mod texts;
 mod units;
 
@@ -319,16 +320,10 @@ impl<'a> Work<'a> {
     fn failed_for(&mut self, step: &Step, why: &str, said: &str, blame: Blame) {
         self.progress.mark();
         let (verb, object) = (step.action.verb(), step.action.object());
-        let why = if why.contains("Read-only file system") {
-            &format!(
-                "{why} (the service may write below /etc, /usr/local, /srv, /var and /opt: for more, add `ReadWritePaths=` in a drop-in of mainstay.service)"
-            )
-        } else {
-            why
-        };
+        let why = remedy::added(why, &object);
         // The clients' errors say themselves what they were doing, and to what.
         let text = if why.starts_with("failed to ") || why.contains(&object) {
-            why.to_owned()
+            why
         } else {
             format!("failed to {verb} {object}: {why}")
         };

@@ -2,7 +2,8 @@
 //!
 //! They are the files of `tests/messages/`: a folder for each place in which mistakes are made, a file for each mistake. A file is
 //! its title, the files that hold the mistake, and behind `== … ==` what mainstay says to it. To add one, write the first two and
-//! run this with `UPDATE_EXPECT=1`; then read what it wrote as somebody would who has never seen the code.
+//! run this with `UPDATE_EXPECT=1`; then read what it wrote as somebody would who has never seen the code. What a host makes wrong is
+//! made on real ones, by the end-to-end test `messages`; here it is only held to the same rules.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ mod settings;
 mod credentials;
 
 /// Where mistakes are made.
-const PLACES: [&str; 3] = ["repository", "settings", "credentials"];
+const PLACES: [&str; 4] = ["repository", "settings", "credentials", "host"];
 
 /// A mistake as it is written down.
 struct Case {

@@ -59,7 +59,10 @@ pub enum Unrest {
 
 fn describe(result: &str, status: i32) -> String {
     match result {
-        "exit-code" => format!("its process exited with code {status}"),
+        "exit-code" => match unbegun(status) {
+            Some(why) => format!("its process exited with code {status}, before its program ran: {why}"),
+            None => format!("its process exited with code {status}"),
+        },
         "signal" => format!("its process was killed by signal {status}"),
         "core-dump" => format!("its process crashed (signal {status})"),
         "oom-kill" => "it ran out of memory and was killed".to_owned(),
@@ -67,10 +70,36 @@ fn describe(result: &str, status: i32) -> String {
         "timeout" => "it was not ready, or did not stop, within its own timeout".to_owned(),
         "start-limit-hit" => "it was started too often in a short time (`StartLimitBurst=`)".to_owned(),
         "protocol" => "it did not follow its `Type=`: it ended before it was ready".to_owned(),
-        "resources" => "systemd could not set up what it needs (a user, a directory, a credential)".to_owned(),
+        "resources" => {
+            "systemd could not set up what it needs (a file of `EnvironmentFile=`, a directory, a credential)"
+                .to_owned()
+        }
         "" | "success" => "it failed".to_owned(),
         other => format!("it failed ({})", spec::id::shown(other)),
     }
+}
+
+/// Says what systemd's own exit codes mean (systemd.exec(5)), with what to look at.
+fn unbegun(status: i32) -> Option<&'static str> {
+    Some(match status {
+        200 => "the folder of `WorkingDirectory=` cannot be entered; is it there, and open to the service's user?",
+        203 => {
+            "what `Exec…=` names cannot be executed; is it installed, may it be executed (mode 0755), and is the interpreter in \
+             the first line of a script there?"
+        }
+        208 | 209 | 222 => "what `StandardInput=`, `StandardOutput=` or `StandardError=` names cannot be opened",
+        210 => "the folder of `RootDirectory=` cannot be entered; is it there, with all that a root needs?",
+        216 => "its group cannot be taken on; are `Group=` and `SupplementaryGroups=` on this host?",
+        217 => "its user cannot be taken on; is the one of `User=` on this host?",
+        218 => "its capabilities cannot be set; may the host grant those of `AmbientCapabilities=`?",
+        226 => {
+            "its view of the files cannot be set up; is each path of `ReadWritePaths=`, `BindPaths=` and the like there? One that \
+             may be missing has a `-` before it"
+        }
+        233 | 238..=241 => "a folder of `RuntimeDirectory=`, `StateDirectory=` and the like cannot be made",
+        243 => "its credentials cannot be read; is each file of `LoadCredential=` there?",
+        _ => return None,
+    })
 }
 
 /// What is known of a unit when its watch begins.
@@ -244,5 +273,10 @@ mod tests {
         let unit = UnitName::parse("a.service").expect("a unit name");
         let error = Unsettled { unit, invocation: None, why };
         assert_eq!(error.to_string(), "unit `a.service` did not stay up: its process exited with code 3");
+        let absent = describe("exit-code", 203);
+        assert!(
+            absent.starts_with("its process exited with code 203, before its program ran: what `Exec…="),
+            "{absent}"
+        );
     }
 }

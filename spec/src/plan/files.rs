@@ -151,7 +151,7 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         Whose::Foreign if kept => return,
         Whose::Foreign => {
             draft.blocked.insert(path.clone());
-            return draft.conflict(app, id, foreign(&state));
+            return draft.conflict(app, id, foreign(path, &state));
         }
         Whose::Found => draft.plan.lessons.push(Lesson::Made(id.clone(), app.clone())),
         Whose::Ours => {
@@ -287,7 +287,15 @@ fn wanted(kind: &FileKind) -> &'static str {
     }
 }
 
-fn foreign(state: &FileState) -> String {
+fn foreign(path: &HostPath, state: &FileState) -> String {
+    if let (FileState::Symlink { target, .. }, Some(unit)) = (state, path.unit())
+        && target == "/dev/null"
+    {
+        return format!(
+            "somebody masked {unit} on this host, so that nothing starts it: find out why, then `systemctl unmask {unit}`; or no \
+             longer ask for it here"
+        );
+    }
     format!(
         "{} is there already, mainstay did not put it there, and it differs from what is wanted; \
          move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced",
