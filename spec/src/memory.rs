@@ -374,6 +374,8 @@ pub enum AppState {
     Waiting,
     /// Being changed.
     Applying,
+    /// As the commit says, not for as long as its rollout asks for. Only records say so.
+    Baking,
     /// As the commit says.
     Converged,
     /// A step failed; see the failure.
@@ -394,6 +396,7 @@ impl AppState {
         match self {
             AppState::Waiting => "waiting",
             AppState::Applying => "applying",
+            AppState::Baking => "baking",
             AppState::Converged => "converged",
             AppState::Failed => "failed",
             AppState::RolledBack => "rolled-back",

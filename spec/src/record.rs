@@ -202,8 +202,9 @@ fn rank(state: AppState) -> u8 {
         AppState::Drifted => 3,
         AppState::Waiting => 4,
         AppState::Applying => 5,
-        AppState::Repaired => 6,
-        AppState::Converged => 7,
+        AppState::Baking => 6,
+        AppState::Repaired => 7,
+        AppState::Converged => 8,
     }
 }
 

@@ -134,7 +134,9 @@ fn of_app(picture: &Snapshot, name: &AppName, app: &App) -> Option<Trouble> {
             (Kind::Drifted, format!("{} {}: {}", step.verb, step.object, step.why))
         }
         (AppState::Drifted, ..) => (Kind::Drifted, "it is not as the commit says, and only reported".to_owned()),
-        (AppState::Applying | AppState::Waiting | AppState::Converged | AppState::Repaired, ..) => return None,
+        (AppState::Applying | AppState::Baking | AppState::Waiting | AppState::Converged | AppState::Repaired, ..) => {
+            return None;
+        }
     };
     Some(Trouble { kind, about, since: app.since, text })
 }

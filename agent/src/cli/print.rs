@@ -22,7 +22,7 @@ const CYAN: &str = "36";
 /// Returns the colour of a state.
 pub(super) fn colour_of(state: AppState) -> &'static str {
     match state {
-        AppState::Converged | AppState::Repaired => GREEN,
+        AppState::Baking | AppState::Converged | AppState::Repaired => GREEN,
         AppState::Failed | AppState::Unhealthy => RED,
         AppState::Waiting | AppState::Applying | AppState::RolledBack | AppState::Drifted => YELLOW,
     }

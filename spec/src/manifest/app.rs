@@ -12,11 +12,12 @@ use super::expressions::{self, Expression};
 use super::files;
 use super::folder::{self, Folder};
 use super::layers::{Layer, Source};
-use super::model::{App, FileKind, Host, Place, QuadletNames, State, Unit, Watch, owned_by_root};
+use super::model::{App, FileKind, Host, QuadletNames, State, Unit, Watch, owned_by_root};
 use super::needs;
 use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
+use super::selector::Place;
 use super::units;
 use super::user;
 use super::yaml;
@@ -218,6 +219,7 @@ fn assemble(
         drop_ins: BTreeSet::new(),
         quadlets: Vec::new(),
         containers: BTreeMap::new(),
+        rollout: None,
         needs: BTreeMap::new(),
         checks: Vec::new(),
         networks: BTreeMap::new(),

@@ -11,6 +11,8 @@ mod yaml;
 mod decode;
 mod image;
 mod ports;
+mod selector;
+mod rollout;
 mod model;
 mod endpoints;
 mod policy;
@@ -36,6 +38,7 @@ mod duration;
 mod checks;
 mod user;
 mod needs;
+mod rollouts;
 mod fleet;
 mod units;
 mod compose;
@@ -51,9 +54,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use critical::is_open;
 pub use model::{
-    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Place, Policy,
-    Port, State, Unit, UnitText, Volume,
+    Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Policy, Port,
+    State, Unit, UnitText, Volume,
 };
+pub use rollout::{
+    Count, DEFAULT as DEFAULT_ROLLOUT, Freeze, Held, OnFailure, Override, RULES, Rollout, Rule, SILENT_AFTER, Wave,
+};
+pub use selector::Place;
 pub use settings::settings;
 
 use crate::diagnostic::{Diagnostic, Location};
@@ -113,6 +120,10 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         apps,
         endpoints,
         acknowledged: file.acknowledged,
+        rollouts: BTreeMap::new(),
+        freezes: Vec::new(),
+        holds: Vec::new(),
+        overrides: Vec::new(),
     });
     Parsed { fleet, diagnostics }
 }
@@ -210,6 +221,19 @@ fn read_fleet(
     }
     fleet::check_keys(&hosts, diagnostics);
     (file, hosts)
+}
+
+/// Reads rollouts, freezes, holds and overrides out of `text`, as they stand in a fleet.yaml, and puts them in the place of those
+/// of `fleet`. Returns the mistakes in them.
+pub fn rollouts(text: &str, fleet: &mut Fleet) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let mut page = Page::new(FLEET, text);
+    let rules = rollouts::read(&mut page, &rollouts::Known { hosts: Some(&fleet.hosts), apps: &fleet.apps });
+    page.close(&mut diagnostics);
+    (fleet.rollouts, fleet.freezes) = (rules.rollouts, rules.freezes);
+    (fleet.holds, fleet.overrides) = (rules.holds, rules.overrides);
+    diagnostics.sort();
+    diagnostics
 }
 
 /// Returns the file's text; complains when it is none.

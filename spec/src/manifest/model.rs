@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::rollout::{DEFAULT, Freeze, Held, Override, Rollout};
+use super::selector::Place;
 use crate::artifact::Origin;
 use crate::check::Check;
 use crate::container::{Dependency, NetworkSettings, Protocol, Settings, VolumeSettings};
@@ -32,6 +34,14 @@ pub struct Fleet {
     pub endpoints: BTreeMap<Option<String>, BTreeMap<String, Arc<[Address]>>>,
     /// Acknowledged removals: the short digest that the prune guard printed, and the reason.
     pub acknowledged: BTreeMap<String, String>,
+    /// How changes spread, by the name of the policy.
+    pub rollouts: BTreeMap<String, Rollout>,
+    /// When nothing begins.
+    pub freezes: Vec<Freeze>,
+    /// Of which applications nothing new is deployed.
+    pub holds: Vec<Held>,
+    /// Which of these rules are broken in the open.
+    pub overrides: Vec<Override>,
 }
 
 /// One host.
@@ -120,6 +130,8 @@ pub struct App {
     pub quadlets: Vec<QuadletNames>,
     /// Containers.
     pub containers: BTreeMap<ContainerName, Container>,
+    /// The policy by which its changes spread, where it names one, and where that is written. Not read yet: the agent does not act on it.
+    pub rollout: Option<(String, Location)>,
     /// The applications that must be healthy before it changes, and where that is written.
     pub needs: BTreeMap<AppName, Location>,
     /// What must hold after a change, and from then on.
@@ -152,26 +164,6 @@ pub struct QuadletNames {
     pub ports: Vec<Port>,
     /// Where it was written.
     pub location: Location,
-}
-
-/// Which hosts have an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Every one.
-    All,
-    /// Those that match at least one.
-    Any(Vec<Place>),
-    /// Those that match each.
-    Each(Vec<Place>),
-    /// Those that do not match.
-    Not(Box<Place>),
-    /// Those whose label has one of the values; `host` and `environment` are labels too.
-    Label {
-        /// The label.
-        name: String,
-        /// The values.
-        values: BTreeSet<String>,
-    },
 }
 
 /// A path on the host.
@@ -330,6 +322,13 @@ impl Address {
         let mut nearest: Vec<&Address> = all.iter().collect();
         nearest.sort_by_key(|address| address.host.as_ref() != Some(host));
         nearest
+    }
+}
+
+impl App {
+    /// Returns the name of the policy by which its changes spread.
+    pub fn rollout(&self) -> &str {
+        self.rollout.as_ref().map_or(DEFAULT, |(name, _)| name)
     }
 }
 

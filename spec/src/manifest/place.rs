@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Host, Place};
+use super::model::Host;
 use super::page::{Extent, Page};
+use super::selector::Place;
 use super::words::did_you_mean;
 use super::yaml::{Kind, Node};
 use crate::id::{HostName, shown};

@@ -13,6 +13,7 @@ mod overlays;
 mod place;
 mod policies;
 mod quadlets;
+mod rollouts;
 mod templates;
 mod traces;
 mod tree;

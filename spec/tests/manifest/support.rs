@@ -1,7 +1,7 @@
 //! Builds trees from text, and prints what came out.
 
 use expect_test::Expect;
-use spec::diagnostic::Severity;
+use spec::diagnostic::{Diagnostic, Severity};
 use spec::manifest::{self, Parsed};
 use spec::tree::{Entry, Tree};
 
@@ -85,8 +85,13 @@ pub(crate) fn check_unit(name: &str, text: &str, expected: Expect) {
 pub(crate) fn lines(parsed: &Parsed) -> String {
     let has_error = parsed.diagnostics.iter().any(|it| it.severity == Severity::Error);
     assert_eq!(parsed.fleet.is_none(), has_error, "a fleet exactly when there is no error: {:?}", parsed.diagnostics);
+    lines_of(&parsed.diagnostics)
+}
+
+/// Prints mistakes, one per line.
+pub(crate) fn lines_of(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
-    for it in &parsed.diagnostics {
+    for it in diagnostics {
         let severity = if it.severity == Severity::Error { "error" } else { "warning" };
         text.push_str(&format!("{severity}[{}] {}: {}\n", it.rule, it.location, it.message));
         text.push_str(&format!("  = {}\n", it.help));

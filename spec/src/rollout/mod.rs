@@ -1,0 +1,239 @@
+//! May this release go to this host now? Decided by every host for itself, from what git says, and with the same answer
+//! everywhere: nobody coordinates.
+//!
+//! The hosts of an application stand in one order: by wave, then by a stable hash. A host may go when those before it are far
+//! enough, or have been silent for too long. Two hosts with views of different ages never both go beyond `max-unavailable`:
+//!
+//! - Nobody starts before its record says so, and nobody starts with a view older than a quarter of `silent-after`.
+//! - Who may have been taken for silent shows itself and then waits for as long, so that whoever passed it over has shown
+//!   itself too.
+//!
+//! Clocks of different hosts are never compared but for silence, where being wrong means to wait.
+
+mod order;
+mod stage;
+mod standing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use order::{Place, order};
+pub use stage::{Peer, Stage, stage};
+pub use standing::{Standing, Turn};
+
+use crate::calendar;
+use crate::digest::Digest;
+use crate::id::{AppName, CommitId, HostName};
+use crate::manifest::{App, Fleet, Host, Rollout, Rule};
+
+/// May it go?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Now.
+    Go,
+    /// Not yet.
+    Wait {
+        /// When it can go on at the earliest, where time alone decides.
+        until: Option<Timestamp>,
+        /// What it waits for.
+        because: String,
+    },
+    /// Not until a person or another commit changes something.
+    Blocked {
+        /// What stands in the way.
+        because: String,
+    },
+}
+
+/// A change of one application on one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The application.
+    pub app: &'a AppName,
+    /// The newest believed commit: where its policy comes from, and its content.
+    pub commit: &'a CommitId,
+    /// The host that asks.
+    pub host: &'a HostName,
+}
+
+/// The hosts among which a release spreads, and what each is to have: `None` where the application is removed.
+pub type Targets = BTreeMap<HostName, Option<Digest>>;
+
+/// What the host that asks knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// When the records of the others were fetched last.
+    pub view: Timestamp,
+    /// Its own signs of life, if it gives any: a host that cannot push takes its turn all the same, and is passed over.
+    pub signs: Signs,
+}
+
+/// The signs of life of the host that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// It reports to nobody.
+    Unreported,
+    /// It has not been able to say anything yet.
+    None,
+    /// They are there.
+    Since {
+        /// When the first was pushed of those that followed each other without a gap.
+        first: Timestamp,
+        /// When the last was pushed.
+        last: Timestamp,
+        /// Whether others may have taken it for silent before the first.
+        was_away: bool,
+    },
+}
+
+/// Returns the policy of an application's changes on `host`. One that is removed there follows the one it has elsewhere, as far
+/// as there is one alone.
+pub fn policy(fleet: &Fleet, app: &AppName, host: &HostName) -> Rollout {
+    let name = policy_name(fleet, app, host);
+    fleet.rollouts.get(name).cloned().unwrap_or_default()
+}
+
+/// Names that policy.
+pub fn policy_name<'f>(fleet: &'f Fleet, app: &AppName, host: &HostName) -> &'f str {
+    let application = fleet.apps.get(app);
+    if let Some(form) = application.and_then(|it| it.on(host)) {
+        return form.rollout();
+    }
+    let names: BTreeSet<&str> = application.iter().flat_map(|it| &it.variants).map(App::rollout).collect();
+    match names.len() {
+        1 => names.into_iter().next().unwrap_or(crate::manifest::DEFAULT_ROLLOUT),
+        _ => crate::manifest::DEFAULT_ROLLOUT,
+    }
+}
+
+/// Decides whether the change may begin at `now`, as far as the repository alone says: holds, freezes and windows.
+pub fn permitted(fleet: &Fleet, change: &Change<'_>, now: Timestamp) -> Gate {
+    let Some(host) = fleet.hosts.get(change.host) else { return Gate::Go };
+    let breaks = |rule| is_broken(fleet, change, rule, now);
+    let held = fleet
+        .holds
+        .iter()
+        .find(|held| held.app.as_ref().is_none_or(|app| app == change.app) && held.place.holds(change.host, host));
+    if let Some(held) = held.filter(|_| !breaks(Rule::Holds)) {
+        return Gate::Blocked { because: format!("held: {}", held.reason) };
+    }
+    let policy = policy(fleet, change.app, change.host);
+    match earliest(fleet, change, (host, &policy), now) {
+        Ok((at, _)) if at <= now => Gate::Go,
+        Ok((at, because)) => Gate::Wait { until: Some(at), because },
+        Err(calendar::NeverOpen) => Gate::Blocked { because: calendar::NeverOpen.to_string() },
+    }
+}
+
+/// Returns when freezes and windows let the change begin, from `now` on, and what keeps it until then.
+fn earliest(
+    fleet: &Fleet,
+    change: &Change<'_>,
+    (host, policy): (&Host, &Rollout),
+    now: Timestamp,
+) -> Result<(Timestamp, String), calendar::NeverOpen> {
+    /// Each round leaves a freeze or reaches a window; as many of them cannot follow each other.
+    const MOST_ROUNDS: usize = 250;
+    let (mut at, mut because) = (now, String::new());
+    for _ in 0..MOST_ROUNDS {
+        let frozen = fleet.freezes.iter().find(|freeze| {
+            freeze.from <= at
+                && at < freeze.to
+                && (freeze.apps.is_empty() || freeze.apps.contains(change.app))
+                && freeze.place.holds(change.host, host)
+        });
+        if let Some(freeze) = frozen.filter(|_| !is_broken(fleet, change, Rule::Freezes, at)) {
+            if because.is_empty() {
+                because = format!("frozen: {}", freeze.reason);
+            }
+            at = freeze.to;
+            continue;
+        }
+        let opening = match is_broken(fleet, change, Rule::Windows, at) {
+            true => None,
+            false => calendar::opening(&policy.windows, at)?,
+        };
+        let Some(opening) = opening else { break };
+        if because.is_empty() {
+            let windows: Vec<String> = policy.windows.iter().map(ToString::to_string).collect();
+            because = format!("outside its windows ({})", windows.join("; "));
+        }
+        at = opening;
+    }
+    Ok((at, because))
+}
+
+fn is_broken(fleet: &Fleet, change: &Change<'_>, rule: Rule, now: Timestamp) -> bool {
+    fleet.overrides.iter().any(|it| it.breaks(rule, change.app, change.commit.as_str(), now))
+}
+
+/// Decides whether the change may begin at `now`, by where all its hosts stand.
+pub fn decide(fleet: &Fleet, change: &Change<'_>, standing: &Standing, own: &Own, now: Timestamp) -> Gate {
+    let breaks = |rule| is_broken(fleet, change, rule, now);
+    if standing.is_halted() && !breaks(Rule::Failures) {
+        return Gate::Blocked { because: standing.halt() };
+    }
+    let permitted = permitted(fleet, change, now);
+    if permitted != Gate::Go {
+        return permitted;
+    }
+    let turn = standing.turn(change.host, breaks(Rule::Waves));
+    if let Turn::Wait(because) = turn {
+        return Gate::Wait { until: None, because };
+    }
+    if standing.is_alone() {
+        return Gate::Go;
+    }
+    seen_by_others(own, standing.silent_after(), now)
+}
+
+/// Waits until it is sure that the view is new enough and that nobody takes this host for silent.
+fn seen_by_others(own: &Own, silent_after: Duration, now: Timestamp) -> Gate {
+    let age = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+    let fresh = freshness(silent_after);
+    if age(own.view) > fresh {
+        return Gate::Wait {
+            until: None,
+            because: "the other hosts' records have to be fetched again first".to_owned(),
+        };
+    }
+    match own.signs {
+        Signs::Unreported => Gate::Go,
+        Signs::Since { first, last, was_away } if age(last) <= silent_after / 2 => {
+            let settled = first.checked_add(fresh).unwrap_or(Timestamp::MAX);
+            match was_away && (now < settled || own.view < settled) {
+                true => Gate::Wait {
+                    until: Some(settled).filter(|settled| now < *settled),
+                    because: "this host was away: the others have to see first that it is back".to_owned(),
+                },
+                false => Gate::Go,
+            }
+        }
+        Signs::Since { .. } | Signs::None => {
+            Gate::Wait { until: None, because: "this host's own record has to be published first".to_owned() }
+        }
+    }
+}
+
+/// Returns how old a view of the other hosts may be for a change to begin.
+pub fn freshness(silent_after: Duration) -> Duration {
+    silent_after / 4
+}
+
+/// Decides whether what an application needs is healthy at this commit wherever it is placed.
+pub fn needs(fleet: &Fleet, change: &Change<'_>, needed: &BTreeMap<&AppName, &Standing>, now: Timestamp) -> Gate {
+    if is_broken(fleet, change, Rule::Needs, now) {
+        return Gate::Go;
+    }
+    for (app, standing) in needed {
+        if standing.is_halted() {
+            return Gate::Blocked { because: format!("it needs {app}, of which {}", standing.halt()) };
+        }
+        if let Some(because) = standing.unready() {
+            return Gate::Wait { until: None, because: format!("it needs {app}: {because}") };
+        }
+    }
+    Gate::Go
+}

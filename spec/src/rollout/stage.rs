@@ -1,0 +1,121 @@
+//! How far one host is on its way to a release, by what it published.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::digest::Digest;
+use crate::id::{AppName, CommitId};
+use crate::memory::AppState;
+use crate::record::{AppRecord, Record};
+
+/// How far a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It has not begun.
+    Waiting,
+    /// It has begun, and is not healthy.
+    Changing,
+    /// It is healthy, not for long enough.
+    Baking,
+    /// It is there.
+    Done,
+    /// The release failed there, and it went back.
+    Failed,
+    /// The release failed there, and what was there before does not run either.
+    Down,
+    /// It is not there, and has said nothing for too long.
+    Silent,
+    /// It is not there, and the repository holds it back.
+    Held,
+}
+
+impl Stage {
+    /// Says whether it is not available because of the change.
+    pub fn is_changing(self) -> bool {
+        matches!(self, Stage::Changing | Stage::Down)
+    }
+
+    /// Says whether the release failed there.
+    pub fn has_failed(self) -> bool {
+        matches!(self, Stage::Failed | Stage::Down)
+    }
+
+    /// Says whether the waves behind it wait for it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Stage::Waiting | Stage::Changing | Stage::Baking)
+    }
+
+    /// Says whether nobody waits for it although it is not there.
+    pub fn is_passed_over(self) -> bool {
+        matches!(self, Stage::Failed | Stage::Down | Stage::Silent | Stage::Held)
+    }
+}
+
+/// What is known of another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The last record that counts, if there is one.
+    pub record: Option<Record>,
+    /// When it gave its last sign of life, as far as this host saw.
+    pub heard: Timestamp,
+}
+
+/// Says how far `peer` is on the way to `target` at `commit`, which this host has seen `since`.
+///
+/// A record counts for the release when its digest is the one that is expected there, or when it is of this very commit: an agent of
+/// another version may count its digests in another way.
+pub fn stage(
+    peer: Option<&Peer>,
+    (app, target, commit): (&AppName, Option<Digest>, &CommitId),
+    silent_after: Duration,
+    since: Timestamp,
+    now: Timestamp,
+) -> Stage {
+    let record = peer.and_then(|peer| peer.record.as_ref());
+    let said = match record {
+        Some(record) => said(record, app, target, commit),
+        None => Stage::Waiting,
+    };
+    if matches!(said, Stage::Done | Stage::Failed) {
+        return said;
+    }
+    // A host has as long from when this one saw the commit: that is when it began to be waited for.
+    let heard = peer.map_or(since, |peer| peer.heard.max(since));
+    let quiet = Duration::try_from(now.duration_since(heard)).unwrap_or_default();
+    if quiet > silent_after { Stage::Silent } else { said }
+}
+
+fn said(record: &Record, app: &AppName, target: Option<Digest>, commit: &CommitId) -> Stage {
+    let (known, is_at) = (record.apps.get(app), record.commit == *commit);
+    match (target, known) {
+        (None, None) => Stage::Done,
+        (None, Some(known)) if is_at => going(known),
+        (None, Some(_)) => Stage::Waiting,
+        (Some(_), None) => Stage::Waiting,
+        (Some(target), Some(known)) if known.digest == target || (is_at && known.runs.is_none()) => match known.bad {
+            Some(bad) if bad == known.digest => failed(known),
+            _ => going(known),
+        },
+        // It went back, and says which release it does not want.
+        (Some(target), Some(known)) if known.bad == Some(target) || (is_at && known.bad.is_some()) => failed(known),
+        (Some(_), Some(_)) => Stage::Waiting,
+    }
+}
+
+fn going(known: &AppRecord) -> Stage {
+    match known.state {
+        AppState::Waiting => Stage::Waiting,
+        AppState::Applying | AppState::Unhealthy => Stage::Changing,
+        AppState::Baking => Stage::Baking,
+        AppState::Converged | AppState::Repaired | AppState::Drifted => Stage::Done,
+        AppState::Failed | AppState::RolledBack => failed(known),
+    }
+}
+
+fn failed(known: &AppRecord) -> Stage {
+    match known.state {
+        AppState::Failed | AppState::Unhealthy | AppState::Applying => Stage::Down,
+        _ => Stage::Failed,
+    }
+}

@@ -1,0 +1,38 @@
+//! A fleet of one application, made from a few words.
+
+use spec::id::{AppName, CommitId, HostName};
+use spec::manifest::{self, Fleet};
+use spec::tree::Tree;
+
+/// Reads a fleet whose fleet.yaml goes on with `rules`; hosts are `h0`, `h1` and so on, the first `canaries` of them with the label
+/// `ring: canary`.
+pub(crate) fn fleet(hosts: usize, canaries: usize, rules: &str) -> Fleet {
+    let mut text = "fleet: home\nhosts:\n".to_owned();
+    for number in 0..hosts {
+        let labels = if number < canaries { "{ labels: { ring: canary } }" } else { "{}" };
+        text.push_str(&format!("  h{number}: {labels}\n"));
+    }
+    let mut tree = Tree::default();
+    tree.insert("fleet.yaml", text.as_bytes());
+    tree.insert("apps/web/web.service", b"[Service]\nExecStart=/usr/bin/true\n");
+    let parsed = manifest::parse(&tree, None);
+    let mut fleet = parsed.fleet.expect("a sound fleet");
+    let complaints = manifest::rollouts(&format!("{text}{rules}"), &mut fleet);
+    assert_eq!(complaints, [], "{rules}");
+    fleet
+}
+
+/// The application.
+pub(crate) fn app() -> AppName {
+    AppName::parse("web").expect("a name")
+}
+
+/// The name of a host.
+pub(crate) fn host(number: usize) -> HostName {
+    HostName::parse(&format!("h{number}")).expect("a name")
+}
+
+/// A commit.
+pub(crate) fn commit(number: usize) -> CommitId {
+    CommitId::parse(&format!("{number:040x}")).expect("a commit")
+}
