@@ -50,6 +50,8 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         }
         let possible = possible(unit, &state, has_drop_ins).and_then(|()| has_accounts(draft, name, unit));
         if let Err(why) = possible {
+            let inputs = draft.inputs(name, unit, state.text.as_deref());
+            owe_what_is_put_back(draft, name, &state, &inputs);
             draft.conflict(app, id, why);
             continue;
         }
@@ -106,6 +108,7 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
     if let Some(path) = inputs.restart.iter().chain(&inputs.reload).find(|path| draft.blocked.contains(*path)) {
         let why = format!("waits for {path}, which cannot be put in place");
         let id = ResourceId::Unit(name.clone());
+        owe_what_is_put_back(draft, name, state, &inputs);
         if draft.is_aside(app) {
             return;
         }
@@ -132,6 +135,28 @@ fn plan_unit(draft: &mut Draft<'_>, app: &AppName, name: &UnitName, unit: &Desir
         Some(UnitGoal::Stopped) => subject.stopped(draft),
         None => subject.untold(draft),
     }
+}
+
+/// Remembers what is due to a unit that is left alone while something it reads is put back: by the digests nothing changed, and
+/// the next plan puts nothing back.
+fn owe_what_is_put_back(draft: &mut Draft<'_>, name: &UnitName, state: &UnitState, inputs: &UnitInputs) {
+    let is_put_back = |paths: &BTreeSet<HostPath>| paths.iter().any(|path| draft.written.contains(path));
+    let (restart, reload) = (is_put_back(&inputs.restart), is_put_back(&inputs.reload));
+    // Somebody else may have started it with what is there now.
+    let strayed = |known: Option<&String>| known.is_none() || known != state.invocation.as_ref();
+    let lesson = match draft.memory.units.get(name).map(|known| &known.run) {
+        _ if !state.is_up() => return,
+        Some(Run::Started { invocation, .. }) if restart && strayed(invocation.as_ref()) => {
+            Lesson::Owes(ResourceId::Unit(name.clone()))
+        }
+        Some(Run::Started { .. }) if reload => Lesson::OwesReload(name.clone()),
+        Some(Run::Beginning { was, .. }) if (restart || reload) && strayed(was.as_ref()) => {
+            Lesson::Owes(ResourceId::Unit(name.clone()))
+        }
+        // Owed is owed, and of what we did not start the times of the files tell.
+        _ => return,
+    };
+    draft.plan.lessons.push(lesson);
 }
 
 /// Plans the restart of the wanted units that go on without a drop-in, now that it is known to go: one that was held back
