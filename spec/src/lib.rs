@@ -32,3 +32,4 @@ pub mod pins;
 pub mod journal;
 pub mod record;
 pub mod rollout;
+pub mod forecast;

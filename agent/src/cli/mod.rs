@@ -8,6 +8,7 @@ mod print;
 mod times;
 mod names;
 mod held_to;
+mod forecast;
 mod screen;
 mod wakes;
 pub mod alerts;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spec::plan as planner;
 
+use super::forecast;
 use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::difference;
@@ -15,12 +16,17 @@ const EXAMPLES: &str = "\
 Examples:
   mainstay plan                             what the next pass does
   mainstay plan --dir ./fleet --host attic  what a folder would change here
-  mainstay plan --json | jq .steps          for programs";
+  mainstay plan --json | jq .steps          for programs
+  mainstay plan --all-hosts                 what your edits change, and where
+  mainstay plan --all-hosts --from origin/main --to HEAD --markdown";
 
-/// Show what would change on this host, and change nothing
+/// Show what would change, here or on all hosts, and change nothing
 ///
 /// Looks at this host, compares it with its commit and prints the steps that would follow, in their order, each with
 /// its reason, and what changes in files. Nothing is changed; what not everybody may read is not shown.
+///
+/// With `--all-hosts` it compares two commits instead, in any clone and without access to any host: which applications
+/// change where, and what restarts on hosts that are as the first commit says.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -33,6 +39,8 @@ pub struct Args {
     /// Leave out what changes in files
     #[arg(long)]
     no_diff: bool,
+    #[command(flatten)]
+    forecast: forecast::Sides,
 }
 
 /// Plans.
@@ -40,6 +48,9 @@ pub struct Args {
 /// # Errors
 /// The settings, the ledger or the repository cannot be read.
 pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
+    if args.forecast.all_hosts {
+        return forecast::run(common, args.dir.as_deref(), &args.forecast);
+    }
     let settings = common.settings()?;
     let name = settings.host()?;
     let progress = common.progress();

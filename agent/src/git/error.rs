@@ -204,6 +204,29 @@ pub enum GitError {
         #[source]
         source: Source,
     },
+    /// There is no clone to read from.
+    #[error("{} is in no git repository: name a clone with --dir, or go into one", folder.display())]
+    NoClone {
+        /// Where one was looked for.
+        folder: PathBuf,
+    },
+    /// A clone cannot be read.
+    #[error("failed to read the clone {}", folder.display())]
+    Clone {
+        /// The clone.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+    /// A commit's name means nothing, or more than one thing.
+    #[error("no commit of {} is called `{name}`: `git log --oneline --all` there lists them; fetch it first where it is new", folder.display())]
+    NoSuchCommit {
+        /// The name.
+        name: String,
+        /// The clone.
+        folder: PathBuf,
+    },
 }
 
 /// Says why the wire was given up; kept beside the conversation, because the layers above only know "an I/O error".

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use gix::ObjectId;
 use gix::refs::transaction::PreviousValue;
-use spec::id::CommitId;
+use spec::id::{CommitId, shown};
 
 use super::command;
 use super::connect::Kept;
@@ -95,6 +95,39 @@ impl Mirror {
             GitError::Mirror { doing, path, source }
         })?;
         Ok(Mirror { dir: dir.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) })
+    }
+
+    /// Opens the clone that `folder` is in, somebody's own, to read commits from.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub fn of_clone(folder: &Path) -> Result<Mirror, GitError> {
+        let none = || GitError::NoClone { folder: folder.to_owned() };
+        let whole = folder.canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => none(),
+            _ => GitError::Clone { folder: folder.to_owned(), source: error.into() },
+        })?;
+        let top = whole.ancestors().find(|folder| folder.join(".git").exists()).ok_or_else(none)?;
+        let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
+        let repo = gix::open_opts(top, options)
+            .map_err(|error| GitError::Clone { folder: top.to_owned(), source: error.into() })?;
+        Ok(Mirror { dir: top.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) })
+    }
+
+    /// Returns the folder that the repository is in.
+    pub fn folder(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Finds the commit that people mean by a name, such as `HEAD~1`, `origin/main` or the first digits of its id.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn named(&self, name: &str) -> Result<CommitId, GitError> {
+        let found = self.repo.rev_parse_single(name).ok();
+        let commit = found.and_then(|found| found.object().ok()?.peel_to_commit().ok());
+        let none = || GitError::NoSuchCommit { name: shown(name), folder: self.dir.clone() };
+        commit.map(|commit| commit_id(commit.id)).ok_or_else(none)
     }
 
     /// Removes an unreadable `packed-refs`: it hides every other ref, and with them the notes that can be saved.

@@ -228,3 +228,36 @@ fn what_an_unchanged_poll_costs() {
     }
     println!("one pushed note {:?}, `git push` {:?} (medians)", median(ours), median(theirs));
 }
+
+#[test]
+fn somebodys_clone_is_read_from_any_folder_of_it_by_the_names_that_people_use() {
+    let fixture = Fixture::new();
+    let first = fixture.main();
+    let second = fixture.commit("second", &[("apps/web/app.yaml", "place: all\n")]);
+    git(fixture.path(), &["clone", "--quiet", "served.git", "clone"]);
+    let top = fixture.path().join("clone");
+    git(&top, &["tag", "v1", first.as_str()]);
+    let clone = Mirror::of_clone(&top.join("apps/web")).expect("a clone");
+    assert_eq!(clone.folder(), top.canonicalize().expect("a folder"));
+    for (name, commit) in [
+        ("HEAD", &second),
+        ("origin/main", &second),
+        ("HEAD~1", &first),
+        ("v1", &first),
+        (&first.as_str()[..8], &first),
+    ] {
+        assert_eq!(clone.named(name).expect(name), *commit, "{name}");
+    }
+    assert_eq!(files(&clone, &first), "fleet.yaml \"fleet: home\\n\"\n");
+    // A worktree beside it has the same commits.
+    git(&top, &["worktree", "add", "--quiet", "--detach", "../beside", "v1"]);
+    let beside = Mirror::of_clone(&fixture.path().join("beside")).expect("a worktree");
+    assert_eq!(beside.named("HEAD").expect("a commit"), first);
+    for (what, error) in [
+        (clone.named("no-such-branch").map(|_| ()), "is called `no-such-branch`"),
+        (Mirror::of_clone(fixture.path()).map(|_| ()), "is in no git repository"),
+    ] {
+        let said = crate::chain(&what.expect_err("there is none"));
+        assert!(said.contains(error), "{said}");
+    }
+}
