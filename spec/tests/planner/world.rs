@@ -737,7 +737,9 @@ impl World {
             }
         }
         for (name, is) in self.units.iter().filter(|(_, is)| is.active && is.starts > 0) {
-            if excused.contains(&spec::id::ResourceId::Unit(name.clone()).to_string()) {
+            // One that nobody wants any more goes, and until a person says so it stays what it is.
+            let goes = plan.held.is_some() && !desired.units().any(|(_, wanted, _)| wanted == name);
+            if excused.contains(&spec::id::ResourceId::Unit(name.clone()).to_string()) || goes {
                 continue;
             }
             let there = self.drop_ins_on_disk(name);
