@@ -6,7 +6,7 @@ use crate::desired::{DesiredUnit, UnitGoal, UnitOrigin};
 use crate::digest::{Digest, Fields};
 use crate::id::{AppName, HostPath, ResourceId, UnitName};
 use crate::inputs::{self, Pull, UnitInputs};
-use crate::memory::{Inputs, Run};
+use crate::memory::{Inputs, Run, UnitMemory};
 use crate::observed::{ActiveState, FileState, LoadState, Reach, UnitState};
 use crate::plan::{Action, Draft, Fate, Lesson, Note, Step, Verb, Why};
 
@@ -179,6 +179,16 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
             subject.restart(draft, Why::Changed(format!("{path} goes")));
         }
     }
+    // A release that was begun before its application was paused is not wanted meanwhile, and goes on after.
+    let is_begun = |name: &UnitName, known: &UnitMemory| {
+        (*name == added_to || name.template().as_ref() == Some(&added_to))
+            && units.get(name).is_some_and(UnitState::is_up)
+            && draft.is_aside(&known.app)
+            && !desired.units().any(|(_, wanted, _)| wanted == name)
+    };
+    let begun = draft.memory.units.iter().filter(|(name, known)| is_begun(name, known));
+    let owed: Vec<Lesson> = begun.map(|(name, _)| Lesson::Owes(ResourceId::Unit(name.clone()))).collect();
+    draft.plan.lessons.extend(owed);
 }
 
 /// Leaves alone the services of quadlets whose name a unit file of ours still has: systemd reads that one and not what Podman

@@ -694,6 +694,24 @@ impl World {
         assert!(before.is_none_or(|before| before.mark.is_some()), "a foreign container was replaced");
     }
 
+    /// Names the units that run with a drop-in which is gone.
+    fn with_what_is_gone(&self, desired: &Desired, plan: &Plan) -> Vec<String> {
+        let (excused, mut stale) = (excused(plan), Vec::new());
+        for (name, is) in self.units.iter().filter(|(_, is)| is.active && is.starts > 0) {
+            // One that nobody wants any more goes, and until a person says so it stays what it is.
+            let goes = plan.held.is_some() && !desired.units().any(|(_, wanted, _)| wanted == name);
+            if excused.contains(&spec::id::ResourceId::Unit(name.clone()).to_string()) || goes {
+                continue;
+            }
+            let there = self.drop_ins_on_disk(name);
+            let mut read = is.started.keys().filter(|path| path.drop_in().as_ref() == Some(name));
+            if let Some(gone) = read.find(|path| !there.contains_key(*path)) {
+                stale.push(format!("{name} runs with {gone}, which is gone"));
+            }
+        }
+        stale
+    }
+
     /// Names everything that runs with something else than what is wanted, or does not run; empty when converged.
     /// What the plan itself calls a conflict, or unknown, is left out.
     pub(crate) fn stale(&self, desired: &Desired, plan: &Plan) -> Vec<String> {
@@ -736,18 +754,7 @@ impl World {
                 stale.push(format!("{name} has not reloaded"));
             }
         }
-        for (name, is) in self.units.iter().filter(|(_, is)| is.active && is.starts > 0) {
-            // One that nobody wants any more goes, and until a person says so it stays what it is.
-            let goes = plan.held.is_some() && !desired.units().any(|(_, wanted, _)| wanted == name);
-            if excused.contains(&spec::id::ResourceId::Unit(name.clone()).to_string()) || goes {
-                continue;
-            }
-            let there = self.drop_ins_on_disk(name);
-            let mut read = is.started.keys().filter(|path| path.drop_in().as_ref() == Some(name));
-            if let Some(gone) = read.find(|path| !there.contains_key(*path)) {
-                stale.push(format!("{name} runs with {gone}, which is gone"));
-            }
-        }
+        stale.extend(self.with_what_is_gone(desired, plan));
         for (_, name, wanted) in desired.containers().filter(|(app, ..)| !untouched(app)) {
             let id = spec::id::ResourceId::Container(name.clone()).to_string();
             if excused.contains(&id) {
