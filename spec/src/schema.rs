@@ -136,6 +136,22 @@ fn about_it(schema: Value, about: &str) -> Value {
     with(schema, "description", about.into())
 }
 
+/// A selector, which the schema that it is part of has in its definitions.
+fn place() -> Value {
+    json!({ "$ref": "#/$defs/place" })
+}
+
+/// The definition of a selector.
+fn place_definition() -> Value {
+    let again = place();
+    let label = either(text(), with(list(text()), "minItems", 1.into()));
+    let labels = json!({
+        "type": "object", "minProperties": 1,
+        "properties": { "not": again }, "additionalProperties": label,
+    });
+    json!({ "anyOf": [{ "const": "all" }, labels, { "type": "array", "minItems": 1, "items": again }] })
+}
+
 /// Values for templates.
 fn vars() -> Value {
     map(json!(true))

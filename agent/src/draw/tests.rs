@@ -313,14 +313,6 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
         6 |   attic: { labels: { site: home, role: broker, rack: 12 }, adress: 192.0.2.10 }
           |   ^^^^^
 
-        error[not-supported]: `rollouts` is not supported by this version of mainstay
-         --> fleet.yaml:9:1
-          |
-        9 | rollouts: { default: { bake: 10m } }
-          | ^^^^^^^^
-          |
-          = help: remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-
         error[acknowledge]: this acknowledgement gives no reason
           --> fleet.yaml:11:5
            |
@@ -345,7 +337,7 @@ fn every_mistake_of_a_repository_is_drawn_in_one_run() {
           |
           = help: write the line of the host's .pub file: ssh-ed25519 AAAA…
 
-        29 errors, 3 warnings in 10 files
+        28 errors, 3 warnings in 10 files
     "#]].assert_eq(&render(&diagnostics, &tree, false));
 }
 

@@ -28,9 +28,6 @@ use crate::tree::Entry;
 /// What the file is called.
 pub(super) const APP_YAML: &str = "app.yaml";
 
-/// Parts of app.yaml that later versions act on.
-const LATER: [&str; 1] = ["rollout"];
-
 /// What app.yaml says about the application as a whole, before its parts are read.
 pub(super) struct Head {
     /// Which hosts have it.
@@ -206,7 +203,7 @@ fn assemble(
     watches: &mut BTreeSet<Watch>,
     is_plain: bool,
 ) -> App {
-    let mut table = table.map(|table| table.later(&LATER));
+    let mut table = table;
     let mut app = App {
         place: place_of(page, table.as_mut(), hosts, is_plain),
         drift: None,
@@ -252,6 +249,11 @@ fn assemble(
     let choices = take("compose").map(|(key, node)| (key.extent, compose::choices(page, node)));
     if let Some((_, node)) = take("containers") {
         app.containers = container::read(page, node, policies);
+    }
+    if let Some((_, node)) = take("rollout") {
+        let name = page.text(node, "`rollout`").map(HostName::parse);
+        let name = name.and_then(|name| page.name("rollout-name", node.extent, "a rollout's name", name));
+        app.rollout = name.map(|name| (name.as_str().to_owned(), page.at(node.extent)));
     }
     if let Some((_, node)) = take("needs") {
         app.needs = needs::read(page, node);

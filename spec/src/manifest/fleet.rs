@@ -9,13 +9,14 @@ use super::model::{Drift, Environment, Host};
 use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
+use super::rollouts::Written;
 use super::words::{did_you_mean, list};
 use super::yaml::{self, Key, Node};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{HostName, shown};
 
 /// Sections of fleet.yaml that later versions act on.
-const LATER: [&str; 6] = ["rollouts", "freezes", "holds", "overrides", "trust", "alerts"];
+const LATER: [&str; 2] = ["trust", "alerts"];
 
 /// What fleet.yaml says before the pieces are put together.
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub(super) struct FleetFile {
     /// `None` when there is no such section.
     pub(super) environments: Option<BTreeMap<String, Environment>>,
     pub(super) acknowledged: BTreeMap<String, String>,
+    /// What it says of how changes spread, where it could be read at all.
+    pub(super) rules: Option<Written>,
     /// Whether a host, or a file that may name some, has a mistake; selectors are not compared with half the hosts.
     pub(super) hosts_are_faulty: bool,
 }
@@ -82,6 +85,7 @@ pub(super) fn read(page: &mut Page<'_>, hosts: &mut BTreeMap<HostName, Host>) ->
     if let Some((_, node)) = table.take("acknowledge") {
         file.acknowledged = acknowledged(page, node);
     }
+    file.rules = Some(Written::take(&mut table));
     table.finish(page, "fleet.yaml");
     file
 }

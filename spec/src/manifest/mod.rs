@@ -38,6 +38,7 @@ mod duration;
 mod checks;
 mod user;
 mod needs;
+mod exceptions;
 mod rollouts;
 mod fleet;
 mod units;
@@ -64,7 +65,7 @@ pub use selector::Place;
 pub use settings::settings;
 
 use crate::diagnostic::{Diagnostic, Location};
-use crate::id::{CommitId, HostName, shown};
+use crate::id::{AppName, CommitId, HostName, shown};
 use crate::tree::{Entry, Tree};
 use apps::Ground;
 use fleet::FleetFile;
@@ -102,6 +103,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         complaint.help("add apps/NAME/ with what should run; an empty tree never means that nothing should");
         diagnostics.push(complaint);
     }
+    let rules = read_rules(tree, &file, (is_complete.then_some(&hosts), &apps), &mut diagnostics);
     conflicts::check(&apps, &mut diagnostics);
     needs::check(&apps, &mut diagnostics);
     conflicts::check_watches(&watches, &apps, &mut diagnostics);
@@ -120,10 +122,10 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         apps,
         endpoints,
         acknowledged: file.acknowledged,
-        rollouts: BTreeMap::new(),
-        freezes: Vec::new(),
-        holds: Vec::new(),
-        overrides: Vec::new(),
+        rollouts: rules.rollouts,
+        freezes: rules.freezes,
+        holds: rules.holds,
+        overrides: rules.overrides,
     });
     Parsed { fleet, diagnostics }
 }
@@ -223,17 +225,28 @@ fn read_fleet(
     (file, hosts)
 }
 
-/// Reads rollouts, freezes, holds and overrides out of `text`, as they stand in a fleet.yaml, and puts them in the place of those
-/// of `fleet`. Returns the mistakes in them.
-pub fn rollouts(text: &str, fleet: &mut Fleet) -> Vec<Diagnostic> {
-    let mut diagnostics = Vec::new();
-    let mut page = Page::new(FLEET, text);
-    let rules = rollouts::read(&mut page, &rollouts::Known { hosts: Some(&fleet.hosts), apps: &fleet.apps });
-    page.close(&mut diagnostics);
-    (fleet.rollouts, fleet.freezes) = (rules.rollouts, rules.freezes);
-    (fleet.holds, fleet.overrides) = (rules.holds, rules.overrides);
-    diagnostics.sort();
-    diagnostics
+/// Reads what fleet.yaml says of how changes spread. What is wrong with an application must not make a policy look wrong.
+fn read_rules(
+    tree: &Tree,
+    file: &FleetFile,
+    (hosts, apps): (Option<&BTreeMap<HostName, Host>>, &BTreeMap<AppName, Application>),
+    diagnostics: &mut Vec<Diagnostic>,
+) -> rollouts::Rules {
+    let (Some(written), Some(Entry::File { bytes, .. })) = (&file.rules, tree.entries.get(FLEET)) else {
+        return rollouts::Rules::default();
+    };
+    let errors = diagnostics.iter().filter(|it| it.is_error());
+    let folder = |it: &'_ Diagnostic| match it.location.file.strip_prefix("apps") {
+        Some(path) => Some(path.split('/').nth(1).unwrap_or_default().to_owned()),
+        None => (it.rule == "unknown-top").then(String::new),
+    };
+    let folders: BTreeSet<String> = errors.filter_map(folder).collect();
+    let faulty: BTreeSet<&AppName> = apps.keys().filter(|app| folders.contains(app.as_str())).collect();
+    let has_strangers = apps.is_empty() || faulty.len() < folders.len();
+    let mut page = Page::new(FLEET, std::str::from_utf8(bytes).unwrap_or_default());
+    let rules = rollouts::read(&mut page, written, &exceptions::Known { hosts, apps, faulty, has_strangers });
+    page.close(diagnostics);
+    rules
 }
 
 /// Returns the file's text; complains when it is none.

@@ -130,7 +130,7 @@ pub struct App {
     pub quadlets: Vec<QuadletNames>,
     /// Containers.
     pub containers: BTreeMap<ContainerName, Container>,
-    /// The policy by which its changes spread, where it names one, and where that is written. Not read yet: the agent does not act on it.
+    /// The policy by which its changes spread, where it names one, and where that is written.
     pub rollout: Option<(String, Location)>,
     /// The applications that must be healthy before it changes, and where that is written.
     pub needs: BTreeMap<AppName, Location>,

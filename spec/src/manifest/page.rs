@@ -95,7 +95,7 @@ impl<'a> Page<'a> {
 
     /// Complains; the caller adds help to what is returned.
     pub(super) fn error(&mut self, rule: &'static str, extent: Extent, message: impl Into<String>) -> &mut Diagnostic {
-        self.push(Severity::Error, rule, extent, message.into())
+        self.complain(Severity::Error, rule, extent, message)
     }
 
     /// Warns; the caller adds help to what is returned.
@@ -105,10 +105,17 @@ impl<'a> Page<'a> {
         extent: Extent,
         message: impl Into<String>,
     ) -> &mut Diagnostic {
-        self.push(Severity::Warning, rule, extent, message.into())
+        self.complain(Severity::Warning, rule, extent, message)
     }
 
-    fn push(&mut self, severity: Severity, rule: &'static str, extent: Extent, message: String) -> &mut Diagnostic {
+    /// Complains as severely as the caller says; the caller adds help to what is returned.
+    pub(super) fn complain(
+        &mut self,
+        severity: Severity,
+        rule: &'static str,
+        extent: Extent,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
         if self.is_full() {
             self.unlisted += 1;
             return &mut self.spare;

@@ -1,4 +1,4 @@
-//! Which hosts an application is for: the `place:` of app.yaml.
+//! Selectors of hosts: the `place:` of app.yaml, and the `where:` of what fleet.yaml says of changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,22 +7,43 @@ use super::page::{Extent, Page};
 use super::selector::Place;
 use super::words::did_you_mean;
 use super::yaml::{Kind, Node};
+use crate::diagnostic::Severity;
 use crate::id::{HostName, shown};
 
 /// Labels that every host has without writing them, and the word that turns a selector around.
 pub(super) const BUILT_IN: [&str; 3] = ["host", "environment", "not"];
 
-/// Reads a selector; `hosts` is `None` when the hosts themselves have mistakes, and then nothing is said about matches.
+/// Reads `place`; `hosts` is `None` when the hosts themselves have mistakes, and then nothing is said about matches.
 pub(super) fn read(page: &mut Page<'_>, node: &Node, hosts: Option<&BTreeMap<HostName, Host>>) -> Option<Place> {
+    selector(page, node, ("`place`", Severity::Warning), hosts)
+}
+
+/// Reads the selector of a rule that keeps hosts from changing. One that matches nobody keeps nobody, which is what a slip of the
+/// pen would do as well: that is an error.
+pub(super) fn rule(
+    page: &mut Page<'_>,
+    node: &Node,
+    what: &'static str,
+    hosts: Option<&BTreeMap<HostName, Host>>,
+) -> Option<Place> {
+    selector(page, node, (what, Severity::Error), hosts)
+}
+
+fn selector(
+    page: &mut Page<'_>,
+    node: &Node,
+    (what, severity): (&'static str, Severity),
+    hosts: Option<&BTreeMap<HostName, Host>>,
+) -> Option<Place> {
     let known = hosts.map(Known::of);
-    let mut reader = Reader { page, known, warned: false };
+    let mut reader = Reader { page, what, severity, known, has_complained: false };
     let place = reader.selector(node)?;
-    let warned = reader.warned;
+    let has_complained = reader.has_complained;
     if let Some(hosts) = hosts
-        && !warned
+        && !has_complained
         && !hosts.iter().any(|(name, host)| place.holds(name, host))
     {
-        page.warning("place-nobody", node.extent, "this selector matches no host")
+        page.complain(severity, "place-nobody", node.extent, "this selector matches no host")
             .help("each label may fit some host, but no host has all of them; compare with the labels in fleet.yaml");
     }
     Some(place)
@@ -49,8 +70,10 @@ impl<'h> Known<'h> {
 
 struct Reader<'p, 'a, 'h> {
     page: &'p mut Page<'a>,
+    what: &'static str,
+    severity: Severity,
     known: Option<Known<'h>>,
-    warned: bool,
+    has_complained: bool,
 }
 
 const FORMS: &str = "write `all`, labels such as { role: broker }, a list of selectors, or { not: { … } }";
@@ -67,7 +90,7 @@ impl Reader<'_, '_, '_> {
                     .is_some_and(|hosts| hosts.contains(text.as_str()));
                 let help = if host { format!("to name a host, write {{ host: {text} }}") } else { FORMS.to_owned() };
                 let message = if node.is_null() {
-                    "`place` has no value".to_owned()
+                    format!("{} has no value", self.what)
                 } else {
                     format!("`{}` is not a selector", shown(text))
                 };
@@ -143,8 +166,8 @@ impl Reader<'_, '_, '_> {
             (message, "give a host this label in fleet.yaml, or correct the selector")
         };
         let help = near.unwrap_or_else(|| remedy.to_owned());
-        self.page.warning("place-unknown-label", extent, message).help(help);
-        self.warned = true;
+        self.page.complain(self.severity, "place-unknown-label", extent, message).help(help);
+        self.has_complained = true;
     }
 
     fn expect_value(&mut self, label: &str, value: &str, extent: Extent) {
@@ -159,7 +182,7 @@ impl Reader<'_, '_, '_> {
             "environment" => format!("no host is in environment `{}`", shown(value)),
             _ => format!("no host has `{}` as its `{}`", shown(value), shown(label)),
         };
-        self.page.warning("place-unknown-value", extent, message).help(help);
-        self.warned = true;
+        self.page.complain(self.severity, "place-unknown-value", extent, message).help(help);
+        self.has_complained = true;
     }
 }

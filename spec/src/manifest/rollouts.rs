@@ -1,34 +1,50 @@
-//! Reads `rollouts`, `freezes`, `holds` and `overrides` of fleet.yaml, once all hosts and applications are known.
-//!
-//! The agent does not act on them yet, so that [`super::parse`] refuses them by name and does not read them.
+//! Reads `rollouts` of fleet.yaml, and with them freezes, holds and overrides, once all hosts and applications are known.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::civil::{Date, DateTime};
-use jiff::{Span, Timestamp};
-
 use super::decode::Table;
 use super::duration;
-use super::model::{App, Application, Host};
+use super::exceptions::{self, Known, items};
+use super::model::App;
 use super::page::{Extent, Page};
 use super::place;
-use super::rollout::{Count, DEFAULT, Freeze, Held, OnFailure, Override, RULES, Rollout, Wave};
-use super::selector::Place;
-use super::words::{did_you_mean, list};
-use super::yaml::{self, Key, Node};
-use crate::calendar::{Window, Zone};
-use crate::diagnostic::Diagnostic;
-use crate::id::{AppName, HostName, shown};
+use super::rollout::{Count, DEFAULT, Freeze, Held, OnFailure, Override, Rollout, Wave};
+use super::words::{did_you_mean, list, one_after_another};
+use super::yaml::{Key, Kind, Node};
+use crate::calendar::Window;
+use crate::diagnostic::{Diagnostic, Location};
+use crate::id::{HostName, shown};
 
-/// More of anything in a list than this is a mistake.
-const MOST: usize = 100;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
-/// As many digits of a commit tell it from every other one.
-const LEAST_DIGITS: usize = 7;
+/// What policies consist of.
+const PARTS: [&str; 7] = ["waves", "bake", "max-unavailable", "failures", "silent-after", "on-failure", "windows"];
+/// More hosts than this are counted, not named.
+const MOST_NAMED: usize = 5;
 
 const ON_FAILURE: [(&str, OnFailure); 2] = [("rollback", OnFailure::Rollback), ("stop", OnFailure::Stop)];
+
+/// The sections as they are written, kept until there is something to compare them with.
+#[derive(Default)]
+pub(super) struct Written {
+    rollouts: Option<Node>,
+    freezes: Option<Node>,
+    holds: Option<Node>,
+    overrides: Option<Node>,
+    /// Whether a key stands there that was probably meant to be `rollouts`.
+    is_misspelt: bool,
+}
+
+impl Written {
+    /// Takes them out of fleet.yaml.
+    pub(super) fn take(table: &mut Table<'_>) -> Written {
+        let mut take = |key| table.take(key).map(|(_, node)| node.clone());
+        let (rollouts, freezes) = (take("rollouts"), take("freezes"));
+        let (holds, overrides) = (take("holds"), take("overrides"));
+        Written { is_misspelt: table.has_misspelt("rollouts"), rollouts, freezes, holds, overrides }
+    }
+}
 
 /// What fleet.yaml says of how changes spread.
 #[derive(Default)]
@@ -37,57 +53,54 @@ pub(super) struct Rules {
     pub(super) freezes: Vec<Freeze>,
     pub(super) holds: Vec<Held>,
     pub(super) overrides: Vec<Override>,
-    /// Where each policy was written.
-    extents: BTreeMap<String, Extent>,
 }
 
-/// What there is to name.
-pub(super) struct Known<'f> {
-    /// The hosts, unless they have mistakes.
-    pub(super) hosts: Option<&'f BTreeMap<HostName, Host>>,
-    /// The applications, unless there are mistakes in which there are.
-    pub(super) apps: &'f BTreeMap<AppName, Application>,
-}
-
-/// Reads the sections out of the text of fleet.yaml, of which the others are read elsewhere.
-pub(super) fn read(page: &mut Page<'_>, known: &Known<'_>) -> Rules {
+/// Reads what was `written` on fleet.yaml, which is `page`.
+pub(super) fn read(page: &mut Page<'_>, written: &Written, known: &Known<'_>) -> Rules {
     let mut rules = Rules::default();
-    let Some(node) = yaml::read(page).filter(|node| !node.is_null()) else { return rules };
-    let Some(mut table) = page.table(&node, "fleet.yaml") else { return rules };
-    if let Some((_, node)) = table.take("rollouts") {
-        for (key, node) in page.entries(node, "`rollouts`").unwrap_or_default() {
-            let name = page.name("rollout-name", key.extent, "a policy's name", HostName::parse(&key.text));
-            let before = page.errors();
-            let rollout = rollout(page, key, node, known);
-            if let (Some(name), Some(rollout)) = (name, rollout) {
-                rules.extents.insert(name.as_str().to_owned(), key.extent);
-                if page.errors() == before {
-                    everybody_has_a_wave(page, key, &rollout, known);
-                }
-                rules.rollouts.insert(name.as_str().to_owned(), rollout);
+    let mut named: BTreeMap<&str, Extent> = BTreeMap::new();
+    let entries = written.rollouts.as_ref().map(|node| page.entries(node, "`rollouts`"));
+    if let Some(key) = entries.flatten().and_then(nameless) {
+        page.error(
+            "rollout-name",
+            key.extent,
+            format!("`{}` is a part of a policy, and policies have names", key.text),
+        )
+        .help("write it two spaces to the right, below the name of the policy: `default:` is that of all applications");
+        return rules;
+    }
+    for (key, node) in entries.flatten().unwrap_or_default() {
+        named.insert(&key.text, key.extent);
+        let name = page.name("rollout-name", key.extent, "a policy's name", HostName::parse(&key.text));
+        let before = page.errors();
+        if let (Some(rollout), Some(name)) = (rollout(page, key, node, known), name) {
+            if page.errors() == before {
+                everybody_has_a_wave(page, key, &rollout, known);
             }
+            rules.rollouts.insert(name.as_str().to_owned(), rollout);
         }
     }
-    they_are_used(page, &rules, known);
-    rules.freezes = items(page, &mut table, "freezes", |page, node| freeze(page, node, known));
-    rules.holds = items(page, &mut table, "holds", |page, node| held(page, node, known));
-    rules.overrides = items(page, &mut table, "overrides", |page, node| an_override(page, node, known));
+    if !written.is_misspelt && entries.is_none_or(|entries| entries.is_some()) {
+        they_are_used(page, &named, known);
+    }
+    if let Some(node) = &written.freezes {
+        rules.freezes = items(page, node, "`freezes`", |page, node| exceptions::freeze(page, node, known));
+    }
+    if let Some(node) = &written.holds {
+        rules.holds = items(page, node, "`holds`", |page, node| exceptions::held(page, node, known));
+    }
+    if let Some(node) = &written.overrides {
+        rules.overrides = items(page, node, "`overrides`", |page, node| exceptions::an_override(page, node, known));
+    }
     rules
 }
 
-fn items<T>(
-    page: &mut Page<'_>,
-    table: &mut Table<'_>,
-    section: &'static str,
-    mut read: impl FnMut(&mut Page<'_>, &Node) -> Option<T>,
-) -> Vec<T> {
-    let Some((_, node)) = table.take(section) else { return Vec::new() };
-    let items = page.list(node, &format!("`{section}`")).unwrap_or_default();
-    if let Some(first) = items.get(MOST) {
-        page.error("rollout-list", first.extent, format!("`{section}` has at most {MOST} items"))
-            .help("remove those that are over; git keeps them");
-    }
-    items.iter().take(MOST).filter_map(|node| read(page, node)).collect()
+/// Finds what was meant to be a part of a policy, if the name of the policy was left out.
+fn nameless(entries: &[(Key, Node)]) -> Option<&Key> {
+    let is_part = |(key, node): &&(Key, Node)| {
+        PARTS.contains(&key.text.as_str()) && !matches!(node.kind, Kind::Mapping(_)) && !node.is_null()
+    };
+    entries.iter().find(is_part).map(|(key, _)| key)
 }
 
 fn rollout(page: &mut Page<'_>, key: &Key, node: &Node, known: &Known<'_>) -> Option<Rollout> {
@@ -117,54 +130,60 @@ fn rollout(page: &mut Page<'_>, key: &Key, node: &Node, known: &Known<'_>) -> Op
         rollout.on_failure = page.choice(node, "`on-failure`", &ON_FAILURE).unwrap_or(rollout.on_failure);
     }
     if let Some((_, node)) = table.take("windows") {
-        let items = page.list(node, "`windows`").unwrap_or_default();
-        rollout.windows = items.iter().take(MOST).filter_map(|node| window(page, node)).collect();
+        rollout.windows = items(page, node, "`windows`", window);
     }
     table.finish(page, "a rollout");
     Some(rollout)
 }
 
 fn waves(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Vec<Wave> {
-    const FORM: &str = "write { where: { ring: canary } } for chosen hosts, or { share: 10% } of the others";
-    let Some(items) = page.list(node, "`waves`") else { return Vec::new() };
-    if items.is_empty() {
+    if matches!(&node.kind, Kind::Sequence(items) if items.is_empty()) {
         page.error("rollout-waves", node.extent, "a rollout without waves reaches no host")
             .help("remove `waves` when everybody goes at once");
     }
-    let (mut waves, mut shares) = (Vec::new(), 0);
-    for node in items.iter().take(MOST) {
-        let Some(mut table) = page.table(node, "a wave") else { continue };
-        let (selector, share) = (table.take("where"), table.take("share"));
-        let misspelt = table.has_misspelt("where") || table.has_misspelt("share");
-        table.finish(page, "a wave");
-        match (selector, share) {
-            (Some((_, node)), None) => {
-                if shares > 0 {
-                    page.error("rollout-waves", node.extent, "a selector stands behind a share")
-                        .help("put the selectors first: shares are of the hosts that match none of them");
-                }
-                waves.extend(place::read(page, node, known.hosts).map(Wave::Where));
+    let mut shares = 0;
+    items(page, node, "`waves`", |page, node| {
+        let wave = wave(page, node, known)?;
+        match &wave {
+            Wave::Where(_) if shares > 0 => {
+                page.error("rollout-waves", node.extent, "a selector stands behind a share")
+                    .help("put the selectors first: shares are of the hosts that match none of them");
             }
-            (None, Some((_, node))) => {
-                let Some(share) = percent(page, node, "`share`") else { continue };
-                if share <= shares {
-                    let message = format!("a share of {share}% behind one of {shares}% adds no host");
-                    page.error("rollout-waves", node.extent, message)
-                        .help("shares grow: each includes the ones before, such as 10%, 50%, 100%");
-                }
-                shares = shares.max(share);
-                waves.push(Wave::Share(share));
+            Wave::Where(_) => {}
+            Wave::Share(share) if *share <= shares => {
+                let message = format!("a share of {share}% behind one of {shares}% adds no host");
+                page.error("rollout-waves", node.extent, message)
+                    .help("shares grow: each includes the ones before, such as 10%, 50%, 100%");
             }
-            (Some((key, _)), Some(_)) => {
-                page.error("rollout-waves", key.extent, "a wave is a selector or a share").help(FORM);
-            }
-            (None, None) if misspelt => {}
-            (None, None) => {
-                page.error("rollout-waves", node.extent, "this wave says neither `where` nor `share`").help(FORM);
-            }
+            Wave::Share(share) => shares = *share,
         }
+        Some(wave)
+    })
+}
+
+fn wave(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Option<Wave> {
+    const FORM: &str = "write { where: { ring: canary } } for chosen hosts, or { share: 10% } of the others";
+    if !matches!(node.kind, Kind::Mapping(_)) {
+        page.error("rollout-waves", node.extent, format!("{} is not a wave", node.describe())).help(FORM);
+        return None;
     }
-    waves
+    let mut table = page.table(node, "a wave")?;
+    let (selector, share) = (table.take("where"), table.take("share"));
+    let is_misspelt = table.has_misspelt("where") || table.has_misspelt("share");
+    if selector.is_none() && share.is_none() && !is_misspelt {
+        page.error("rollout-waves", node.extent, "this wave says neither `where` nor `share`").help(FORM);
+        return None;
+    }
+    table.finish(page, "a wave");
+    match (selector, share) {
+        (Some((_, node)), None) => place::rule(page, node, "`where`", known.hosts).map(Wave::Where),
+        (None, Some((_, node))) => percent(page, node, "`share`").map(Wave::Share),
+        (Some((key, _)), Some(_)) => {
+            page.error("rollout-waves", key.extent, "a wave is a selector or a share").help(FORM);
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 /// Complains about hosts that would have no turn, or two.
@@ -172,52 +191,78 @@ fn everybody_has_a_wave(page: &mut Page<'_>, key: &Key, rollout: &Rollout, known
     let Some(hosts) = known.hosts else { return };
     let name = key.text.as_str();
     let has_rest = rollout.waves.last() == Some(&Wave::Share(100));
-    let ends_short = rollout.waves.last().is_some_and(|last| matches!(last, Wave::Share(share) if *share < 100));
-    let used = |host: &HostName| {
-        let mut forms = known.apps.values().filter_map(|app| app.on(host));
-        forms.any(|form| form.rollout() == name)
-    };
     let (mut twice, mut never) = (Vec::new(), Vec::new());
+    let users = if has_rest { BTreeSet::new() } else { users(name, known) };
     for (host, it) in hosts {
         let matching = rollout.waves.iter().filter(|wave| matches!(wave, Wave::Where(place) if place.holds(host, it)));
         match matching.count() {
-            0 if !has_rest && used(host) => never.push(host.as_str()),
+            0 if users.contains(host) => never.push(host.as_str()),
             0 | 1 => {}
             _ => twice.push(host.as_str()),
         }
     }
     if !twice.is_empty() {
-        let message = format!("rollout `{name}` has more than one wave for {}", list(&twice));
+        let message = format!("rollout `{name}` has more than one wave for {}", some_of(&twice));
         page.error("rollout-two-waves", key.extent, message)
             .help("make the selectors exclude each other, for instance with `not:`");
     }
     if !never.is_empty() {
-        let message = format!("rollout `{name}` has no wave for {}", list(&never));
-        page.error("rollout-no-wave", key.extent, message).help(match ends_short {
-            true => "end with { share: 100% }",
-            false => "add { share: 100% } as the last wave: everybody else",
+        let message = format!("rollout `{name}` has no wave for {}", some_of(&never));
+        page.error("rollout-no-wave", key.extent, message).help(match rollout.waves.last() {
+            Some(Wave::Share(_)) => "end with { share: 100% }",
+            _ => "add { share: 100% } as the last wave: everybody else",
         });
     }
 }
 
+/// Collects the hosts to which changes come by the policy called `name`.
+fn users<'f>(name: &str, known: &Known<'f>) -> BTreeSet<&'f HostName> {
+    let sound = known.apps.iter().filter(|(app, _)| !known.faulty.contains(app));
+    let hosts =
+        sound.flat_map(|(_, app)| app.hosts.keys().filter(|host| app.on(host).is_some_and(|it| it.rollout() == name)));
+    hosts.collect()
+}
+
+/// Names a few of many hosts.
+fn some_of(hosts: &[&str]) -> String {
+    let more = hosts.len().saturating_sub(MOST_NAMED);
+    match more {
+        0 => list(hosts),
+        _ => format!("{} and {more} more", one_after_another(&hosts[..MOST_NAMED])),
+    }
+}
+
 /// Complains about policies that no application names, and applications that name one that there is not.
-fn they_are_used(page: &mut Page<'_>, rules: &Rules, known: &Known<'_>) {
-    let named = known.apps.values().flat_map(|app| &app.variants).filter_map(|form| form.rollout.as_ref());
-    for (name, location) in named.filter(|(name, _)| name != DEFAULT && !rules.extents.contains_key(name)) {
-        let message = format!("there is no rollout `{}`", shown(name));
-        let mut complaint = Diagnostic::error("unknown-rollout", location.clone(), message);
-        let known = rules.extents.keys().map(String::as_str).chain([DEFAULT]);
-        complaint.help(page.near(name, known).map_or_else(
+fn they_are_used(page: &mut Page<'_>, named: &BTreeMap<&str, Extent>, known: &Known<'_>) {
+    let forms = || known.apps.values().flat_map(|app| &app.variants);
+    let wanted: BTreeSet<&(String, Location)> = forms().filter_map(|form| form.rollout.as_ref()).collect();
+    let unknown = wanted.into_iter().filter(|(name, _)| name != DEFAULT && !named.contains_key(name.as_str()));
+    let mut meant = BTreeSet::from([DEFAULT]);
+    for (name, location) in unknown {
+        let mut complaint =
+            Diagnostic::error("unknown-rollout", location.clone(), format!("there is no rollout `{}`", shown(name)));
+        let near = page.near(name, named.keys().copied().chain([DEFAULT]));
+        meant.extend(near);
+        complaint.help(near.map_or_else(
             || format!("name one of `rollouts` in fleet.yaml, or add `{}:` there", shown(name)),
             did_you_mean,
         ));
         page.add(complaint);
     }
-    let forms = known.apps.values().flat_map(|app| &app.variants);
-    let used: BTreeSet<&str> = forms.map(App::rollout).collect();
-    for (name, extent) in rules.extents.iter().filter(|(name, _)| *name != DEFAULT && !used.contains(name.as_str())) {
-        page.warning("rollout-unused", *extent, format!("no application names rollout `{name}`"))
-            .help(format!("write `rollout: {name}` in an app.yaml, or remove it"));
+    if !known.faulty.is_empty() || known.has_strangers {
+        return;
+    }
+    let used: BTreeSet<&str> = forms().map(App::rollout).chain(meant).collect();
+    let is_name = |name: &str| HostName::parse(name).is_ok();
+    for (name, extent) in named.iter().filter(|(name, _)| !used.contains(*name) && is_name(name)) {
+        let message = format!("no application names rollout `{name}`");
+        if !named.contains_key(DEFAULT) && page.near(name, [DEFAULT]).is_some() {
+            // Everybody would go at once, and whoever wrote this means that nobody does.
+            page.error("rollout-unused", *extent, message).help(did_you_mean(DEFAULT));
+        } else {
+            page.warning("rollout-unused", *extent, message)
+                .help(format!("write `rollout: {name}` in an app.yaml, or remove it"));
+        }
     }
 }
 
@@ -226,8 +271,7 @@ fn window(page: &mut Page<'_>, node: &Node) -> Option<Window> {
     match Window::parse(text) {
         Ok(window) => Some(window),
         Err(bad) => {
-            let near = bad.zone.as_deref().and_then(|zone| page.near(zone, Zone::names())).map(did_you_mean);
-            page.error("rollout-window", node.extent, bad.message).help(near.unwrap_or(bad.help));
+            exceptions::bad_zone(page, node.extent, bad);
             None
         }
     }
@@ -258,171 +302,4 @@ fn count(page: &mut Page<'_>, node: &Node, what: &str, least: u32) -> Option<Cou
     let message = format!("{what} is a number of hosts or percent of them, from {least} on, not `{}`", shown(text));
     page.error("rollout-count", node.extent, message).help("write it such as 1 or 10%");
     None
-}
-
-fn freeze(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Option<Freeze> {
-    const FORM: &str =
-        "write { from: 2026-12-20, to: 2027-01-03, zone: Europe/Berlin, where: { environment: prod }, reason: \"…\" }";
-    let mut table = page.table(node, "a freeze")?;
-    let zone = match table.take("zone") {
-        Some((_, node)) => zone(page, node)?,
-        None => Zone::parse("UTC")?,
-    };
-    let mut day = |page: &mut Page<'_>, key, is_last| {
-        let Some((_, node)) = table.take(key) else {
-            page.error("freeze", node.extent, format!("this freeze does not say `{key}`")).help(FORM);
-            return None;
-        };
-        moment(page, node, &format!("`{key}`"), &zone, is_last).map(|at| (at, node.extent))
-    };
-    let (from, to) = (day(page, "from", false), day(page, "to", true));
-    let place = table.take("where").and_then(|(_, node)| place::read(page, node, known.hosts));
-    let apps = table.take("apps").map(|(_, node)| {
-        let names = page.list(node, "`apps`").unwrap_or_default();
-        names.iter().filter_map(|node| app(page, node, known)).collect()
-    });
-    let reason = reason(page, &mut table, "freeze", node, FORM);
-    table.finish(page, "a freeze");
-    let ((from, _), (to, extent)) = (from?, to?);
-    if to <= from {
-        page.error("freeze", extent, "this freeze ends before it begins").help("`from` and `to` are both included");
-        return None;
-    }
-    Some(Freeze { from, to, place: place.unwrap_or(Place::All), apps: apps.unwrap_or_default(), reason: reason? })
-}
-
-fn held(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Option<Held> {
-    const FORM: &str = "write { app: mqtt, reason: \"incident 42\" }; `app: all` holds every application";
-    let mut table = page.table(node, "a hold")?;
-    let named = all_or_one(page, &mut table, node, "hold", known, FORM);
-    let place = table.take("where").and_then(|(_, node)| place::read(page, node, known.hosts));
-    let reason = reason(page, &mut table, "hold", node, FORM);
-    table.finish(page, "a hold");
-    Some(Held { app: named?, place: place.unwrap_or(Place::All), reason: reason? })
-}
-
-fn an_override(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Option<Override> {
-    const FORM: &str = "write { commit: \"1f2e3d4\", app: mqtt, ignore: [windows, freezes], reason: \"…\", until: 2026-12-24T18:00:00Z }";
-    let mut table = page.table(node, "an override")?;
-    let commit = match table.take("commit") {
-        Some((_, node)) => commit(page, node),
-        None => {
-            page.error("override", node.extent, "this override names no commit").help(FORM);
-            None
-        }
-    };
-    let named = all_or_one(page, &mut table, node, "override", known, FORM);
-    let mut ignore = BTreeSet::new();
-    match table.take("ignore") {
-        Some((_, node)) => {
-            for node in page.list(node, "`ignore`").unwrap_or_default() {
-                ignore.extend(page.choice(node, "an item of `ignore`", &RULES));
-            }
-        }
-        None => {
-            page.error("override", node.extent, "this override does not say what to ignore").help(FORM);
-        }
-    }
-    let until = match table.take("until") {
-        Some((_, node)) => {
-            let utc = Zone::parse("UTC")?;
-            moment(page, node, "`until`", &utc, true)
-        }
-        None => {
-            page.error("override", node.extent, "this override has no end").help(FORM);
-            None
-        }
-    };
-    let reason = reason(page, &mut table, "override", node, FORM);
-    table.finish(page, "an override");
-    Some(Override { commit: commit?, app: named?, ignore, reason: reason?, until: until? })
-}
-
-fn commit(page: &mut Page<'_>, node: &Node) -> Option<String> {
-    let text = page.as_written(node, "`commit`")?;
-    let digits = (LEAST_DIGITS..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if !digits {
-        let message = format!("`{}` is not a commit", shown(text));
-        page.error("override", node.extent, message)
-            .help(format!("write at least {LEAST_DIGITS} of its hex digits, in quotes when they look like a number"));
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn reason(page: &mut Page<'_>, table: &mut Table<'_>, rule: &'static str, at: &Node, form: &str) -> Option<String> {
-    let Some((_, node)) = table.take("reason") else {
-        page.error(rule, at.extent, format!("this {rule} gives no reason")).help(form);
-        return None;
-    };
-    let text = page.text(node, "`reason`")?;
-    if text.trim().is_empty() {
-        page.error(rule, node.extent, "the reason is empty").help(form);
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// Reads `app`: a name, or `all`. The outer `None` has been complained about.
-#[expect(clippy::option_option, reason = "what could not be read is not everything")]
-fn all_or_one(
-    page: &mut Page<'_>,
-    table: &mut Table<'_>,
-    at: &Node,
-    rule: &'static str,
-    known: &Known<'_>,
-    form: &str,
-) -> Option<Option<AppName>> {
-    let Some((_, node)) = table.take("app") else {
-        page.error(rule, at.extent, format!("this {rule} names no application")).help(form);
-        return None;
-    };
-    match page.text(node, "`app`")? {
-        "all" => Some(None),
-        _ => app(page, node, known).map(Some),
-    }
-}
-
-fn app(page: &mut Page<'_>, node: &Node, known: &Known<'_>) -> Option<AppName> {
-    let text = page.text(node, "an application")?;
-    let name = page.name("app-name", node.extent, "an application's name", AppName::parse(text))?;
-    if !known.apps.contains_key(&name) {
-        let near = page.near(text, known.apps.keys().map(AppName::as_str)).map(did_you_mean);
-        let help = near.unwrap_or_else(|| "remove it: what is not there cannot change".to_owned());
-        page.error("unknown-app", node.extent, format!("there is no application `{name}`")).help(help);
-        return None;
-    }
-    Some(name)
-}
-
-fn zone(page: &mut Page<'_>, node: &Node) -> Option<Zone> {
-    let text = page.text(node, "`zone`")?;
-    let zone = Zone::parse(text);
-    if zone.is_none() {
-        let bad = crate::calendar::BadWindow::zone(text);
-        let near = page.near(text, Zone::names()).map(did_you_mean);
-        page.error("rollout-window", node.extent, bad.message).help(near.unwrap_or(bad.help));
-    }
-    zone
-}
-
-/// Reads a day, of which a last one counts to its end, a time of day in `zone`, or a moment with its own offset.
-fn moment(page: &mut Page<'_>, node: &Node, what: &str, zone: &Zone, is_last: bool) -> Option<Timestamp> {
-    let text = page.as_written(node, what)?;
-    // A moment says its offset; jiff would take a date alone for no moment at all.
-    let exact = text.parse::<Timestamp>().ok();
-    let found = exact.or_else(|| {
-        if let Some(day) = text.parse::<Date>().ok().filter(|_| text.len() == "2026-12-20".len()) {
-            let day = if is_last { day.checked_add(Span::new().days(1)).ok()? } else { day };
-            return zone.first(day.to_datetime(jiff::civil::Time::midnight()));
-        }
-        let time: DateTime = text.parse().ok().filter(|_| text.contains(':'))?;
-        zone.first(time)
-    });
-    if found.is_none() {
-        page.error("rollout-time", node.extent, format!("{what} is a day or a time, not `{}`", shown(text)))
-            .help("write it such as 2026-12-20, 2026-12-20T18:00 or 2026-12-20T18:00:00Z");
-    }
-    found
 }

@@ -37,9 +37,17 @@ pub(super) fn one_of(words: &[&str]) -> String {
     joined(words, "or")
 }
 
+/// Words the beginning of a list that goes on: "`a`, `b`".
+pub(super) fn one_after_another(words: &[&str]) -> String {
+    quoted(words).join(", ")
+}
+
+fn quoted(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("`{}`", shown(word))).collect()
+}
+
 fn joined(words: &[&str], last: &str) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{}`", shown(word))).collect();
-    match quoted.split_last() {
+    match quoted(words).split_last() {
         None => "nothing".to_owned(),
         Some((only, [])) => only.clone(),
         Some((end, rest)) => format!("{} {last} {end}", rest.join(", ")),

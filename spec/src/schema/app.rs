@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::fleet::DRIFT;
-use super::{Key, boolean, choice, duration, either, list, map, or_nothing, table, table_with, text, vars, with, word};
+use super::{
+    Key, boolean, choice, duration, either, list, map, or_nothing, place, place_definition, table, table_with, text,
+    vars, with, word,
+};
 
 const ADOPT: &str = "Takes over what is in the way on the host although mainstay did not make it; it is kept before.";
 const CRITICAL: &str = "Allows what would otherwise be refused, since the host or its access depends on it.";
@@ -19,7 +22,7 @@ pub(super) fn file() -> Value {
         ("allow-privileged", list(word()), "The services that may have rights which hand over the host."),
     ]);
     let keys = [
-        ("place", json!({ "$ref": "#/$defs/place" }), PLACE),
+        ("place", place(), PLACE),
         ("drift", choice(&["repair", "report"]), DRIFT),
         ("adopt", boolean(), ADOPT),
         ("vars", vars(), "Values for templates; those of the environment and of the host count more."),
@@ -38,24 +41,15 @@ pub(super) fn file() -> Value {
         ),
         ("compose", compose, "What is chosen of compose.yaml in this folder."),
         ("containers", map(container()), "Containers by their names, for what needs no compose file."),
+        ("rollout", text(), "The policy of fleet.yaml by which its changes spread over the hosts [default: default]."),
         ("needs", list(text()), "Applications that have to be healthy on this host before this one changes."),
         ("checks", list(check()), "What has to pass after a change, and is looked at from then on."),
     ];
-    with(or_nothing(table(&keys)), "$defs", json!({ "place": place() }))
+    with(or_nothing(table(&keys)), "$defs", json!({ "place": place_definition() }))
 }
 
 const PLACE: &str = "The hosts that have it: `all`, labels such as `{ role: [web, proxy] }`, a list of which one has to hold, or \
                      `{ not: … }`. `host` and `environment` are labels too.";
-
-fn place() -> Value {
-    let again = json!({ "$ref": "#/$defs/place" });
-    let label = either(text(), with(list(text()), "minItems", 1.into()));
-    let labels = json!({
-        "type": "object", "minProperties": 1,
-        "properties": { "not": again }, "additionalProperties": label,
-    });
-    json!({ "anyOf": [{ "const": "all" }, labels, { "type": "array", "minItems": 1, "items": again }] })
-}
 
 fn offer() -> Value {
     table_with(

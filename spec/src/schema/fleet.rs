@@ -1,8 +1,11 @@
 //! `fleet.yaml` and `hosts/*.yaml`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{choice, either, list, map, or_nothing, table, table_with, text, vars, word};
+use super::{
+    choice, duration, either, list, map, or_nothing, place, place_definition, table, table_with, text, vars, with, word,
+};
+use crate::manifest::RULES;
 
 /// The whole file.
 pub(super) fn file() -> Value {
@@ -17,7 +20,7 @@ pub(super) fn file() -> Value {
             ("reason", text(), "Why that may all be removed."),
         ],
     );
-    table_with(
+    let whole = table_with(
         &["fleet"],
         &[
             ("fleet", text(), "The name of the fleet: it marks on each host what belongs to this repository."),
@@ -32,6 +35,86 @@ pub(super) fn file() -> Value {
                 "acknowledge",
                 list(acknowledgement),
                 "Lets many things be removed at once, which waits otherwise: `mainstay status` prints the line to write.",
+            ),
+            (
+                "rollouts",
+                map(rollout()),
+                "How changes spread over the hosts, by names that `rollout:` in app.yaml gives; `default` is that of all others.",
+            ),
+            ("freezes", list(freeze()), "Times in which no change begins."),
+            ("holds", list(held()), "Applications of which nothing new is deployed until the line is removed."),
+            ("overrides", list(exception()), "Rules that one commit may break, for a while and for a reason."),
+        ],
+    );
+    with(whole, "$defs", json!({ "place": place_definition() }))
+}
+
+fn rollout() -> Value {
+    let selector = table_with(&["where"], &[("where", place(), "The hosts of this wave, by their labels.")]);
+    let share = with(text(), "pattern", "^[0-9]+%$".into());
+    let share = table_with(
+        &["share"],
+        &[("share", share, "As much of the hosts that match no selector, such as 10%, with the shares before.")],
+    );
+    table(&[
+        (
+            "waves",
+            list(either(selector, share)),
+            "Who changes when: selectors first, then growing shares of all others.",
+        ),
+        ("bake", duration(), "How long a host has to be healthy before the next wave begins [default: 0s]."),
+        ("max-unavailable", word(), "How many hosts may be changing at a time, such as 1 or 10% [default: 25%]."),
+        ("failures", word(), "How many hosts may fail before nobody else changes, such as 1 or 5% [default: 0]."),
+        ("silent-after", duration(), "How long a host is waited for that says nothing [default: 15m]."),
+        ("on-failure", choice(&["rollback", "stop"]), "What a host does where the change failed [default: rollback]."),
+        (
+            "windows",
+            list(with(text(), "examples", json!(["Mon..Thu 09:00-16:00 Europe/Berlin"]))),
+            "When changes may begin: days, times and a time zone.",
+        ),
+    ])
+}
+
+const REASON: &str = "Why, in one line: it is shown wherever something waits because of this.";
+
+fn freeze() -> Value {
+    table_with(
+        &["from", "to", "reason"],
+        &[
+            ("from", word(), "The first day, such as 2026-12-20, or a time, such as 2026-12-20T18:00."),
+            ("to", word(), "The last day, which is part of it, or a time."),
+            ("zone", text(), "The time zone of days and times, such as Europe/Berlin [default: UTC]."),
+            ("where", place(), "The hosts that it is for [default: all]."),
+            ("apps", with(list(text()), "minItems", 1.into()), "The applications that it is for [default: all]."),
+            ("reason", text(), REASON),
+        ],
+    )
+}
+
+fn held() -> Value {
+    table_with(
+        &["app", "reason"],
+        &[
+            ("app", text(), "The application, or `all`."),
+            ("where", place(), "The hosts that it is for [default: all]."),
+            ("reason", text(), REASON),
+        ],
+    )
+}
+
+fn exception() -> Value {
+    let rules = RULES.map(|(rule, _)| rule);
+    table_with(
+        &["commit", "app", "ignore", "reason", "until"],
+        &[
+            ("commit", word(), "The commit that it is for: at least 7 of its digits."),
+            ("app", text(), "The application, or `all`."),
+            ("ignore", with(list(choice(&rules)), "minItems", 1.into()), "The rules that do not hold."),
+            ("reason", text(), REASON),
+            (
+                "until",
+                word(),
+                "When they hold again: a day, at the end of which, or a time such as 2026-12-24T18:00:00Z.",
             ),
         ],
     )

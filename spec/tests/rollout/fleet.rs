@@ -12,14 +12,13 @@ pub(crate) fn fleet(hosts: usize, canaries: usize, rules: &str) -> Fleet {
         let labels = if number < canaries { "{ labels: { ring: canary } }" } else { "{}" };
         text.push_str(&format!("  h{number}: {labels}\n"));
     }
+    text.push_str(rules);
     let mut tree = Tree::default();
     tree.insert("fleet.yaml", text.as_bytes());
     tree.insert("apps/web/web.service", b"[Service]\nExecStart=/usr/bin/true\n");
     let parsed = manifest::parse(&tree, None);
-    let mut fleet = parsed.fleet.expect("a sound fleet");
-    let complaints = manifest::rollouts(&format!("{text}{rules}"), &mut fleet);
-    assert_eq!(complaints, [], "{rules}");
-    fleet
+    assert_eq!(parsed.diagnostics, [], "{rules}");
+    parsed.fleet.expect("a sound fleet")
 }
 
 /// The application.

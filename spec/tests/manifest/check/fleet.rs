@@ -79,16 +79,13 @@ fn later_sections_are_refused_by_name() {
     check_fleet(
         r"fleet: home
 hosts: { a: }
-rollouts: { default: { bake: 10m } }
-freezes: []
 trust: { require: every-commit }
+alerts: []
 ",
         expect![[r#"
-            error[not-supported] fleet.yaml:3:1: `rollouts` is not supported by this version of mainstay
+            error[not-supported] fleet.yaml:3:1: `trust` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[not-supported] fleet.yaml:4:1: `freezes` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[not-supported] fleet.yaml:5:1: `trust` is not supported by this version of mainstay
+            error[not-supported] fleet.yaml:4:1: `alerts` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
         "#]],
     );

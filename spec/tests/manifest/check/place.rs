@@ -11,7 +11,7 @@ fn app_keys() {
 needs: [storage]
 checks: []
 artifacts: {}
-rollout: default
+rollout: careful
 endpoints: {}
 unit: {}
 ",
@@ -20,8 +20,8 @@ unit: {}
               = did you mean `place`?
             error[needs] apps/a/app.yaml:2:9: `a` needs `storage`, and there is no such application
               = add apps/storage/, or remove it
-            error[not-supported] apps/a/app.yaml:5:1: `rollout` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
+            error[unknown-rollout] apps/a/app.yaml:5:10: there is no rollout `careful`
+              = name one of `rollouts` in fleet.yaml, or add `careful:` there
             error[unknown-key] apps/a/app.yaml:7:1: app.yaml has no key `unit`
               = did you mean `units`?
         "#]],

@@ -445,7 +445,7 @@ fn a_template_that_is_broken_hides_no_mistake_elsewhere() {
             error[file-mode] apps/a/app.yaml:6:26: mode 644 is a number in YAML, and readers differ on whether it is octal
               = put quotes around it: "0644"
             error[unknown-key] apps/a/app.yaml:7:1: app.yaml has no key `colour`
-              = it knows `place`, `drift`, `adopt`, `vars`, `endpoints`, `user`, `units`, `files`, `artifacts`, `compose`, `containers`, `needs` and `checks`
+              = it knows `place`, `drift`, `adopt`, `vars`, `endpoints`, `user`, `units`, `files`, `artifacts`, `compose`, `containers`, `rollout`, `needs` and `checks`
             error[unit-directive] apps/a/db.service:2:1: systemd knows no `ExecStrat=` in [Service]
               = did you mean `ExecStart=`?
             error[template-syntax] apps/a/web.service.j2:2:14: this is not a template: unexpected end of input, expected end of variable block
