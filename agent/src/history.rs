@@ -2,6 +2,8 @@
 //!
 //! The notes ref is the history; nothing else is kept. Looking back is bounded, and what is older is not looked at.
 
+pub mod annotations;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -41,12 +43,36 @@ pub struct Entry {
     pub failure: Option<String>,
 }
 
+/// One thing that happened, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// The host.
+    pub host: HostName,
+    /// What happened there.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
 /// Reads the history of `host`, the latest first: of one application or of all, and at most `limit` entries.
 ///
 /// # Errors
 /// The mirror cannot be read.
 pub fn read(mirror: &Mirror, host: &HostName, app: Option<&AppName>, limit: usize) -> Result<Vec<Entry>, GitError> {
-    let (texts, is_all) = mirror.note_history(host, RECORDS)?;
+    read_last(mirror, host, app, limit, RECORDS)
+}
+
+/// The same, of the last `records` records.
+///
+/// # Errors
+/// The mirror cannot be read.
+pub fn read_last(
+    mirror: &Mirror,
+    host: &HostName,
+    app: Option<&AppName>,
+    limit: usize,
+    records: usize,
+) -> Result<Vec<Entry>, GitError> {
+    let (texts, is_all) = mirror.note_history(host, records)?;
     let records = texts.iter().filter_map(|text| Record::parse(text).ok()).collect();
     let mut known = BTreeMap::new();
     let mut entries =

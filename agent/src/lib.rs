@@ -37,6 +37,7 @@ pub mod difference;
 pub mod snapshot;
 pub mod board;
 pub mod history;
+pub mod fleet;
 pub mod logs;
 pub mod endpoint;
 pub mod alert;

@@ -178,6 +178,12 @@ impl Record {
     }
 }
 
+/// Says whether a note is a record of a newer version than this crate knows.
+pub fn is_newer(text: &str) -> bool {
+    let head = text.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str::<Head>(line).ok());
+    head.is_some_and(|head| head.version > VERSION)
+}
+
 fn push_json(text: &mut String, value: &impl Serialize) {
     text.push_str(
         &serde_json::to_string(value).expect("a record holds only strings, numbers and maps with string keys"),
@@ -269,6 +275,7 @@ mod tests {
         let newer = text.replace("\"mainstay-record\":1", "\"mainstay-record\":2,\"mood\":\"fine\"")
             + "{\"weather\":\"rain\"}\n-----BEGIN SSH SIGNATURE-----\n{\"app\":\"forged\"}\n";
         assert_eq!(Record::parse(&newer).expect("a newer record").apps.len(), 2);
+        assert!(is_newer(&newer) && !is_newer(&text) && !is_newer("hello"));
         for bad in ["", "hello", "{}", "{\"mainstay-record\":1}"] {
             assert!(Record::parse(bad).is_err(), "{bad:?}");
         }

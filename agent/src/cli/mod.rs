@@ -14,6 +14,7 @@ mod wakes;
 pub mod alerts;
 pub mod check;
 pub mod history;
+pub mod fleet;
 pub mod completions;
 pub mod init;
 pub mod man;
@@ -118,6 +119,7 @@ enum Command {
     Render(render::Args),
     Status(status::Args),
     History(history::Args),
+    Fleet(Box<fleet::Args>),
     Logs(logs::Args),
     Sync(sync::Args),
     Doctor(doctor::Args),
@@ -235,6 +237,7 @@ impl Cli {
             }
             // What is drawn over again has no end to page to.
             Command::Status(args) => !args.watch,
+            Command::Fleet(args) => args.is_long(),
             Command::Run(_)
             | Command::Once(_)
             | Command::Init(_)
@@ -267,6 +270,7 @@ impl Cli {
             Command::Render(args) => render::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::History(args) => history::run(common, args),
+            Command::Fleet(args) => Box::pin(fleet::run(common, args)).await,
             Command::Logs(args) => logs::run(common, args).await,
             Command::Retry(args) => retry::run(common, args),
             Command::Pause(args) => pause::run(common, args).await,
@@ -285,14 +289,17 @@ impl Cli {
 
 /// Builds the command line as people are told of it: `--help` is as compact as `-h`, and says what there is to say before the options.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|command| {
-        let Some(text) = command.get_long_about().cloned() else { return command };
-        let summary = command.get_about().map(ToString::to_string).unwrap_or_default();
-        // Clap puts the summary before the rest of it.
-        let text = text.to_string();
-        let text = text.strip_prefix(&summary).unwrap_or(&text).trim().to_owned();
-        command.long_about(None).before_help(text).help_template(TEMPLATE)
-    })
+    Cli::command().mut_subcommands(told)
+}
+
+fn told(command: clap::Command) -> clap::Command {
+    let command = command.mut_subcommands(told);
+    let Some(text) = command.get_long_about().cloned() else { return command };
+    let summary = command.get_about().map(ToString::to_string).unwrap_or_default();
+    // Clap puts the summary before the rest of it.
+    let text = text.to_string();
+    let text = text.strip_prefix(&summary).unwrap_or(&text).trim().to_owned();
+    command.long_about(None).before_help(text).help_template(TEMPLATE)
 }
 
 /// Names the settings file for messages.
@@ -314,6 +321,22 @@ mod tests {
     /// How wide the help is drawn.
     const WIDTH: usize = 80;
 
+    fn help(command: &clap::Command) -> String {
+        let mut command = command.clone().term_width(WIDTH);
+        let help = command.render_help().to_string();
+        let is_one = help.contains("Print help\n") && command.get_long_about().is_none();
+        assert!(is_one, "what -h and --help print is the same: {help}");
+        let (own, rest) = help.split_once("Global options:\n").expect("the options that all have stand apart");
+        // Behind a blank line comes what is said after the options.
+        let after = rest.split_once("\n\n").map(|(_, after)| format!("\n\n{after}")).unwrap_or_default();
+        // Told once, by the command above.
+        let own = own
+            .split_once("Where to read:\n")
+            .filter(|_| command.get_subcommands().count() == 0)
+            .map_or(own, |(own, _)| own);
+        ["\n", &"-".repeat(WIDTH), "\n", own.trim_end(), "\n", after.strip_prefix('\n').unwrap_or_default()].concat()
+    }
+
     #[test]
     fn every_command_says_what_it_is_for() {
         let mut all = command().term_width(WIDTH);
@@ -321,15 +344,13 @@ mod tests {
         let top = all.render_help().to_string();
         let mut said = top.clone();
         for command in all.get_subcommands().filter(|it| it.get_name() != "help") {
-            let mut command = command.clone().term_width(WIDTH);
-            let help = command.render_help().to_string();
-            let is_one = help.contains("Print help\n") && command.get_long_about().is_none();
-            assert!(is_one, "what -h and --help print is the same: {help}");
-            let (own, rest) = help.split_once("Global options:\n").expect("the options that all have stand apart");
-            let examples = rest.split_once("\nExamples:").map(|(_, examples)| format!("\nExamples:{examples}"));
-            said.extend(["\n", &"-".repeat(WIDTH), "\n", own.trim_end(), "\n", &examples.unwrap_or_default()]);
+            said += &help(command);
+            for command in command.get_subcommands().filter(|it| it.get_name() != "help") {
+                said += &help(command);
+            }
         }
-        let after = all.get_subcommands().chain([&all]).filter_map(|it| it.get_after_help());
+        let nested = all.get_subcommands().flat_map(clap::Command::get_subcommands);
+        let after = all.get_subcommands().chain(nested).chain([&all]).filter_map(|it| it.get_after_help());
         let after: Vec<String> = after.map(ToString::to_string).collect();
         let wide = said.lines().chain(after.iter().flat_map(|it| it.lines())).find(|line| line.chars().count() > WIDTH);
         assert_eq!(wide, None, "the help fits a terminal as it is written");

@@ -1,6 +1,7 @@
-//! The only place that builds and runs a subprocess: `ssh`, and `git` for `file://` remotes and for packing.
+//! The only place that builds and runs a subprocess: `ssh`, and `git` for `file://` remotes, for packing, and in the clones of
+//! people who ask.
 //!
-//! A child never sees the agent's environment or any user's or the system's git configuration, never reads a terminal,
+//! But for those last ones, a child never sees the agent's environment or any user's or the system's git configuration, never reads a terminal,
 //! has its own process group, and does not outlive its handle.
 
 use std::io::Read;
@@ -44,6 +45,24 @@ fn plain_git() -> Command {
 pub(super) fn git() -> Command {
     let mut command = plain_git();
     command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"]);
+    command
+}
+
+/// Builds a `git` command in somebody's own clone, who started us: with their environment, settings and credentials, as far as
+/// these work without a question. What would ask is refused at once: nobody looks at a fetch that is made every minute.
+pub(super) fn git_of_a_person(folder: &Path) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new("git");
+    // A hook of git's that starts us names its own repository.
+    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"] {
+        command.env_remove(name);
+    }
+    command.env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0").env("SSH_ASKPASS_REQUIRE", "force");
+    if std::env::var_os("SSH_ASKPASS").is_none() {
+        command.env("SSH_ASKPASS", "false");
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    command.arg("-C").arg(folder);
     command
 }
 

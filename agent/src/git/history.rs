@@ -35,7 +35,7 @@ impl Mirror {
             };
             let mut changed = Vec::new();
             let below = below.and_then(Result::ok);
-            differing(&self.repo, root, below, limit, DEEPEST, &mut changed).map_err(failed)?;
+            differing(&self.repo, root, below, limit, &mut changed).map_err(failed)?;
             let read = changed.into_iter().filter_map(|blob| String::from_utf8(blob_at(&self.repo, blob).ok()?).ok());
             texts.extend(read);
             if texts.len() >= limit {
@@ -48,12 +48,23 @@ impl Mirror {
     }
 }
 
-fn parent(repo: &gix::Repository, commit: ObjectId) -> Result<Option<ObjectId>, Source> {
+/// Returns the commit before a commit.
+pub(super) fn parent(repo: &gix::Repository, commit: ObjectId) -> Result<Option<ObjectId>, Source> {
     Ok(repo.find_commit(commit)?.parent_ids().next().map(gix::Id::detach))
 }
 
 /// Collects the files below `new` that are not the same below `old`. Folders that are the same are not looked into.
-fn differing(
+pub(super) fn differing(
+    repo: &gix::Repository,
+    new: ObjectId,
+    old: Option<ObjectId>,
+    limit: usize,
+    found: &mut Vec<ObjectId>,
+) -> Result<(), Source> {
+    below(repo, new, old, limit, DEEPEST, found)
+}
+
+fn below(
     repo: &gix::Repository,
     new: ObjectId,
     old: Option<ObjectId>,
@@ -71,7 +82,7 @@ fn differing(
             true if depth == 0 => {}
             true => {
                 let was = was.filter(|(_, was_folder)| *was_folder).map(|(id, _)| id);
-                differing(repo, id, was, limit, depth - 1, found)?;
+                below(repo, id, was, limit, depth - 1, found)?;
             }
             false => found.push(id),
         }
@@ -79,7 +90,8 @@ fn differing(
     Ok(())
 }
 
-fn entries(repo: &gix::Repository, folder: ObjectId) -> Result<BTreeMap<Vec<u8>, (ObjectId, bool)>, Source> {
+/// Lists a folder: what each name stands for, and whether that is a folder.
+pub(super) fn entries(repo: &gix::Repository, folder: ObjectId) -> Result<BTreeMap<Vec<u8>, (ObjectId, bool)>, Source> {
     if repo.find_header(folder)?.size() > MAX_FOLDER {
         return Err("a folder of it is too large".into());
     }

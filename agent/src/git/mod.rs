@@ -1,7 +1,7 @@
 //! The git client: a bare mirror of the desired state, and this host's notes on it.
 //!
 //! Everything here speaks git's protocol in-process; `ssh` is a byte pipe, and the `git` program is needed only for
-//! `file://` remotes and for [`Mirror::tidy`]. Nothing here checks files out, runs hooks or filters, follows submodules
+//! `file://` remotes, for [`Mirror::tidy`] and for [`Mirror::bring`]. Nothing here checks files out, runs hooks or filters, follows submodules
 //! or judges what a commit says. All calls block, and all of them are bounded by [`Deadlines`] and by a cancel flag.
 //!
 //! The modules below are in the order of dependency: each names only those above it.
@@ -20,15 +20,21 @@ mod meter;
 mod fetch;
 mod notes;
 mod history;
+mod hosts;
+mod search;
+mod clone;
 mod pack;
 mod push;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use clone::Followed;
 pub use error::{Cap, Deadline, FetchError, GitError, PushError};
 pub use fetch::Fetched;
+pub use hosts::{Heartbeat, Newest};
 pub use mirror::{Mirror, Tidied};
 pub use push::{Pushed, Seen};
 pub use remote::{BranchName, Deadlines, Files, Remote, Ssh, Url, UrlError};
+pub use search::Touched;
 pub use tree::{Limits, Summary};

@@ -1,0 +1,300 @@
+//! The fleet as anybody can read it who has a clone: what should be where, by the newest commit of the branch, and what every
+//! host said last. All that is told of a fleet is derived from one such reading; nothing here asks a host.
+
+pub mod past;
+pub mod spread;
+pub mod contrast;
+#[cfg(test)]
+pub(crate) mod made_up;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use spec::id::{AppName, CommitId, HostName};
+use spec::manifest::{self, Fleet};
+use spec::memory::AppState;
+use spec::record::{AppRecord, Record};
+use spec::rollout;
+
+use crate::git::{Followed, GitError, Heartbeat, Mirror};
+use crate::upstream::LIMITS;
+
+/// A host that nothing concerns gives a sign of life hourly. Two may be late or lost before it counts as silent.
+pub const SILENT_AFTER: Duration = Duration::from_secs(2 * 3600 + 1800);
+/// So many commits are gone back to find one without mistakes.
+const MOST_UNSOUND: usize = 20;
+
+/// Why a fleet cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The clone cannot be read.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// No host can be at any of the newest commits.
+    #[error(
+        "the newest commits of {branch} have mistakes, from {} on: `mainstay check` lists them",
+        commit.short()
+    )]
+    Unsound {
+        /// The branch.
+        branch: String,
+        /// The newest of them.
+        commit: CommitId,
+    },
+}
+
+/// What is known of a fleet at one moment.
+pub struct Reading {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The branch that hosts follow, as the clone calls it.
+    pub branch: String,
+    /// The newest commit without mistakes.
+    pub commit: CommitId,
+    /// The newest commit of all, where that has mistakes: no host is at it.
+    pub unsound: Option<CommitId>,
+    /// What it says should be where.
+    pub fleet: Fleet,
+    /// What is known of each of its hosts.
+    pub hosts: BTreeMap<HostName, Known>,
+    /// What was read and does not count.
+    pub aside: Aside,
+}
+
+/// What is known of a host.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The last record.
+    pub record: Option<Record>,
+    /// Where its record is, beside the newest commit.
+    pub position: Option<Position>,
+    /// The last sign of life, by the host's own clock.
+    pub heard: Option<Timestamp>,
+    /// Whether that is longer ago than it should be.
+    pub is_silent: bool,
+}
+
+/// Where a host is, beside the newest commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It is at it.
+    Newest,
+    /// It is at one before.
+    Behind,
+    /// It is at one that the branch does not have here: it is newer than what was fetched, or the history was rewritten.
+    Elsewhere,
+}
+
+/// What was read and does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Refs of hosts that the commit does not name.
+    pub strangers: usize,
+    /// Hosts of which no record can be read, or only ones of somebody else.
+    pub unreadable: usize,
+    /// Records that are written in a newer form: what this version does not know of them is not shown.
+    pub newer: usize,
+}
+
+/// One application on one host.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'r> {
+    /// The host.
+    pub host: &'r HostName,
+    /// The application.
+    pub app: &'r AppName,
+    /// What is known of the host.
+    pub known: &'r Known,
+    /// What the host says of the application.
+    pub said: Option<&'r AppRecord>,
+    /// Whether the newest commit has it there.
+    pub is_placed: bool,
+}
+
+/// How much something deserves somebody's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// A person should look.
+    Trouble,
+    /// Nobody knows.
+    Unheard,
+    /// It is on its way.
+    Moving,
+    /// It is as its commit says.
+    Well,
+}
+
+impl Reading {
+    /// Reads a fleet.
+    ///
+    /// # Errors
+    /// The clone cannot be read, or there is no commit without mistakes.
+    pub fn of(mirror: &Mirror, followed: &Followed, now: Timestamp) -> Result<Reading, FleetError> {
+        let tip = mirror.newest_of(followed)?;
+        // Both take their time in a large fleet, and neither needs the other.
+        let records = mirror.newest_notes(newest_record)?;
+        let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
+        let heartbeats = mirror.heartbeats()?;
+        let unsound = (commit != tip).then_some(tip);
+        let branch = followed.to_string();
+        let mut reading =
+            Reading { at: now, branch, commit, unsound, fleet, hosts: BTreeMap::new(), aside: Aside::default() };
+        let names: BTreeSet<&HostName> = records.hosts.keys().chain(heartbeats.keys()).collect();
+        let strangers = names.iter().filter(|name| !reading.fleet.hosts.contains_key(**name)).count();
+        reading.aside.strangers = strangers + records.nameless;
+        let mut records = records.hosts;
+        for name in reading.fleet.hosts.keys() {
+            let found = records.remove(name);
+            reading.aside.unreadable += usize::from(matches!(found, Some(None)));
+            let read = found.flatten();
+            reading.aside.newer += usize::from(read.as_ref().is_some_and(|(_, is_newer)| *is_newer));
+            // A host keeps its name when the fleet is called another; what it says of another fleet is nothing to this one.
+            let record = read.map(|(record, _)| record).filter(|record| record.fleet == reading.fleet.name);
+            let heard = heard(record.as_ref(), heartbeats.get(name));
+            reading.hosts.insert(name.clone(), Known { record, heard, ..Known::default() });
+        }
+        reading.find_positions(mirror)?;
+        reading.find_silent();
+        Ok(reading)
+    }
+
+    fn find_positions(&mut self, mirror: &Mirror) -> Result<(), GitError> {
+        let records = self.hosts.values().filter_map(|known| known.record.as_ref());
+        let commits: BTreeSet<CommitId> = records.map(|record| record.commit.clone()).collect();
+        let reached = mirror.reached(&self.commit, &commits)?;
+        for known in self.hosts.values_mut() {
+            known.position = known.record.as_ref().map(|record| match &record.commit {
+                commit if *commit == self.commit => Position::Newest,
+                commit if reached.contains(commit) => Position::Behind,
+                _ => Position::Elsewhere,
+            });
+        }
+        Ok(())
+    }
+
+    /// Finds out which hosts are silent. One that should have seen the newest commit by now counts as silent when its rollout would
+    /// not wait for it any more: from when the first host was at that commit, which is when it was there for everybody to see.
+    fn find_silent(&mut self) {
+        let now = self.at;
+        let at_newest = |known: &&Known| known.position == Some(Position::Newest);
+        let seen =
+            self.hosts.values().filter(at_newest).filter_map(|known| known.record.as_ref()).map(|it| it.at).min();
+        let silent = self.hosts.iter().filter(|(name, known)| {
+            let Some(heard) = known.heard else { return false };
+            let patience = self.silent_after(name);
+            let is_concerned = known.position != Some(Position::Newest);
+            let late = seen.filter(|_| is_concerned).is_some_and(|seen| age(heard.max(seen), now) > patience);
+            late || age(heard, now) > patience.max(SILENT_AFTER)
+        });
+        let silent: Vec<HostName> = silent.map(|(name, _)| name.clone()).collect();
+        for name in silent {
+            self.hosts.entry(name).or_default().is_silent = true;
+        }
+    }
+
+    /// Returns after which time a host counts as silent while a rollout concerns it.
+    pub fn silent_after(&self, host: &HostName) -> Duration {
+        let policies = self.fleet.placed(host).map(|(app, _)| rollout::policy(&self.fleet, app, host).silent_after);
+        policies.max().unwrap_or(manifest::Rollout::default().silent_after)
+    }
+
+    /// Iterates over all applications that are on a host or should be.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.hosts.keys().flat_map(|host| self.rows_of(host))
+    }
+
+    /// Iterates over all applications that are on `host` or should be.
+    pub fn rows_of<'r>(&'r self, host: &'r HostName) -> impl Iterator<Item = Row<'r>> {
+        let known = self.hosts.get(host);
+        let placed: BTreeSet<&AppName> = self.fleet.placed(host).map(|(app, _)| app).collect();
+        let said = known.and_then(|known| known.record.as_ref()).map(|record| &record.apps);
+        let all: BTreeSet<&AppName> = placed.iter().copied().chain(said.into_iter().flat_map(BTreeMap::keys)).collect();
+        let row = move |app: &'r AppName| {
+            let said = said.and_then(|apps| apps.get(app));
+            known.map(|known| Row { host, app, known, said, is_placed: placed.contains(app) })
+        };
+        all.into_iter().filter_map(row)
+    }
+}
+
+impl Known {
+    /// Says whether the host reports.
+    pub fn is_reported(&self) -> bool {
+        self.heard.is_some()
+    }
+
+    /// Says how long the host has been silent, if it is.
+    pub fn silence(&self, now: Timestamp) -> Option<Duration> {
+        self.heard.filter(|_| self.is_silent).map(|heard| age(heard, now))
+    }
+}
+
+impl<'r> Row<'r> {
+    /// Returns the commit of the release that runs, as far as the host says.
+    pub fn release(&self) -> Option<&'r CommitId> {
+        let commit = self.known.record.as_ref().map(|record| &record.commit)?;
+        self.said.map(|said| said.runs.as_ref().unwrap_or(commit))
+    }
+
+    /// Returns the word for how it fares.
+    pub fn state(&self) -> &'static str {
+        match self.said {
+            Some(_) if !self.is_placed => "leaving",
+            Some(said) => said.state.as_str(),
+            None if self.known.is_reported() => "not there yet",
+            None => "unreported",
+        }
+    }
+
+    /// Says how much it deserves attention.
+    pub fn condition(&self) -> Condition {
+        let said = match self.said {
+            None if self.known.is_reported() => Condition::Moving,
+            None => Condition::Unheard,
+            Some(said) if is_trouble(said) => Condition::Trouble,
+            Some(_) if !self.is_placed => Condition::Moving,
+            Some(said) => match said.state {
+                AppState::Waiting | AppState::Applying | AppState::Baking => Condition::Moving,
+                _ => Condition::Well,
+            },
+        };
+        if self.known.is_silent && said != Condition::Trouble { Condition::Unheard } else { said }
+    }
+}
+
+/// Says whether a person should look at an application.
+pub fn is_trouble(said: &AppRecord) -> bool {
+    matches!(said.state, AppState::Failed | AppState::RolledBack | AppState::Unhealthy | AppState::Drifted)
+        || !said.contested.is_empty()
+}
+
+/// Returns how long ago something was; what is in the future by another clock was just now.
+pub fn age(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Timestamp> {
+    record.map(|record| record.at).max(heartbeat.map(|heartbeat| heartbeat.at))
+}
+
+/// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form.
+fn newest_record(host: &HostName, texts: &[String]) -> Option<(Record, bool)> {
+    let records = texts.iter().filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
+    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| record.counter)
+}
+
+/// Reads the newest commit that has no mistakes: the one that hosts are held to.
+fn newest_sound(mirror: &Mirror, tip: &CommitId, followed: &Followed) -> Result<(CommitId, Fleet), FleetError> {
+    let mut commit = Some(tip.clone());
+    for _ in 0..MOST_UNSOUND {
+        let Some(id) = commit else { break };
+        if let Some(fleet) = manifest::parse(&mirror.tree(&id, &LIMITS)?, Some(&id)).fleet {
+            return Ok((id, fleet));
+        }
+        commit = mirror.before(&id);
+    }
+    Err(FleetError::Unsound { branch: followed.to_string(), commit: tip.clone() })
+}

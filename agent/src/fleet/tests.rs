@@ -1,0 +1,155 @@
+//! What is read of made-up fleets.
+
+use spec::memory::AppState::{Applying, Converged, Drifted, RolledBack};
+
+use super::made_up::{MadeUp, Says, main, now, says};
+use super::*;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n  barn: {}\n  cellar: {}\n  shed: {}\n";
+const UNIT: &str = "[Service]\nExecStart=/usr/bin/web\n";
+
+fn made_up() -> MadeUp {
+    let unit = format!("{UNIT}Environment=X=2\n");
+    MadeUp::new(&[
+        (DAY, "first", &[("fleet.yaml", FLEET), ("apps/web/web.service", UNIT)]),
+        (HOUR, "second", &[("apps/web/web.service", &unit)]),
+    ])
+}
+
+fn told(reading: &Reading) -> String {
+    let rows = reading.rows().map(|row| {
+        let silence = row.known.silence(reading.at).map(|it| format!(" silent {} s", it.as_secs())).unwrap_or_default();
+        let release = row.release().map_or("-", CommitId::short);
+        format!("{} {} {} {release} {:?}{silence}\n", row.host, row.app, row.state(), row.condition())
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_newest_record_of_each_host_counts() {
+    let mut made = made_up();
+    let (first, second) = (made.commits[0].clone(), made.commits[1].clone());
+    made.record("attic", 0, DAY, &[says("web", Applying, DAY)]);
+    made.record("attic", 0, DAY - 5, &[says("web", Converged, DAY - 5)]);
+    made.record("attic", 1, 600, &[says("web", Converged, 600)]);
+    // It goes back to the first commit's note: what counts is what was written last, not where.
+    made.record("barn", 1, 700, &[says("web", Applying, 700)]);
+    let went_back = Says { runs: Some(0), failure: Some("no"), ..says("web", RolledBack, 650) };
+    made.record("barn", 1, 650, &[went_back]);
+    made.record("cellar", 1, 800, &[says("web", Converged, 800)]);
+    made.record("cellar", 0, 500, &[says("web", Drifted, 500)]);
+    let (_, reading) = made.read();
+    let (first, second) = (first.short(), second.short());
+    assert_eq!(
+        told(&reading),
+        format!(
+            "attic web converged {second} Well\nbarn web rolled-back {first} Trouble\ncellar web drifted {first} Trouble\n\
+             shed web unreported - Unheard\n"
+        )
+    );
+    assert_eq!(reading.aside, Aside::default());
+    assert_eq!(reading.hosts[&HostName::parse("cellar").expect("a name")].position, Some(Position::Behind));
+}
+
+#[test]
+fn who_has_said_nothing_for_too_long_is_silent() {
+    let mut made = made_up();
+    // Hourly heartbeats of a host at the newest commit: two may be missing.
+    made.record("attic", 1, 3000, &[says("web", Converged, 3000)]);
+    made.record("barn", 1, 3000, &[says("web", Converged, 3000)]);
+    // It should have seen the newest commit 50 minutes ago, and has said nothing since.
+    made.record("cellar", 0, DAY, &[says("web", Converged, DAY)]);
+    made.heartbeat("cellar", 0, 2 * HOUR);
+    // It has been heard of since, and is late.
+    made.record("shed", 0, DAY, &[says("web", Converged, DAY)]);
+    made.heartbeat("shed", 0, 300);
+    let (mirror, reading) = made.read();
+    let (first, second) = (made.commits[0].short(), made.commits[1].short());
+    let expected = format!(
+        "attic web converged {second} Well\nbarn web converged {second} Well\n\
+         cellar web converged {first} Unheard silent 7200 s\nshed web converged {first} Well\n"
+    );
+    assert_eq!(told(&reading), expected);
+    // Nobody is held to a commit that nobody has seen.
+    let later = now().checked_add(Duration::from_secs(2 * 3600)).expect("a time");
+    let reading = Reading::of(&mirror, &main(), later).expect("a fleet");
+    let silent = |name: &str| reading.hosts[&HostName::parse(name).expect("a name")].is_silent;
+    assert!(silent("cellar") && silent("attic") && silent("shed"));
+}
+
+#[test]
+fn what_does_not_count_is_counted() {
+    let mut made = made_up();
+    let commit = made.commits[1].clone();
+    made.record("stranger", 1, 600, &[says("web", Converged, 600)]);
+    made.note("a/b", &commit, 600, "x");
+    made.record("attic", 1, 600, &[says("web", Converged, 600)]);
+    made.note("attic", &commit, 500, "nonsense");
+    for ago in 0..6 {
+        made.note("barn", &commit, 500 - ago, &format!("nonsense {ago}"));
+    }
+    made.record("cellar", 1, 600, &[says("web", Converged, 600)]);
+    let (mirror, _) = made.read();
+    let text = mirror.read_note(&HostName::parse("cellar").expect("a name"), &commit).expect("a note");
+    made.note("shed", &commit, 400, &text);
+    let newer = text.replace("\"mainstay-record\":1", "\"mainstay-record\":7,\"mood\":\"fine\"");
+    made.note("cellar", &commit, 300, &newer);
+    let (_, reading) = made.read();
+    // Attic's last note is no record: the one before it is. What shed passes off as its own is cellar's.
+    assert_eq!(reading.aside, Aside { strangers: 2, unreadable: 2, newer: 1 });
+    let short = commit.short();
+    assert_eq!(
+        told(&reading),
+        format!(
+            "attic web converged {short} Well\nbarn web unreported - Unheard\ncellar web converged {short} Well\n\
+             shed web unreported - Unheard\n"
+        )
+    );
+}
+
+#[test]
+fn a_commit_with_mistakes_holds_nobody() {
+    let unit = format!("{UNIT}Environment=X=2\n");
+    let mut made = MadeUp::new(&[
+        (DAY, "first", &[("fleet.yaml", FLEET), ("apps/web/web.service", &unit)]),
+        (HOUR, "second", &[("fleet.yaml", "fleet: home\nhots: {}\n")]),
+    ]);
+    made.record("attic", 0, 600, &[says("web", Converged, 600)]);
+    let (_, reading) = made.read();
+    assert_eq!((&reading.commit, reading.unsound.as_ref()), (&made.commits[0], Some(&made.commits[1])));
+    let mut made = MadeUp::new(&[(HOUR, "first", &[("fleet.yaml", "fleet: home\nhots: {}\n")])]);
+    let error = Reading::of(&made.mirror(), &main(), now()).err().expect("no fleet");
+    assert!(matches!(error, FleetError::Unsound { .. }), "{error}");
+}
+
+#[test]
+fn a_fleet_of_ten_thousand_hosts_is_read_to_the_last_one() {
+    let hosts: String = (0..10_000).map(|number| format!("  h{number:04}: {{}}\n")).collect();
+    let mut made = MadeUp::new(&[(
+        DAY,
+        "first",
+        &[("fleet.yaml", &format!("fleet: home\nhosts:\n{hosts}")), ("apps/web/web.service", UNIT)],
+    )]);
+    made.record("h0000", 0, 600, &[says("web", Converged, 600)]);
+    let commit = made.commits[0].clone();
+    let (mirror, _) = made.read();
+    let text = mirror.read_note(&HostName::parse("h0000").expect("a name"), &commit).expect("a note");
+    for number in 1..10_000 {
+        let name = format!("h{number:04}");
+        let state = if number % 1000 == 7 { "rolled-back" } else { "converged" };
+        let text = text.replace("h0000", &name).replace("\"state\":\"converged\"", &format!("\"state\":\"{state}\""));
+        if number != 5000 {
+            made.note(&name, &commit, 600, &text);
+        }
+        made.heartbeat(&name, 0, 300);
+    }
+    let (_, reading) = made.read();
+    assert_eq!(reading.aside, Aside::default());
+    let count = |condition| reading.rows().filter(|row| row.condition() == condition).count();
+    assert_eq!(count(Condition::Well), 10_000 - 10 - 1);
+    assert_eq!(count(Condition::Trouble), 10);
+    // Alive, and without a record.
+    assert_eq!((count(Condition::Moving), count(Condition::Unheard)), (1, 0));
+}
