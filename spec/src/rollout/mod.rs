@@ -10,6 +10,7 @@
 //!
 //! Clocks of different hosts are never compared but for silence, where being wrong means to wait.
 
+mod overrides;
 mod order;
 mod stage;
 mod standing;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use order::{Place, order};
+pub use overrides::overrides;
 pub use stage::{Peer, Stage, stage};
 pub use standing::{Standing, Turn};
 
