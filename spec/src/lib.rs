@@ -33,3 +33,4 @@ pub mod journal;
 pub mod record;
 pub mod rollout;
 pub mod forecast;
+pub mod schedule;

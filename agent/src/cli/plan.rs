@@ -26,7 +26,8 @@ Examples:
 /// its reason, and what changes in files. Nothing is changed; what not everybody may read is not shown.
 ///
 /// With `--all-hosts` it compares two commits instead, in any clone and without access to any host: which applications
-/// change where, and what restarts on hosts that are as the first commit says.
+/// change where, what restarts on hosts that are as the first commit says, and when each host's turn is at the earliest
+/// by the waves, windows, freezes and holds of the second one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
