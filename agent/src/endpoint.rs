@@ -14,6 +14,7 @@ mod hooks;
 mod past;
 mod tls;
 mod listen;
+pub mod fleet;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ use answer::{Answer, JSON, TEXT};
 use connection::Slot;
 use guard::{Door, Guard};
 use hooks::Hooks;
-use past::Past;
+use past::{Form, Past};
 use route::{Astray, Forge, Route};
 use tls::Tls;
 
@@ -204,12 +205,17 @@ async fn answer_to(request: Request<Incoming>, door: Door, slot: Arc<Slot>, shar
             Err(refusal) => *refusal,
             Ok(detail) => match route {
                 Route::Hook(forge) => hook(forge, request, &shared).await,
-                Route::History => shared.config.past.answer(request.uri().query().unwrap_or_default()).await,
+                Route::History => shared.config.past.answer(query(&request), Form::Entries).await,
+                Route::Annotations => shared.config.past.answer(query(&request), Form::Annotations).await,
                 route => answer_with(route, detail, &request, slot, &shared),
             },
         },
     };
     answer::guarded(answer)
+}
+
+fn query(request: &Request<Incoming>) -> &str {
+    request.uri().query().unwrap_or_default()
 }
 
 async fn hook(forge: Forge, request: Request<Incoming>, shared: &Shared) -> Answer {
@@ -254,7 +260,9 @@ fn answer_with(route: Route, detail: Detail, request: &Request<Incoming>, slot: 
         Route::Page(file) => page::answer(file),
         Route::Description => answer::whole(StatusCode::OK, JSON, DESCRIPTION),
         // What takes its time was answered before.
-        Route::Hook(_) | Route::History => answer::refusal(StatusCode::NOT_FOUND, "there is nothing"),
+        Route::Hook(_) | Route::History | Route::Annotations => {
+            answer::refusal(StatusCode::NOT_FOUND, "there is nothing")
+        }
         Route::Sync => {
             shared.asked.ask();
             answer::whole(StatusCode::ACCEPTED, JSON, json!({ "result": "the repository is asked now" }).to_string())

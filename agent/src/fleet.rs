@@ -4,6 +4,8 @@
 pub mod past;
 pub mod spread;
 pub mod contrast;
+pub mod turns;
+pub mod arrival;
 #[cfg(test)]
 pub(crate) mod made_up;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use spec::record::{AppRecord, Record};
 use spec::rollout;
 
 use crate::git::{Followed, GitError, Heartbeat, Mirror};
+use crate::snapshot::without_secrets;
 use crate::upstream::LIMITS;
 
 /// A host that nothing concerns gives a sign of life hourly. Two may be late or lost before it counts as silent.
@@ -127,6 +130,31 @@ pub enum Condition {
     Well,
 }
 
+impl Condition {
+    /// All of them, as they are counted.
+    pub const ALL: [Condition; 4] = [Condition::Well, Condition::Moving, Condition::Trouble, Condition::Unheard];
+
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Condition::Well => "well",
+            Condition::Moving => "moving",
+            Condition::Trouble => "trouble",
+            Condition::Unheard => "unheard",
+        }
+    }
+
+    /// Returns its place among all of them.
+    pub fn number(self) -> usize {
+        match self {
+            Condition::Well => 0,
+            Condition::Moving => 1,
+            Condition::Trouble => 2,
+            Condition::Unheard => 3,
+        }
+    }
+}
+
 impl Reading {
     /// Reads a fleet.
     ///
@@ -179,9 +207,7 @@ impl Reading {
     /// not wait for it any more: from when the first host was at that commit, which is when it was there for everybody to see.
     fn find_silent(&mut self) {
         let now = self.at;
-        let at_newest = |known: &&Known| known.position == Some(Position::Newest);
-        let seen =
-            self.hosts.values().filter(at_newest).filter_map(|known| known.record.as_ref()).map(|it| it.at).min();
+        let seen = self.seen();
         let silent = self.hosts.iter().filter(|(name, known)| {
             let Some(heard) = known.heard else { return false };
             let patience = self.silent_after(name);
@@ -193,6 +219,12 @@ impl Reading {
         for name in silent {
             self.hosts.entry(name).or_default().is_silent = true;
         }
+    }
+
+    /// Returns when the first host was at the newest commit: it was there for everybody to see by then.
+    pub fn seen(&self) -> Option<Timestamp> {
+        let at_newest = self.hosts.values().filter(|known| known.position == Some(Position::Newest));
+        at_newest.filter_map(|known| known.record.as_ref()).map(|record| record.at).min()
     }
 
     /// Returns after which time a host counts as silent while a rollout concerns it.
@@ -269,6 +301,13 @@ impl<'r> Row<'r> {
 pub fn is_trouble(said: &AppRecord) -> bool {
     matches!(said.state, AppState::Failed | AppState::RolledBack | AppState::Unhealthy | AppState::Drifted)
         || !said.contested.is_empty()
+}
+
+/// Returns why an application is not well, as its host says it, without what gives access to anything.
+pub fn failure(said: &AppRecord) -> Option<String> {
+    let contested = (!said.contested.is_empty())
+        .then(|| format!("changed back again and again by somebody else: {}", said.contested.join(", ")));
+    said.failure.as_deref().map(without_secrets).or(contested)
 }
 
 /// Returns how long ago something was; what is in the future by another clock was just now.

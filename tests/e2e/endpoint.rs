@@ -354,6 +354,11 @@ fn renewed(forge: &lab::Forge, host: &Host) {
 fn ask_history(host: &Host) -> String {
     // The record of the last deployment is written right after it.
     host.wait_for(agent::SOON, "mainstay --json history | grep -c '\"converged\"' | grep 6").unwrap();
+    let annotations = ask(host, "/v1/annotations?limit=1");
+    assert!(
+        annotations.starts_with("[{\"time\":") && annotations.contains("\"tags\":[\"mainstay\",\"converged\""),
+        "{annotations}"
+    );
     ask(host, "/v1/history?app=web")
 }
 

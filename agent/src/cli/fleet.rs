@@ -6,6 +6,9 @@ mod drift;
 mod history;
 mod locate;
 mod diff;
+mod explain;
+mod wait;
+mod serve;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -74,6 +77,9 @@ enum Question {
     History(history::Args),
     Where(locate::Args),
     Diff(diff::Args),
+    Explain(explain::Args),
+    Wait(wait::Args),
+    Serve(serve::Args),
 }
 
 /// A clone, and how new what it has is.
@@ -189,6 +195,9 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         Question::History(asked) => answered(history::run(common, &args.place, asked)),
         Question::Where(asked) => answered(locate::run(common, &args.place, asked)),
         Question::Diff(asked) => answered(diff::run(common, &args.place, asked)),
+        Question::Explain(asked) => answered(explain::run(common, &args.place, asked)),
+        Question::Wait(asked) => Box::pin(wait::run(common, &args.place, asked)).await,
+        Question::Serve(asked) => Box::pin(serve::run(common, &args.place, asked)).await,
     }
 }
 
@@ -197,7 +206,8 @@ impl Args {
     pub(super) fn is_long(&self) -> bool {
         match &self.question {
             Question::Status(asked) => !asked.watch,
-            _ => true,
+            Question::Wait(_) | Question::Serve(_) | Question::Explain(_) => false,
+            Question::Drift(_) | Question::History(_) | Question::Where(_) | Question::Diff(_) => true,
         }
     }
 }

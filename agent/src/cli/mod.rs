@@ -147,6 +147,12 @@ pub enum Ended {
     Mistaken,
     /// The host is not as wanted.
     Unconverged,
+    /// A rollout goes no further.
+    Halted,
+    /// Something later took the place of what was waited for.
+    Superseded,
+    /// It was not over in time.
+    Late,
 }
 
 impl From<Ended> for ExitCode {
@@ -156,6 +162,9 @@ impl From<Ended> for ExitCode {
             Ended::Impossible => 1,
             Ended::Mistaken => 3,
             Ended::Unconverged => 4,
+            Ended::Halted => 5,
+            Ended::Superseded => 6,
+            Ended::Late => 7,
         })
     }
 }

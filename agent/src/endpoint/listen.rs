@@ -21,9 +21,9 @@ const GROUP: &str = "mainstay";
 /// How long to wait before what could not be had is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait when the kernel has no more connections to give.
-const BREATH: Duration = Duration::from_secs(1);
+pub(super) const BREATH: Duration = Duration::from_secs(1);
 /// How long to wait when too many connections come: it is others' turn, passes above all.
-const OTHERS: Duration = Duration::from_millis(1);
+pub(super) const OTHERS: Duration = Duration::from_millis(1);
 /// So many connections may wait to be taken. Who comes when there are more is dropped by the kernel and tries again after a
 /// second, so that a burst would keep others out for much longer than it takes. The kernel may allow fewer (net.core.somaxconn).
 const WAITING: u32 = 4096;
@@ -133,7 +133,8 @@ pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: A
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens at an address.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // What is left of the connections of an agent that ended does not keep the next one out.
     socket.set_reuseaddr(true)?;

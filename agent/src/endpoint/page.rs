@@ -1,4 +1,4 @@
-//! The page: three files that need nothing from anywhere else. What they show, they ask for as anybody would.
+//! The pages, of a host and of a fleet: a few files that need nothing from anywhere else. What they show, they ask for as anybody would.
 
 use hyper::StatusCode;
 
@@ -16,6 +16,10 @@ pub(super) static STYLE: File = File { kind: "text/css; charset=utf-8", text: in
 pub(super) static ICON: File = File { kind: "image/svg+xml", text: include_str!("page/icon.svg") };
 pub(super) static SCRIPT: File = File { kind: "text/javascript; charset=utf-8", text: include_str!("page/script.js") };
 
+pub(super) static FLEET: File = File { kind: "text/html; charset=utf-8", text: include_str!("page/fleet.html") };
+pub(super) static FLEET_SCRIPT: File =
+    File { kind: "text/javascript; charset=utf-8", text: include_str!("page/fleet.js") };
+
 /// Answers with a file.
 pub(super) fn answer(file: &'static File) -> Answer {
     answer::whole(StatusCode::OK, file.kind, file.text)
@@ -27,8 +31,14 @@ mod tests {
 
     #[test]
     fn the_page_asks_nobody_else_and_never_makes_markup_of_what_it_is_told() {
-        for (file, name) in [(&INDEX, "index.html"), (&STYLE, "style.css"), (&SCRIPT, "script.js"), (&ICON, "icon.svg")]
-        {
+        for (file, name) in [
+            (&INDEX, "index.html"),
+            (&STYLE, "style.css"),
+            (&SCRIPT, "script.js"),
+            (&ICON, "icon.svg"),
+            (&FLEET, "fleet.html"),
+            (&FLEET_SCRIPT, "fleet.js"),
+        ] {
             for word in [
                 "http://",
                 "https://",
@@ -47,6 +57,7 @@ mod tests {
                 assert!(!text.contains(word), "{name}: {word}");
             }
         }
-        assert!(!INDEX.text.contains("<script>") && !INDEX.text.contains("<style"), "nothing is inline");
+        let is_inline = |page: &File| page.text.contains("<script>") || page.text.contains("<style");
+        assert!(!is_inline(&INDEX) && !is_inline(&FLEET), "nothing is inline");
     }
 }

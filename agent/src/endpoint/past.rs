@@ -9,7 +9,8 @@ use spec::id::{AppName, HostName};
 use tokio::sync::Semaphore;
 
 use super::answer::{self, Answer, JSON};
-use crate::history::{self, USUAL};
+use crate::history::annotations::annotations;
+use crate::history::{self, Event, USUAL};
 use crate::snapshot::as_json;
 use crate::upstream;
 
@@ -25,6 +26,15 @@ pub(super) struct Past {
     turn: Semaphore,
 }
 
+/// How it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it happened.
+    Entries,
+    /// As Grafana draws it.
+    Annotations,
+}
+
 /// What is asked of it.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
@@ -38,27 +48,35 @@ impl Past {
     }
 
     /// Answers with what was deployed.
-    pub(super) async fn answer(&self, query: &str) -> Answer {
+    pub(super) async fn answer(&self, query: &str, form: Form) -> Answer {
         let wanted = match Wanted::of(query) {
             Ok(wanted) => wanted,
             Err(words) => return answer::refusal(StatusCode::BAD_REQUEST, &words),
         };
-        match tokio::time::timeout(PATIENCE, self.read(wanted)).await {
+        match tokio::time::timeout(PATIENCE, self.read(wanted, form)).await {
             Ok(Ok(text)) => answer::whole(StatusCode::OK, JSON, text),
             Ok(Err(words)) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, &words),
             Err(_) => answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "reading the history takes too long"),
         }
     }
 
-    async fn read(&self, wanted: Wanted) -> Result<String, String> {
+    async fn read(&self, wanted: Wanted, form: Form) -> Result<String, String> {
         let _turn = self.turn.acquire().await.expect("nobody closes it");
         let (state, host) = (self.state.clone(), self.host.clone());
+        let here = host.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let mirror = upstream::peek(&state)?;
             history::read(&mirror, &host, wanted.app.as_ref(), wanted.limit)
         });
         let read = reading.await.map_err(|error| error.to_string())?;
-        read.map(|history| as_json(&json!({ "history": history }))).map_err(|error| crate::chain(&error))
+        let history = read.map_err(|error| crate::chain(&error))?;
+        Ok(match form {
+            Form::Entries => as_json(&json!({ "history": history })),
+            Form::Annotations => {
+                let events = history.into_iter().map(|entry| Event { host: here.clone(), entry });
+                as_json(&annotations(&events.collect::<Vec<_>>()))
+            }
+        })
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) enum Route {
     Events,
     /// What was deployed, and what came of it.
     History,
+    /// The same, as Grafana's annotations.
+    Annotations,
     /// That the repository is asked now.
     Sync,
     /// The same, by a forge.
@@ -85,6 +87,7 @@ impl Route {
             "/v1/events" => Route::Events,
             "/v1/sync" => Route::Sync,
             "/v1/history" => Route::History,
+            "/v1/annotations" => Route::Annotations,
             "/v1/hook/github" => Route::Hook(Forge::Github),
             "/v1/hook/gitlab" => Route::Hook(Forge::Gitlab),
             "/v1/hook/gitea" => Route::Hook(Forge::Gitea),
@@ -113,6 +116,7 @@ impl Route {
             | Route::Endpoints
             | Route::Events
             | Route::History
+            | Route::Annotations
             | Route::Page(_)
             | Route::Description => false,
         }

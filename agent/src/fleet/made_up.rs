@@ -1,6 +1,7 @@
-//! A clone that is made up for tests: a real repository with commits, records and heartbeats, written by `git fast-import` in one go,
-//! so that a fleet of thousands takes no longer than one of three.
+//! A clone that is made up for tests: a real repository with commits, records and heartbeats, written by `git fast-import` in one go
+//! and with packed refs, so that a fleet of thousands takes a second.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -17,6 +18,8 @@ use super::Reading;
 use crate::git::{Followed, Mirror};
 use crate::upstream::LIMITS;
 
+/// The branch on which commits are made before their refs name them.
+const SCRATCH: &str = "refs/made-up/scratch";
 const FITS: &str = "writing to a string does not fail";
 
 /// The moment at which made-up fleets are looked at.
@@ -34,6 +37,9 @@ pub(crate) struct MadeUp {
     pub(crate) commits: Vec<CommitId>,
     /// What is to be written, until it is.
     stream: String,
+    /// How many commits were written, and the last one of each ref.
+    marks: usize,
+    tips: BTreeMap<String, usize>,
     counter: u64,
 }
 
@@ -56,7 +62,8 @@ impl MadeUp {
     /// Makes a clone whose branch has these commits.
     pub(crate) fn new(commits: &[Commit<'_>]) -> MadeUp {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut made = MadeUp { folder, commits: Vec::new(), stream: String::new(), counter: 0 };
+        let (tips, stream) = (BTreeMap::new(), String::new());
+        let mut made = MadeUp { folder, commits: Vec::new(), stream, marks: 0, tips, counter: 0 };
         made.git(&["init", "--quiet", "--initial-branch=main"], None);
         let mut stream = String::new();
         for (number, (ago, message, files)) in commits.iter().enumerate() {
@@ -96,7 +103,7 @@ impl MadeUp {
                 from: None,
                 digest: it.runs.map_or(wanted, |runs| content(runs, it.app)),
                 contested: Vec::new(),
-                images: std::collections::BTreeMap::new(),
+                images: BTreeMap::new(),
                 changes: 1,
                 bad: went_back.then_some(wanted),
                 runs: it.runs.map(|number| self.commits[number].clone()),
@@ -114,26 +121,42 @@ impl MadeUp {
 
     /// Has a host write any text as its note.
     pub(crate) fn note(&mut self, host: &str, commit: &CommitId, ago: i64, text: &str) {
-        let (stream, at) = (&mut self.stream, now().as_second() - ago);
-        let name = format!("refs/notes/mainstay/{host}");
-        writeln!(stream, "commit {name}\ncommitter {host} <mainstay@{host}> {at} +0000").expect(FITS);
-        data(stream, "mainstay: a note");
-        writeln!(stream, "N inline {commit}").expect(FITS);
-        data(stream, text);
+        self.commit(format!("refs/notes/mainstay/{host}"), host, ago, "mainstay: a note");
+        writeln!(self.stream, "N inline {commit}").expect(FITS);
+        data(&mut self.stream, text);
     }
 
     /// Has a host show that it is alive.
     pub(crate) fn heartbeat(&mut self, host: &str, commit: usize, ago: i64) {
-        let (stream, at) = (&mut self.stream, now().as_second() - ago);
-        writeln!(stream, "commit refs/mainstay/seen/{host}\ncommitter {host} <mainstay@{host}> {at} +0000")
-            .expect(FITS);
-        data(stream, &format!("mainstay: {host} seen at {}, at {}\n", before(ago), self.commits[commit]));
+        let name = format!("refs/mainstay/seen/{host}");
+        self.tips.remove(&name);
+        let message = format!("mainstay: {host} seen at {}, at {}\n", before(ago), self.commits[commit]);
+        self.commit(name, host, ago, &message);
+    }
+
+    /// Begins a commit on top of what a ref had. One branch takes all of them: a ref for each would be a file for each.
+    fn commit(&mut self, name: String, host: &str, ago: i64, message: &str) {
+        let at = now().as_second() - ago;
+        self.marks += 1;
+        let from = self.tips.insert(name, self.marks).map(|before| format!("from :{before}\n")).unwrap_or_default();
+        let stream = &mut self.stream;
+        write!(stream, "reset {SCRATCH}\n{from}\ncommit {SCRATCH}\nmark :{}\n", self.marks).expect(FITS);
+        writeln!(stream, "committer {host} <mainstay@{host}> {at} +0000").expect(FITS);
+        data(stream, message);
     }
 
     /// Writes what was said since.
     pub(crate) fn write(&mut self) {
         let stream = std::mem::take(&mut self.stream);
-        self.git(&["fast-import", "--quiet", "--force"], Some(&stream));
+        let marks = self.path().join(".git/made-up");
+        let read = format!("--import-marks-if-exists={}", marks.display());
+        let kept = format!("--export-marks={}", marks.display());
+        self.git(&["fast-import", "--quiet", "--force", &read, &kept], Some(&stream));
+        let written = std::fs::read_to_string(&marks).expect("marks");
+        let ids: BTreeMap<&str, &str> = written.lines().filter_map(|line| line.split_once(' ')).collect();
+        let refs = self.tips.iter().map(|(name, mark)| format!("{} {name}\n", ids[format!(":{mark}").as_str()]));
+        let packed = format!("# pack-refs with: peeled fully-peeled sorted \n{}", refs.collect::<String>());
+        std::fs::write(self.path().join(".git/packed-refs"), packed).expect("written");
     }
 
     pub(crate) fn mirror(&mut self) -> Mirror {

@@ -14,6 +14,7 @@ use super::super::width::{self, folded};
 use super::super::{Common, Ended, out, print};
 use super::table::{hosts_as_json, table};
 use super::{Place, Repo, answered};
+use crate::fleet::turns::in_words;
 use crate::fleet::{Condition, Position, Reading, Row};
 use crate::snapshot::Release;
 
@@ -64,7 +65,7 @@ impl Args {
 
 /// How many hosts are where.
 #[derive(Default)]
-struct Sum {
+pub(super) struct Sum {
     hosts: usize,
     newest: usize,
     behind: usize,
@@ -75,7 +76,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn of(reading: &Reading) -> Sum {
+    pub(super) fn of(reading: &Reading) -> Sum {
         let mut sum = Sum { hosts: reading.hosts.len(), ..Sum::default() };
         for known in reading.hosts.values() {
             match known.position {
@@ -108,6 +109,17 @@ impl Sum {
             some => format!("; {some} applications are not well"),
         };
         format!("{} host{plural}: {}{trouble}", self.hosts, parts.join(", "))
+    }
+
+    /// Returns how many hosts are in each state.
+    pub(super) fn counts(&self) -> [(&'static str, usize); 5] {
+        [
+            ("newest", self.newest),
+            ("behind", self.behind),
+            ("elsewhere", self.elsewhere),
+            ("silent", self.silent),
+            ("unreported", self.unreported),
+        ]
     }
 
     fn as_json(&self) -> Value {
@@ -152,7 +164,7 @@ fn is_well(reading: &Reading) -> bool {
         && reading.rows().all(|row| row.condition() == Condition::Well)
 }
 
-fn as_json(clone: &Repo, reading: &Reading) -> Value {
+pub(super) fn as_json(clone: &Repo, reading: &Reading) -> Value {
     let mut answer = clone.as_json(reading);
     answer.insert("summary".to_owned(), Sum::of(reading).as_json());
     answer.insert("hosts".to_owned(), hosts_as_json(reading, |_| true));
@@ -256,8 +268,7 @@ fn without_applications(text: &mut String, reading: &Reading) -> fmt::Result {
     let empty = reading.hosts.iter().filter(|(name, _)| reading.rows_of(name).next().is_none());
     let empty: Vec<String> = empty
         .map(|(name, known)| {
-            let silence =
-                known.silence(reading.at).map(|silence| format!(" (silent for {})", super::table::long(silence)));
+            let silence = known.silence(reading.at).map(|silence| format!(" (silent for {})", in_words(silence)));
             let word = if known.is_reported() { silence.unwrap_or_default() } else { " (unreported)".to_owned() };
             format!("{name}{word}")
         })
@@ -272,12 +283,7 @@ fn by_application(text: &mut String, rows: &[Row<'_>]) -> fmt::Result {
     let mut apps: BTreeMap<&AppName, ([usize; 4], BTreeMap<&CommitId, usize>)> = BTreeMap::new();
     for row in rows {
         let (counts, releases) = apps.entry(row.app).or_default();
-        counts[match row.condition() {
-            Condition::Well => 0,
-            Condition::Moving => 1,
-            Condition::Trouble => 2,
-            Condition::Unheard => 3,
-        }] += 1;
+        counts[row.condition().number()] += 1;
         if let Some(release) = row.release() {
             *releases.entry(release).or_default() += 1;
         }

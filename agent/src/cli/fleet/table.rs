@@ -1,15 +1,13 @@
 //! Rows of the fleet as a table: a host, an application, how it fares, since when, and what runs.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use spec::id::{CommitId, shown};
 
 use super::super::print::{self, Since};
 use super::super::width::padded;
-use crate::fleet::{Condition, Reading, Row};
-use crate::snapshot::without_secrets;
+use crate::fleet::turns::in_words;
+use crate::fleet::{Reading, Row, failure};
 
 /// What the last column takes at least: a commit, and some words.
 const RELEASE: usize = 26;
@@ -39,7 +37,7 @@ pub(super) fn table(rows: &[Row<'_>], now: Timestamp, colour: bool, width: Optio
             remark(row, now)
         );
         text.extend([line.trim_end(), "\n"]);
-        for line in failure(row).unwrap_or_default().lines() {
+        for line in row.said.and_then(failure).unwrap_or_default().lines() {
             text.extend(["    ", &shown(line), "\n"]);
         }
     }
@@ -62,27 +60,8 @@ fn remark(row: &Row<'_>, now: Timestamp) -> String {
     {
         remarks.push(format!("not {}", record.commit.short()));
     }
-    remarks.extend(row.known.silence(now).map(|silence| format!("silent for {}", long(silence))));
+    remarks.extend(row.known.silence(now).map(|silence| format!("silent for {}", in_words(silence))));
     if remarks.is_empty() { String::new() } else { format!("  {}", remarks.join(", ")) }
-}
-
-/// Returns why it is not well, without what gives access to anything.
-pub(super) fn failure(row: &Row<'_>) -> Option<String> {
-    let said = row.said?;
-    let contested = (!said.contested.is_empty())
-        .then(|| format!("changed back again and again by somebody else: {}", said.contested.join(", ")));
-    said.failure.as_deref().map(without_secrets).or(contested)
-}
-
-/// Says how long something takes or took, in its largest unit.
-pub(super) fn long(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match seconds {
-        0..=59 => format!("{seconds} s"),
-        60..=3599 => format!("{} min", seconds / 60),
-        3600..=86_399 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }
 
 /// Returns a row for programs.
@@ -94,14 +73,9 @@ pub(super) fn as_json(row: &Row<'_>) -> Value {
         "release": row.release(),
         "from": said.and_then(|said| said.from.as_ref()),
         "digest": said.map(|said| said.digest),
-        "failure": failure(row),
+        "failure": said.and_then(failure),
         "contested": said.map(|said| said.contested.as_slice()).unwrap_or_default(),
-        "condition": match row.condition() {
-            Condition::Trouble => "trouble",
-            Condition::Unheard => "unheard",
-            Condition::Moving => "moving",
-            Condition::Well => "well",
-        },
+        "condition": row.condition().as_str(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! What is printed of a made-up fleet, at the widths that terminals have.
 
+mod rollouts;
+
 use expect_test::{Expect, expect};
 use serde_json::Value;
 use spec::id::{AppName, HostName};

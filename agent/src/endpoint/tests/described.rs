@@ -8,7 +8,8 @@ use spec::id::{AppName, CommitId, ContainerName};
 use spec::memory::AppState;
 
 use super::*;
-use crate::history::Entry;
+use crate::history::annotations::annotations;
+use crate::history::{Entry, Event};
 use crate::snapshot::{App, Bad, Change, Condition, Endpoint, PlanView, Refused, Release, StepView};
 
 fn description() -> &'static Value {
@@ -216,7 +217,9 @@ fn all_that_can_be_told_is_described() {
     let commit = Release { id: id.clone(), subject: Some("words".to_owned()), author: None, committed: Some(at) };
     let (from, runs, took_seconds, failure) = (Some(id.clone()), Some(id), Some(3), Some("words".to_owned()));
     let entry = Entry { at, app, state: "removed", commit, from, runs, took_seconds, failure };
-    fits("History", &json!({ "history": [entry] }));
+    fits("History", &json!({ "history": [&entry] }));
+    let event = Event { host: HostName::parse("attic").expect("a name"), entry };
+    fits("Annotations", &json!(annotations(&[event])));
     // And the checker notices what is missing, too much, or of another kind.
     for (pointer, value) in
         [("/agent/more", json!(1)), ("/condition", json!("well")), ("/apps/web/since", json!("now"))]
