@@ -1,10 +1,16 @@
 //! From a tree to what this host should be: parsed, resolved, and believed as a whole or not at all.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spec::course;
 use spec::desired::Desired;
 use spec::diagnostic::{Diagnostic, Severity};
-use spec::id::{CommitId, HostName};
-use spec::manifest;
+use spec::id::{AppName, CommitId, HostName};
+use spec::manifest::{self, Rollout};
+use spec::memory::Memory;
 use spec::resolve;
+use spec::rollout::{self, Scheme};
 use spec::tree::Tree;
 
 /// What the host is held to.
@@ -14,6 +20,10 @@ pub struct Belief {
     pub commit: Option<CommitId>,
     /// What the host should be.
     pub desired: Desired,
+    /// What decides when each change may begin; `None` where nothing does.
+    pub scheme: Option<Arc<Scheme>>,
+    /// How each application changes here, where the repository says something about that.
+    pub policies: BTreeMap<AppName, Rollout>,
 }
 
 /// Why a tree is not believed. Nothing of it is applied anywhere.
@@ -55,9 +65,19 @@ fn first(diagnostics: &[Diagnostic]) -> String {
 ///
 /// # Errors
 /// The tree has an error anywhere, for any host; or this host is not in it.
-pub fn believe(tree: &Tree, commit: Option<CommitId>, host: &HostName) -> Result<(Belief, Vec<Diagnostic>), Refusal> {
+pub fn believe(
+    tree: &Tree,
+    commit: Option<CommitId>,
+    host: &HostName,
+    memory: &Memory,
+) -> Result<(Belief, Vec<Diagnostic>), Refusal> {
     let parsed = manifest::parse(tree, commit.as_ref());
     let Some(fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
     let desired = resolve::resolve(&fleet, host).map_err(|unplaced| Refusal::Unplaced(unplaced.to_string()))?;
-    Ok((Belief { commit, desired }, parsed.diagnostics))
+    let pending = course::pending(&desired, memory);
+    // A local folder is for this host alone.
+    let scheme = commit.as_ref().and_then(|commit| Scheme::of(&fleet, commit, host, &pending)).map(Arc::new);
+    let apps = desired.apps.keys().map(|app| (app.clone(), rollout::policy(&fleet, app, host)));
+    let policies = apps.filter(|(_, policy)| *policy != Rollout::default()).collect();
+    Ok((Belief { commit, desired, scheme, policies }, parsed.diagnostics))
 }

@@ -17,15 +17,16 @@ use crate::belief::Refusal;
 use crate::board::{Asked, Board, Pulse};
 use crate::endpoint;
 use crate::engine::Engine;
-use crate::git::{FetchError, PushError};
+use crate::git::{FetchError, PushError, Pushed};
 use crate::ledger::LedgerError;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
-use crate::report::{self, Notice};
+use crate::report::{self, Notice, Seen};
 use crate::requests::{self, Syncing};
+use crate::rollout::Announced;
 use crate::settings::Settings;
 use crate::snapshot::{Repository, Snapshot};
-use crate::source::Schedule;
+use crate::source::{Health, Schedule};
 use crate::spent::Spent;
 use crate::upstream::{Done, LIMITS, Upstream};
 use crate::vigil::{Verdict, Vigil};
@@ -89,6 +90,16 @@ struct Daemon {
     push_at: Option<Instant>,
     push_failures: u32,
     seen_at: Option<Instant>,
+    /// When the last sign of life went out.
+    sign_at: Option<Instant>,
+    /// What the record announces that was written last, and that is being pushed, with when that began.
+    announced: Announced,
+    offered: (Announced, Timestamp),
+    /// When signs of life went out during a pass.
+    beats: Vec<Timestamp>,
+    /// When the repository was asked last, and by how much the next question is moved so that a fleet spreads.
+    asked_at: Timestamp,
+    spread: f64,
     /// There is a record to write as soon as the mirror is free.
     note_due: bool,
     /// The request for the newest commit that the fetch under way answers.
@@ -149,6 +160,12 @@ pub async fn run(
         push_at: Some(now),
         push_failures: 0,
         seen_at: None,
+        sign_at: None,
+        announced: Announced::new(),
+        offered: (Announced::new(), Timestamp::UNIX_EPOCH),
+        beats: Vec::new(),
+        asked_at: Timestamp::UNIX_EPOCH,
+        spread: 1.0,
         note_due: false,
         syncing: None,
         late: None,
@@ -208,7 +225,7 @@ impl Daemon {
             if progress.is_stopping() {
                 return self.end().await;
             }
-            let push_at = self.push_at.unwrap_or_else(far);
+            let (push_at, poll_at) = (self.push_due(), self.poll_due());
             let busy = self.upstream.is_busy();
             let mut done = None;
             let mut checked = None;
@@ -216,7 +233,7 @@ impl Daemon {
                 ended = ended(&mut self.late, &mut self.upstream) => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
                 () = self.watch.next() => Wake::Change,
-                () = sleep_until(self.poll_at), if !busy => Wake::Poll,
+                () = sleep_until(poll_at), if !busy => Wake::Poll,
                 () = sleep_until(push_at), if !busy => Wake::Push,
                 _ = hangup.recv() => Wake::Poke,
                 () = self.asked.next() => Wake::Sync,
@@ -240,9 +257,8 @@ impl Daemon {
                 // after it.
                 Wake::Poke | Wake::Sync if self.upstream.is_busy() => self.poll_at = Instant::now(),
                 Wake::Poll | Wake::Poke | Wake::Sync => {
-                    self.fetch_began = Instant::now();
                     self.syncing = Syncing::look(&self.settings.state);
-                    self.upstream.fetch(self.host.commits());
+                    self.fetch();
                 }
                 Wake::Push => self.push(),
                 Wake::Drift => self.pass(plan::Patience::Wait).await?,
@@ -266,8 +282,10 @@ impl Daemon {
             Verdict::Well => None,
             Verdict::Unhealthy(why) => Some(why),
         };
-        if report::checked(&mut self.host.ledger.memory, &app, unhealthy.clone(), Timestamp::now()) {
+        let seen = self.host.checked(&app, unhealthy.clone(), Timestamp::now());
+        if seen != Seen::Nothing {
             match unhealthy {
+                Some(why) if seen == Seen::Spoilt => error!(%app, "did not stay healthy while it baked: {why}"),
                 Some(why) => error!(%app, "unhealthy: {why}"),
                 None => info!(%app, "healthy again"),
             }
@@ -286,17 +304,25 @@ impl Daemon {
         }
         match done {
             Some(Done::Fetched(fetched)) => {
+                let looked = self.look_at_peers();
                 let wait = self.upstream.source().map(|source| self.schedule.wait(source.health(), fastrand::f64()));
                 let poked = self.poll_at > self.fetch_began;
                 if !poked {
                     self.poll_at = Instant::now() + wait.unwrap_or(self.schedule.interval);
                 }
-                self.fetched(fetched.map(|fetched| fetched.tip)).await?;
+                let answered = fetched.is_ok().then_some(self.asked_at);
+                let passed = self.fetched(fetched.map(|fetched| fetched.tip)).await?;
+                if looked && !passed {
+                    self.pass(plan::Patience::Wait).await?;
+                }
+                if let Some(at) = answered {
+                    self.host.rollouts.polled(at);
+                }
                 self.synced();
                 Ok(())
             }
             Some(Done::Pushed(pushed)) => {
-                self.pushed(pushed.map(|_| ()));
+                self.pushed(pushed);
                 Ok(())
             }
             None => Ok(()),
@@ -311,7 +337,8 @@ impl Daemon {
         }
     }
 
-    async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<(), LedgerError> {
+    /// Takes in what the branch is at. Says whether the host was looked at for it.
+    async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<bool, LedgerError> {
         let pulse = &self.board.pulse;
         match fetched {
             Ok(tip) => {
@@ -330,7 +357,11 @@ impl Daemon {
                 }
                 if self.tip.is_some() {
                     self.consider();
-                    return self.pass(plan::Patience::Wait).await;
+                    self.pass(plan::Patience::Wait).await?;
+                    if self.host.rollouts.lacks_view() {
+                        self.poll_at = Instant::now();
+                    }
+                    return Ok(true);
                 }
             }
             Err(FetchError::Cancelled { .. }) => {}
@@ -344,7 +375,43 @@ impl Daemon {
             }
         }
         self.keep_notice();
-        Ok(())
+        Ok(false)
+    }
+
+    /// Asks the repository, and for the other hosts where something here waits for them.
+    fn fetch(&mut self) {
+        (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
+        self.spread = 0.9 + fastrand::f64() / 5.0;
+        self.upstream.fetch(self.host.commits(), self.host.rollouts.is_concerned());
+    }
+
+    /// Takes in what came of asking for the other hosts. Says whether anything did.
+    fn look_at_peers(&mut self) -> bool {
+        let Some(asked) = self.upstream.peers() else { return false };
+        let Some(source) = self.upstream.source() else { return false };
+        self.host.look_at_peers(source.mirror(), asked);
+        true
+    }
+
+    /// Returns when the repository is asked next: sooner while something here waits for other hosts.
+    fn poll_due(&mut self) -> Instant {
+        let quick = self.host.rollouts.interval(self.settings.poll);
+        let is_well = self.upstream.source().is_some_and(|source| source.health() == Health::Well);
+        match quick < self.settings.poll && is_well {
+            true => self.poll_at.min(self.fetch_began + quick.mul_f64(self.spread)),
+            false => self.poll_at,
+        }
+    }
+
+    /// Returns when the next push is due: sooner while others may wait for a sign of life.
+    fn push_due(&self) -> Instant {
+        let usual = self.push_at.unwrap_or_else(far);
+        match self.host.rollouts.heartbeat() {
+            Some(every) if self.push_failures == 0 && self.settings.report.push => {
+                usual.min(self.sign_at.map_or_else(Instant::now, |at| at + every))
+            }
+            _ => usual,
+        }
     }
 
     /// Believes the tip, or says why not; what was believed stays enforced then.
@@ -411,13 +478,16 @@ impl Daemon {
                     self.note()?;
                     self.push();
                 }
-                self.carry_out(plan).await?
+                let passed = self.carry_out(plan).await?;
+                self.beats.drain(..).for_each(|at| self.host.rollouts.signed(at));
+                passed
             }
             None => None,
         };
         let is_settled = passed.as_ref().is_some_and(Passed::is_converged) && self.watch.hears_all();
         let longest = if is_settled { Duration::MAX } else { UNSETTLED };
-        self.look_at = Instant::now() + self.settings.observe.min(longest).min(self.until_a_pause_ends());
+        let moment = self.host.next_moment(Timestamp::now()).unwrap_or(Duration::MAX);
+        self.look_at = Instant::now() + self.settings.observe.min(longest).min(self.until_a_pause_ends()).min(moment);
         let Some(passed) = passed else {
             self.status("waiting for a commit to believe");
             return Ok(false);
@@ -439,23 +509,39 @@ impl Daemon {
     /// Carries a plan out, which may take as long as a large image takes to come. Who asks for the newest commit meanwhile
     /// does not wait for that: the repository is asked beside it, once, and what it says is taken in after it.
     async fn carry_out(&mut self, plan: plan::Plan) -> Result<Option<Passed>, LedgerError> {
-        let Daemon { host, upstream, asked, late, settings, .. } = self;
-        let keep = host.commits();
-        let (mut is_asked, mut began) = (false, None);
+        let Daemon { host, upstream, asked, late, settings, sign_at, .. } = self;
+        let (keep, name) = (host.commits(), host.name.clone());
+        let believed = host.ledger.memory.believed.clone();
+        let heartbeat = host.rollouts.heartbeat().filter(|_| settings.report.push);
+        let (mut is_asked, mut began, mut is_beating, mut beats) = (false, None, false, Vec::new());
         let mut carried = std::pin::pin!(host.carry_out(plan));
         let passed = loop {
+            // Others would take a host for silent whose change takes long.
+            let beat_at = heartbeat.map_or_else(far, |every| sign_at.map_or_else(Instant::now, |at| at + every));
+            let wants_end = (is_asked && began.is_none()) || heartbeat.is_some();
             tokio::select! {
                 passed = &mut carried => break passed,
                 () = asked.next(), if !is_asked => is_asked = true,
-                // What was under way before, most likely the news that the pass has begun.
-                ended = upstream.done(), if is_asked && late.is_none() && began.is_none() => *late = Some(ended),
+                // What was under way before, most likely the news that the pass has begun, or the sign of life.
+                ended = upstream.done(), if upstream.is_busy() && wants_end && (is_beating || late.is_none()) => {
+                    match ended {
+                        Done::Pushed(pushed) if is_beating => beats.extend(pushed.ok().map(|_| Timestamp::now())),
+                        ended => *late = Some(ended),
+                    }
+                    is_beating = false;
+                }
+                () = sleep_until(beat_at), if !upstream.is_busy() => {
+                    upstream.push(&name, believed.clone().map(|commit| (Timestamp::now(), commit)));
+                    (is_beating, *sign_at) = (true, Some(Instant::now()));
+                }
             }
             if is_asked && began.is_none() && !upstream.is_busy() {
                 self.syncing = Syncing::look(&settings.state);
-                upstream.fetch(keep.clone());
+                upstream.fetch(keep.clone(), false);
                 (is_asked, began) = (false, Some(Instant::now()));
             }
         };
+        self.beats.extend(beats);
         self.fetch_began = began.unwrap_or(self.fetch_began);
         if is_asked {
             self.poll_at = Instant::now();
@@ -478,8 +564,10 @@ impl Daemon {
         }
         let Some(belief) = self.host.aim() else { return Ok(()) };
         let memory = &self.host.ledger.memory;
-        let Some(record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
+        let Some(mut record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
+        self.host.rollouts.announce(&mut record);
         if !self.upstream.is_news(&record) {
+            self.announced = self.host.rollouts.announced();
             return Ok(());
         }
         // The number is used up before the record exists: none is ever used twice.
@@ -487,6 +575,7 @@ impl Daemon {
         self.host.ledger.save()?;
         match self.upstream.note(&record) {
             Ok(()) => {
+                self.announced = self.host.rollouts.announced();
                 self.push_at = Some(Instant::now());
                 self.push_failures = 0;
             }
@@ -503,20 +592,30 @@ impl Daemon {
         if !self.settings.report.push {
             return;
         }
-        let due = self.seen_at.is_none_or(|at| at.elapsed() >= self.settings.report.heartbeat);
+        let is_quiet = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
+        let due = is_quiet(self.seen_at, self.settings.report.heartbeat)
+            || self.host.rollouts.heartbeat().is_some_and(|every| is_quiet(self.sign_at, every));
         let believed = self.host.ledger.memory.believed.clone();
         let seen = believed.filter(|_| due).map(|commit| (Timestamp::now(), commit));
         if seen.is_some() {
             self.seen_at = Some(Instant::now());
         }
         let name = self.host.name.clone();
+        (self.offered, self.sign_at) = ((self.announced.clone(), Timestamp::now()), Some(Instant::now()));
         self.upstream.push(&name, seen);
     }
 
-    fn pushed(&mut self, pushed: Result<(), PushError>) {
+    fn pushed(&mut self, pushed: Result<Pushed, PushError>) {
         let pulse = &self.board.pulse;
         match pushed {
-            Ok(()) => {
+            Ok(pushed) => {
+                let (announced, at) = &self.offered;
+                if pushed == Pushed::Done {
+                    self.host.rollouts.signed(*at);
+                }
+                if self.host.rollouts.seen(announced) {
+                    self.look_at = Instant::now();
+                }
                 Pulse::count(&pulse.pushes);
                 Pulse::now(&pulse.pushed_at);
                 self.push_failures = 0;
@@ -532,7 +631,10 @@ impl Daemon {
                     warn!("the record could not be pushed; it is kept and pushed later: {text}");
                 }
                 self.notice.unreported = Some(text);
-                self.seen_at = None;
+                if matches!(error, PushError::Denied { .. }) {
+                    self.host.rollouts.denied();
+                }
+                (self.seen_at, self.sign_at) = (None, None);
                 self.push_failures = self.push_failures.saturating_add(1);
                 let doubled = PUSH_AGAIN.saturating_mul(1 << self.push_failures.min(10)).min(PUSH_LATEST);
                 self.push_at = Some(Instant::now() + doubled.mul_f64(0.5 + fastrand::f64() / 2.0));

@@ -30,6 +30,7 @@ pub mod leftovers;
 pub mod apply;
 pub mod report;
 pub mod publish;
+pub mod rollout;
 pub mod pass;
 pub mod watch;
 pub mod upstream;

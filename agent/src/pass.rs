@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use spec::check::Check;
 use spec::course::{self, Release};
 use spec::desired::{DesiredApp, Hold};
 use spec::digest::Digest;
+use spec::handover;
 use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId, UnitName, User};
 use spec::images;
 use spec::inputs;
@@ -27,14 +29,16 @@ use crate::belief::{self, Belief, Refusal};
 use crate::check::{self, Eyes};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner, credentials};
+use crate::git::Mirror;
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::leftovers;
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
 use crate::publish;
 use crate::releases::Releases;
-use crate::report;
+use crate::report::{self, Seen};
 use crate::requests::{self, Pending};
+use crate::rollout::Rollouts;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::systemd::Managers;
@@ -60,6 +64,8 @@ pub struct Host {
     in_motion: bool,
     /// What applications go back to.
     releases: Releases,
+    /// What is known of how changes spread over the fleet.
+    pub rollouts: Rollouts,
     eyes: Eyes,
     state: PathBuf,
     /// How patient to be.
@@ -162,6 +168,7 @@ impl Host {
             Providers::new(Disk::new("", store.clone()), Managers::new(), engine, backups, (store, fetcher));
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         let releases = Releases::open(&settings.state);
+        let rollouts = Rollouts::open(&settings.state, &name, settings.report.push);
         Host {
             name,
             providers,
@@ -173,6 +180,7 @@ impl Host {
             holds: BTreeMap::new(),
             in_motion: false,
             releases,
+            rollouts,
             eyes: Eyes::new(),
             state: settings.state.clone(),
             patience,
@@ -193,7 +201,7 @@ impl Host {
         tree: &Tree,
         commit: Option<CommitId>,
     ) -> Result<Vec<spec::diagnostic::Diagnostic>, Refusal> {
-        let (belief, warnings) = belief::believe(tree, commit, &self.name)?;
+        let (belief, warnings) = belief::believe(tree, commit, &self.name, &self.ledger.memory)?;
         let fleet = &belief.desired.fleet;
         let memory = &mut self.ledger.memory;
         match &memory.fleet {
@@ -222,6 +230,31 @@ impl Host {
         let apps = memory.apps.values().flat_map(|app| [&app.commit, &app.from]);
         let all: BTreeSet<&CommitId> = apps.chain([&memory.believed]).flatten().collect();
         all.into_iter().cloned().collect()
+    }
+
+    /// Takes in what the mirror holds of the other hosts, which were asked for at `asked`.
+    pub fn look_at_peers(&mut self, mirror: &Mirror, asked: Timestamp) {
+        if let Some(scheme) = self.belief.as_ref().and_then(|belief| belief.scheme.clone()) {
+            self.rollouts.look(mirror, &scheme, asked, Timestamp::now());
+        }
+    }
+
+    /// Takes in what the checks of an application say now.
+    pub fn checked(&mut self, app: &AppName, unhealthy: Option<String>, now: Timestamp) -> Seen {
+        let Host { ledger, releases, .. } = self;
+        let belief = self.held.as_ref().or(self.belief.as_ref());
+        let seen = report::checked(&mut ledger.memory, belief, releases.kept(), app, unhealthy, now);
+        if seen == Seen::Spoilt {
+            releases.spoil(app);
+        }
+        seen
+    }
+
+    /// Returns when something here changes by itself: a release has baked, or a window opens.
+    pub fn next_moment(&self, now: Timestamp) -> Option<Duration> {
+        let bakes = self.belief.as_ref().and_then(|belief| report::rest(&self.ledger.memory, belief, now));
+        let opens = self.rollouts.next().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        bakes.into_iter().chain(opens).min()
     }
 
     /// Makes another client to the engine, for who looks beside the passes.
@@ -253,8 +286,13 @@ impl Host {
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
         self.open_archives();
-        let mut holds = course::holds(&self.belief.as_ref()?.desired, &self.ledger.memory, now);
+        let Host { belief, ledger, rollouts, releases, .. } = self;
+        let belief = belief.as_ref()?;
+        let mut holds = course::holds(&belief.desired, &ledger.memory, now);
         self.holds.clone_from(&holds);
+        holds.extend(rollouts.holds(belief, &ledger.memory, &holds, now));
+        let good = releases.of(&holds, &ledger.memory);
+        handover::together(&belief.desired, &ledger.memory, &good, &mut holds);
         self.hold(&holds, now).await;
         let plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
@@ -305,13 +343,13 @@ impl Host {
             self.held_for.clone_from(holds);
             self.turns += 1;
         }
-        let good = self.releases.of(holds.keys());
-        let Host { belief, held, providers, ledger, turns, .. } = self;
-        let Some(Belief { commit, desired }) = belief.as_ref().filter(|_| !holds.is_empty()) else {
+        let Host { belief, held, providers, ledger, turns, releases, .. } = self;
+        let Some(belief) = belief.as_ref().filter(|_| !holds.is_empty()) else {
             *held = None;
             return;
         };
-        let mut desired = course::held_back(desired, holds, &good);
+        let good = releases.of(holds, &ledger.memory);
+        let mut desired = course::held_back(&belief.desired, holds, &good);
         // Of what is paused nothing is started, so nothing has to be asked.
         let asked = if ledger.memory.pauses.is_empty() {
             pins::in_doubt(&desired, &good, &ledger.memory)
@@ -329,7 +367,7 @@ impl Host {
         if pins::all(&desired) != before {
             *turns += 1;
         }
-        *held = Some(Belief { commit: commit.clone(), desired });
+        *held = Some(Belief { desired, ..belief.clone() });
     }
 
     async fn observe_and_plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
@@ -437,7 +475,12 @@ impl Host {
         if let Some(socket) = providers.engine.socket() {
             ledger.memory.engine = Some(socket.to_string_lossy().into_owned());
         }
-        report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), Timestamp::now());
+        let now = Timestamp::now();
+        report::fold(&mut ledger.memory, aim, &plan, &outcome, self.releases.kept(), now);
+        for app in report::bake(&mut ledger.memory, aim, self.releases.kept(), &plan, now) {
+            error!(%app, "its release did not stay healthy while it baked");
+            self.releases.spoil(&app);
+        }
         journal::forget_adopted(&mut ledger.memory);
         keep_good(&mut self.releases, &ledger.memory, aim);
         ledger.save()?;
@@ -505,13 +548,21 @@ async fn check(
     }
 }
 
-/// Keeps every release that was reached, so that its application can go back to it; images by what they were created from.
+/// Keeps every release that was reached, so that its application can go back to it; images by what they were created from. One
+/// that has not been healthy for long enough is kept beside the last good one.
 fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
     releases.keep_only(|app| memory.apps.contains_key(app));
     for (name, wanted) in &aim.desired.apps {
         let Some(known) = memory.apps.get(name) else { continue };
+        if known.baking.is_none() && known.bad.is_none() && releases.baking().get(name) == Some(&known.digest) {
+            if let Err(error) = releases.baked(name) {
+                warn!(app = %name, %error, "failed to keep the release that has baked: the one before stays the good one");
+            }
+            continue;
+        }
         let is_good = matches!(known.state, AppState::Converged | AppState::Repaired);
-        let is_kept = releases.kept().get(name) == Some(&wanted.digest);
+        let kept = if known.baking.is_some() { releases.baking() } else { releases.kept() };
+        let is_kept = kept.get(name) == Some(&wanted.digest);
         if !is_good || is_kept || !known.is_reached(wanted.digest) || aim.desired.held_back.contains_key(name) {
             continue;
         }
@@ -525,7 +576,11 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
         let release = Release { commit: known.commit.clone(), ran: ran(&app, memory), app, reads };
         // A quadlet names its image by a tag, which may move on: what it ran with is kept by its digest too.
         let images = known.images.values().cloned().collect();
-        if let Err(error) = releases.keep(name, &release, images) {
+        let kept = match known.baking {
+            Some(_) => releases.bake(name, &release, images),
+            None => releases.keep(name, &release, images),
+        };
+        if let Err(error) = kept {
             warn!(app = %name, %error, "failed to keep the release: until the next one, there is none to go back to");
         }
     }

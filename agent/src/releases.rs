@@ -12,16 +12,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use spec::course::Release;
-use spec::desired::{DesiredApp, FileKind};
+use spec::desired::{DesiredApp, FileKind, Hold};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostPath, UnitName};
 use spec::images;
-use spec::memory::Ran;
+use spec::memory::{Memory, Ran};
 use tracing::{error, warn};
 
 /// The version of the files' format that this agent writes.
 const VERSION: u32 = 1;
-const FOLDER: &str = "releases";
+const GOOD: &str = "releases";
+const BAKING: &str = "baking";
 /// The longest first line: it holds a digest for each artifact.
 const LONGEST_HEAD: u64 = 4 << 20;
 
@@ -53,8 +54,17 @@ struct Body {
     contents: Vec<(Digest, usize)>,
 }
 
-/// The good releases of this host.
+/// The releases of this host that its applications can be held to.
 pub struct Releases {
+    /// Those that are good.
+    good: Shelf,
+    /// Those that were reached and have not been healthy for long enough: where one bakes while a newer commit waits, it is
+    /// held to it; where it fails, it goes back to the good one.
+    baking: Shelf,
+}
+
+/// One release of each application, at most.
+struct Shelf {
     folder: PathBuf,
     /// Which release of each application is kept.
     kept: BTreeMap<AppName, Digest>,
@@ -69,7 +79,101 @@ pub struct Releases {
 impl Releases {
     /// Looks at what is kept in the state folder. What cannot be read is not kept, and says so.
     pub fn open(state: &Path) -> Releases {
-        let folder = state.join(FOLDER);
+        Releases { good: Shelf::open(state.join(GOOD)), baking: Shelf::open(state.join(BAKING)) }
+    }
+
+    /// Returns which good release of each application is kept.
+    pub fn kept(&self) -> &BTreeMap<AppName, Digest> {
+        &self.good.kept
+    }
+
+    /// Returns which release of each application bakes.
+    pub fn baking(&self) -> &BTreeMap<AppName, Digest> {
+        &self.baking.kept
+    }
+
+    /// Names the artifacts that the releases which are kept are made of.
+    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        self.shelves().flat_map(|shelf| shelf.artifacts.values().flatten().copied())
+    }
+
+    /// Names the images that the releases which are kept are made of.
+    pub fn images(&self) -> impl Iterator<Item = String> {
+        self.shelves().flat_map(|shelf| shelf.images.values().flatten().cloned())
+    }
+
+    fn shelves(&self) -> impl Iterator<Item = &Shelf> {
+        [&self.good, &self.baking].into_iter()
+    }
+
+    /// Returns the releases that these applications are held to: the last good ones, or those that bake where nothing is wrong
+    /// with them. One that is lost or damaged is left out.
+    pub fn of(&mut self, holds: &BTreeMap<AppName, Hold>, memory: &Memory) -> BTreeMap<AppName, Release> {
+        let bakes = |app: &AppName, hold: &Hold| {
+            let known = memory.apps.get(app).filter(|known| known.baking.is_some() && known.reached);
+            let here = known.is_some_and(|known| self.baking.kept.get(app) == Some(&known.digest));
+            here && matches!(hold, Hold::Waits(_) | Hold::Paused)
+        };
+        let baking: BTreeSet<&AppName> =
+            holds.iter().filter(|(app, hold)| bakes(app, hold)).map(|(app, _)| app).collect();
+        let mut found = self.baking.of(baking.iter().copied());
+        let rest: Vec<&AppName> = holds.keys().filter(|app| !found.contains_key(*app)).collect();
+        found.extend(self.good.of(rest.into_iter()));
+        found
+    }
+
+    /// Keeps a good release in the place of the one before, durably, and `images` on the engine beside those that it names.
+    /// Nothing is written when it is kept already.
+    ///
+    /// # Errors
+    /// The disk refuses. Nothing is kept then: what was kept is no longer the last good one.
+    pub fn keep(&mut self, name: &AppName, release: &Release, images: BTreeSet<String>) -> io::Result<()> {
+        self.good.keep(name, release, images)?;
+        self.baking.forget(name);
+        Ok(())
+    }
+
+    /// Keeps a release that was reached beside the last good one, until it has been healthy for long enough.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn bake(&mut self, name: &AppName, release: &Release, images: BTreeSet<String>) -> io::Result<()> {
+        self.baking.keep(name, release, images)
+    }
+
+    /// Takes a release that has baked for the good one.
+    ///
+    /// # Errors
+    /// The disk refuses; it stays where it was.
+    pub fn baked(&mut self, name: &AppName) -> io::Result<()> {
+        let Some(digest) = self.baking.kept.get(name).copied() else { return Ok(()) };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.good.folder)?;
+        fs::rename(self.baking.folder.join(name.as_str()), self.good.folder.join(name.as_str()))?;
+        File::open(&self.good.folder)?.sync_all()?;
+        self.good.kept.insert(name.clone(), digest);
+        self.good.artifacts.insert(name.clone(), self.baking.artifacts.remove(name).unwrap_or_default());
+        self.good.images.insert(name.clone(), self.baking.images.remove(name).unwrap_or_default());
+        self.good.read.remove(name);
+        self.baking.kept.remove(name);
+        self.baking.read.remove(name);
+        Ok(())
+    }
+
+    /// Forgets a release that failed while it baked.
+    pub fn spoil(&mut self, name: &AppName) {
+        self.baking.forget(name);
+    }
+
+    /// Forgets what is kept of applications that this host has no longer.
+    pub fn keep_only(&mut self, wanted: impl Fn(&AppName) -> bool) {
+        self.good.keep_only(&wanted);
+        self.baking.keep_only(&wanted);
+    }
+}
+
+impl Shelf {
+    /// Looks at what is kept in a folder. What cannot be read is not kept, and says so.
+    fn open(folder: PathBuf) -> Shelf {
         let (mut kept, mut artifacts, mut images) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -84,26 +188,11 @@ impl Releases {
                 Err(error) => warn!(%app, %error, "the last good release cannot be read"),
             }
         }
-        Releases { folder, kept, artifacts, images, read: BTreeMap::new() }
+        Shelf { folder, kept, artifacts, images, read: BTreeMap::new() }
     }
 
-    /// Returns which release of each application is kept.
-    pub fn kept(&self) -> &BTreeMap<AppName, Digest> {
-        &self.kept
-    }
-
-    /// Names the artifacts that the releases which are kept are made of.
-    pub fn artifacts(&self) -> impl Iterator<Item = Digest> {
-        self.artifacts.values().flatten().copied()
-    }
-
-    /// Names the images that the releases which are kept are made of.
-    pub fn images(&self) -> impl Iterator<Item = String> {
-        self.images.values().flatten().cloned()
-    }
-
-    /// Returns the good releases of these applications; one that is lost or damaged is left out.
-    pub fn of<'a>(&mut self, apps: impl Iterator<Item = &'a AppName>) -> BTreeMap<AppName, Release> {
+    /// Returns the releases of these applications; one that is lost or damaged is left out.
+    fn of<'a>(&mut self, apps: impl Iterator<Item = &'a AppName>) -> BTreeMap<AppName, Release> {
         let mut found = BTreeMap::new();
         let wanted: BTreeSet<&AppName> = apps.filter(|app| self.kept.contains_key(*app)).collect();
         self.read.retain(|app, _| wanted.contains(app));
@@ -129,7 +218,7 @@ impl Releases {
     ///
     /// # Errors
     /// The disk refuses. Nothing is kept then: what was kept is no longer the last good one.
-    pub fn keep(&mut self, name: &AppName, release: &Release, mut images: BTreeSet<String>) -> io::Result<()> {
+    fn keep(&mut self, name: &AppName, release: &Release, mut images: BTreeSet<String>) -> io::Result<()> {
         if self.kept.get(name) == Some(&release.app.digest) {
             return Ok(());
         }
@@ -148,16 +237,18 @@ impl Releases {
     }
 
     /// Forgets what is kept of applications that this host has no longer.
-    pub fn keep_only(&mut self, wanted: impl Fn(&AppName) -> bool) {
+    fn keep_only(&mut self, wanted: impl Fn(&AppName) -> bool) {
         let gone: Vec<AppName> = self.kept.keys().filter(|app| !wanted(app)).cloned().collect();
         gone.iter().for_each(|app| self.forget(app));
     }
 
     fn forget(&mut self, name: &AppName) {
-        self.kept.remove(name);
         self.artifacts.remove(name);
         self.images.remove(name);
         self.read.remove(name);
+        if self.kept.remove(name).is_none() {
+            return;
+        }
         match fs::remove_file(self.folder.join(name.as_str())) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 warn!(app = %name, %error, "failed to remove a release that is not needed any more");
@@ -279,7 +370,7 @@ mod tests {
             Releases::open(state.path()).keep(&web(), &kept, BTreeSet::new()).expect("kept");
             let mut releases = Releases::open(state.path());
             assert_eq!(releases.kept(), &BTreeMap::from([(web(), kept.app.digest)]));
-            assert_eq!(releases.of([&web()].into_iter()), BTreeMap::from([(web(), kept)]));
+            assert_eq!(releases.good.of([&web()].into_iter()), BTreeMap::from([(web(), kept)]));
         }
         for path in ["releases", "releases/web"] {
             let mode = fs::metadata(state.path().join(path)).expect("it is there").permissions().mode();
@@ -296,12 +387,12 @@ mod tests {
         let whole = fs::read(&path).expect("it is there");
         for cut in [0, 10, whole.len() / 2, whole.len() - 1] {
             fs::write(&path, &whole[..cut]).expect("damage");
-            assert_eq!(Releases::open(state.path()).of([&web()].into_iter()), BTreeMap::new(), "{cut}");
+            assert_eq!(Releases::open(state.path()).good.of([&web()].into_iter()), BTreeMap::new(), "{cut}");
         }
         let mut flipped = whole.clone();
         *flipped.last_mut().expect("not empty") ^= 1;
         fs::write(&path, flipped).expect("damage");
-        assert_eq!(Releases::open(state.path()).of([&web()].into_iter()), BTreeMap::new());
+        assert_eq!(Releases::open(state.path()).good.of([&web()].into_iter()), BTreeMap::new());
         releases.keep_only(|_| false);
         assert!(!path.exists() && releases.kept().is_empty());
     }

@@ -1,5 +1,6 @@
 //! What a pass means for each application, as the ledger, the records and `mainstay status` say it.
 
+mod baking;
 mod wayback;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use spec::desired::Hold;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, UnitName};
 use spec::inputs;
@@ -19,6 +21,7 @@ use spec::record::{AppRecord, Record};
 
 use crate::apply::Outcome;
 use crate::belief::Belief;
+pub use baking::{Seen, bake, checked, rest};
 use wayback::Case;
 
 /// The wait after the first failure; doubled with each further one.
@@ -47,6 +50,9 @@ pub fn applying(memory: &mut Memory, belief: &Belief, plan: &Plan, now: Timestam
             before.as_ref().filter(|before| same && before.state == AppState::Applying).map_or(now, |it| it.since);
         memory.apps.insert(app.clone(), next(before, belief, app, AppState::Applying, since, None));
     }
+    let removed = |app: &AppName| plan.steps.iter().any(|step| step.app.as_ref() == Some(app));
+    let leaving = memory.apps.iter_mut().filter(|(app, _)| !belief.desired.apps.contains_key(app) && removed(app));
+    leaving.for_each(|(_, known)| known.going = true);
 }
 
 /// Takes what a pass did into the memory of each application. `kept` says which release each could go back to.
@@ -106,7 +112,11 @@ pub fn fold(
             after.changes = done;
         }
         after.unhealthy = unhealthy;
-        wayback::judge(&mut after, before.as_ref(), &Case { app, held, plan, outcome, kept, settled, now });
+        if !settled && after.reached && held.is_none() {
+            after.baking = Some(now);
+        }
+        let end = baking::end(Some(belief), kept, app, &after);
+        wayback::judge(&mut after, before.as_ref(), &Case { app, held, plan, outcome, end, settled, now });
         if let Some(before) = before.as_ref().filter(|before| same && state == before.state) {
             (after.repairs, after.next_repair) = (before.repairs, before.next_repair);
         }
@@ -148,9 +158,9 @@ fn fold_removals(memory: &mut Memory, belief: &Belief, plan: &Plan, outcome: &Ou
         !belief.desired.apps.contains_key(app) && (outcome.failed.contains_key(app) || known.failure.is_some())
     });
     for (app, known) in gone.filter(|(app, _)| !plan.waiting.contains_key(app) && !plan.is_paused(app)) {
-        let before = known.leaving.then(|| known.clone());
+        let before = known.going.then(|| known.clone());
         known.failure = failure(app, plan, outcome, before.as_ref(), now);
-        known.leaving = known.failure.is_some();
+        known.going |= known.failure.is_some();
         if known.failure.is_some() && known.state != AppState::Failed {
             (known.state, known.since) = (AppState::Failed, now);
         }
@@ -170,6 +180,7 @@ fn next(
     let release = belief.desired.held_back.get(app).map_or(&belief.commit, |held| &held.commit);
     let (changes, images) = before.as_ref().map(|it| (it.changes, it.images.clone())).unwrap_or_default();
     let had_reached = before.as_ref().is_some_and(|before| before.digest == digest && before.reached);
+    let baking = before.as_ref().filter(|before| before.digest == digest).and_then(|before| before.baking);
     let (commit, from) = match before {
         Some(before) if before.digest == digest => (before.commit.or_else(|| release.clone()), before.from),
         Some(before) => (release.clone(), before.commit),
@@ -188,29 +199,13 @@ fn next(
         images,
         repairs,
         next_repair,
-        leaving: false,
+        going: false,
+        baking,
         failure,
         needs: wanted.needs.clone(),
         bad: None,
         unhealthy: None,
     }
-}
-
-/// Takes in what the checks of an application say now. Says whether that is news.
-pub fn checked(memory: &mut Memory, app: &AppName, unhealthy: Option<String>, now: Timestamp) -> bool {
-    let Some(known) = memory.apps.get_mut(app) else { return false };
-    let state = match (&unhealthy, known.state) {
-        (Some(_), AppState::Converged | AppState::Repaired | AppState::RolledBack) => AppState::Unhealthy,
-        (None, AppState::Unhealthy) if known.bad.is_some() => AppState::RolledBack,
-        (None, AppState::Unhealthy) => AppState::Converged,
-        (_, state) => state,
-    };
-    let is_news = known.state != state || known.unhealthy.is_some() != unhealthy.is_some();
-    if known.state != state {
-        (known.state, known.since) = (state, now);
-    }
-    known.unhealthy = unhealthy;
-    is_news
 }
 
 /// Puts together why an application failed, and when it is tried again.
@@ -275,25 +270,47 @@ fn is_kept_behind(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMe
 /// Builds the record of this host on the believed commit; `None` for a local folder.
 pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp) -> Option<Record> {
     let commit = belief.commit.clone()?;
-    let apps = belief.desired.apps.keys().filter_map(|app| {
-        let known = memory.apps.get(app)?;
-        let state = if is_kept_behind(memory, belief, app, known, now) { AppState::Waiting } else { known.state };
+    let placed = belief.desired.apps.keys().filter_map(|app| Some((app, memory.apps.get(app)?)));
+    // What is being removed is there until it is gone.
+    let leaving = memory.apps.iter().filter(|(app, _)| !belief.desired.apps.contains_key(*app));
+    let apps = placed.chain(leaving).map(|(app, known)| {
+        let (state, since) = told(memory, belief, app, known, now);
+        let is_held = belief.desired.held_back.contains_key(app) || state == AppState::Waiting;
         let record = AppRecord {
             state,
-            since: known.since,
+            since,
             from: known.from.clone(),
             digest: known.digest,
             contested: contested(memory, app),
             images: known.images.clone(),
             changes: known.changes,
             bad: known.bad.as_ref().map(|bad| bad.digest),
-            runs: known.commit.clone().filter(|_| matches!(state, AppState::RolledBack | AppState::Waiting)),
+            runs: known.commit.clone().filter(|_| is_held),
             failure: known.trouble().map(str::to_owned),
         };
-        Some((app.clone(), record))
+        (app.clone(), record)
     });
     let fleet = belief.desired.fleet.clone();
     Some(Record { fleet, host: host.clone(), commit, counter: memory.counter + 1, at: now, apps: apps.collect() })
+}
+
+/// Says how an application fares on the way to the believed commit, and since when.
+fn told(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMemory, now: Timestamp) -> (AppState, Timestamp) {
+    let is_well = matches!(known.state, AppState::Converged | AppState::Repaired | AppState::Drifted);
+    let waits = belief.desired.held_back.get(app).is_some_and(|held| matches!(held.why, Hold::Waits(_)));
+    let is_held = belief.desired.held_back.contains_key(app);
+    let state = match (belief.desired.apps.get(app), known.baking) {
+        _ if waits && is_well || is_kept_behind(memory, belief, app, known, now) => AppState::Waiting,
+        (None, _) if memory.pauses.of(app, now).is_some() => AppState::Waiting,
+        (None, _) if known.failure.is_none() => AppState::Applying,
+        // Nothing was done yet, and it is about to be.
+        (Some(wanted), _) if !is_held && is_well && wanted.digest != known.digest => AppState::Applying,
+        (Some(_), Some(since)) if matches!(known.state, AppState::Converged | AppState::Repaired) => {
+            return (AppState::Baking, since);
+        }
+        _ => known.state,
+    };
+    (state, known.since)
 }
 
 /// What the agent knows beside its ledger, for `mainstay status`; written when it changes.

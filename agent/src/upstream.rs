@@ -45,14 +45,16 @@ pub enum UpstreamError {
 pub enum Done {
     /// A fetch.
     Fetched(Result<Fetched, FetchError>),
-    /// A push of this host's notes, and of its heartbeat where one was due.
+    /// A push of this host's notes, and of its heartbeat where one was due; done when either went out.
     Pushed(Result<Pushed, PushError>),
 }
 
 /// The repository and whatever is under way with it.
 pub struct Upstream {
     at_rest: Option<Source>,
-    under_way: Option<JoinHandle<(Source, Done)>>,
+    under_way: Option<JoinHandle<(Source, Done, Option<Timestamp>)>>,
+    /// When the other hosts' records were asked for that have come in and were not looked at.
+    peers: Option<Timestamp>,
     reports: Remote,
     deadlines: Deadlines,
     cancel: Arc<AtomicBool>,
@@ -76,7 +78,7 @@ impl Upstream {
         let deadlines = Deadlines { connect: git.connect, stall: git.stall, total: git.total };
         let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?;
         let cancel = Arc::new(AtomicBool::new(false));
-        Ok(Upstream { at_rest: Some(source), under_way: None, reports, deadlines, cancel, noted: None })
+        Ok(Upstream { at_rest: Some(source), under_way: None, reports, deadlines, cancel, noted: None, peers: None })
     }
 
     /// Returns the mirror to read from and write to; `None` while a conversation is under way.
@@ -96,9 +98,10 @@ impl Upstream {
     }
 
     /// Begins to ask for the newest commit; does nothing while something is under way. When many packs have piled up the
-    /// mirror is tidied after it, with `keep` and everything the branch reaches staying.
-    pub fn fetch(&mut self, keep: Vec<CommitId>) {
-        let cancel = Arc::clone(&self.cancel);
+    /// mirror is tidied after it, with `keep` and everything the branch reaches staying. `with_peers`: the records of the other
+    /// hosts are asked for as well, see [`Upstream::peers`].
+    pub fn fetch(&mut self, keep: Vec<CommitId>, with_peers: bool) {
+        let (cancel, reports, deadlines) = (Arc::clone(&self.cancel), self.reports.clone(), self.deadlines);
         self.begin(move |mut source| {
             let spent = Spent::begin();
             let fetched = source.latest(&cancel);
@@ -111,8 +114,21 @@ impl Upstream {
                     "the mirror could not be tidied; it is tried again after the next commit"
                 );
             }
-            (source, Done::Fetched(fetched))
+            let asked = Timestamp::now();
+            let peers = (with_peers && fetched.is_ok()).then(|| {
+                let peers = source.mirror_mut().fetch_notes(&reports, &deadlines, &cancel);
+                peers.inspect_err(|error| {
+                    tracing::warn!("the records of the other hosts could not be fetched: {}", crate::chain(error));
+                })
+            });
+            let asked = peers.and_then(Result::ok).map(|_| asked);
+            (source, Done::Fetched(fetched), asked)
         });
+    }
+
+    /// Returns when the other hosts' records were asked for, once they have come in; once.
+    pub fn peers(&mut self) -> Option<Timestamp> {
+        self.peers.take()
     }
 
     /// Begins to push this host's notes, and its heartbeat when `seen` says so.
@@ -122,17 +138,15 @@ impl Upstream {
         self.begin(move |mut source| {
             let mirror = source.mirror_mut();
             let mut pushed = mirror.push_note(&remote, &host, &deadlines, &cancel);
-            if let (Ok(_), Some((at, believed))) = (&pushed, seen)
-                && let Err(error) =
-                    mirror.push_seen(&remote, &host, Seen { at, believed: &believed }, &deadlines, &cancel)
-            {
-                pushed = Err(error);
+            if let (Ok(_), Some((at, believed))) = (&pushed, seen) {
+                let seen = Seen { at, believed: &believed };
+                pushed = mirror.push_seen(&remote, &host, seen, &deadlines, &cancel).map(|()| Pushed::Done);
             }
-            (source, Done::Pushed(pushed))
+            (source, Done::Pushed(pushed), None)
         });
     }
 
-    fn begin(&mut self, work: impl FnOnce(Source) -> (Source, Done) + Send + 'static) {
+    fn begin(&mut self, work: impl FnOnce(Source) -> (Source, Done, Option<Timestamp>) + Send + 'static) {
         if let Some(source) = self.at_rest.take() {
             self.under_way = Some(tokio::task::spawn_blocking(move || work(source)));
         }
@@ -146,7 +160,8 @@ impl Upstream {
     /// Waits for what is under way; for ever when nothing is. Dropping this future loses nothing.
     pub async fn done(&mut self) -> Done {
         let Some(task) = self.under_way.as_mut() else { return std::future::pending().await };
-        let (source, done) = task.await.expect("a conversation with the remote does not panic");
+        let (source, done, peers) = task.await.expect("a conversation with the remote does not panic");
+        self.peers = peers.or(self.peers);
         self.under_way = None;
         self.at_rest = Some(source);
         let same_mirror = match &done {

@@ -46,7 +46,7 @@ pub fn holds(wanted: &Desired, memory: &Memory, now: Timestamp) -> BTreeMap<AppN
         } else if !has_begun(known, app)
             && let Some(why) = app.needs.iter().find_map(|needed| unready(wanted, memory, needed))
         {
-            holds.insert(name.clone(), Hold::Waits(why));
+            holds.insert(name.clone(), Hold::Waits(format!("it needs {why}")));
         } else if memory.pauses.of(name, now).is_some() {
             holds.insert(name.clone(), Hold::Paused);
         }
@@ -55,8 +55,16 @@ pub fn holds(wanted: &Desired, memory: &Memory, now: Timestamp) -> BTreeMap<AppN
 }
 
 /// Says whether the change to this release was begun, or made.
-fn has_begun(known: Option<&AppMemory>, app: &DesiredApp) -> bool {
-    known.is_some_and(|known| known.digest == app.digest && known.state != AppState::Waiting)
+pub fn has_begun(known: Option<&AppMemory>, app: &DesiredApp) -> bool {
+    known.is_some_and(|known| known.digest == app.digest && (known.state != AppState::Waiting || known.reached))
+}
+
+/// Names the applications that are not at the commit: those that change, and those that it removes.
+pub fn pending(wanted: &Desired, memory: &Memory) -> BTreeSet<AppName> {
+    let is_there = |name: &AppName, app: &DesiredApp| has_begun(memory.apps.get(name), app);
+    let changing = wanted.apps.iter().filter(|(name, app)| !is_there(name, app)).map(|(name, _)| name);
+    let leaving = memory.apps.iter().filter(|(name, known)| !wanted.apps.contains_key(*name) && !known.going);
+    changing.chain(leaving.map(|(name, _)| name)).cloned().collect()
 }
 
 /// Says why what is needed is not there yet, if it is not.
@@ -88,7 +96,7 @@ pub fn in_motion(wanted: &Desired, memory: &Memory, plan: &Plan) -> BTreeMap<App
         let needed = app.needs.iter().find(|needed| moved.contains(needed));
         if let Some(needed) = needed.filter(|_| !has_begun(memory.apps.get(name), app)) {
             let why = if plan.is_paused(needed) { "which is paused" } else { "which is being repaired" };
-            holds.insert(name.clone(), Hold::Waits(format!("{needed}, {why}")));
+            holds.insert(name.clone(), Hold::Waits(format!("it needs {needed}, {why}")));
         }
     }
     holds
@@ -99,8 +107,11 @@ pub fn in_motion(wanted: &Desired, memory: &Memory, plan: &Plan) -> BTreeMap<App
 pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTreeMap<AppName, Release>) -> Desired {
     let mut desired = wanted.clone();
     for (name, hold) in holds {
-        let Some(app) = wanted.apps.get(name) else { continue };
         let release = good.get(name);
+        let Some(app) = wanted.apps.get(name) else {
+            stay(&mut desired, name, hold, release);
+            continue;
+        };
         // At the commit's release, or never at another one: the planner leaves it alone, and no commit waits.
         if *hold == Hold::Paused && release.is_none_or(|release| release.app.digest == app.digest) {
             continue;
@@ -112,11 +123,14 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
         let is_untouched = release.is_none() || matches!(why, Hold::Stuck(_) | Hold::Paused);
         let commit = release.and_then(|release| release.commit.clone());
         desired.apps.insert(name.clone(), release.map_or(app, |release| &release.app).clone());
-        desired.held_back.insert(name.clone(), HeldBack { why, wanted: app.digest, commit, is_untouched });
+        desired.held_back.insert(name.clone(), HeldBack { why, wanted: Some(app.digest), commit, is_untouched });
     }
     // The commit's releases want nothing twice, so this ends: at the latest when nothing is held to an older one.
     while let Some((name, other, what)) = clash(&desired, wanted) {
-        desired.apps.insert(name.clone(), wanted.apps[&name].clone());
+        match wanted.apps.get(&name) {
+            Some(app) => drop(desired.apps.insert(name.clone(), app.clone())),
+            None => drop(desired.apps.remove(&name)),
+        }
         if let Some(held) = desired.held_back.get_mut(&name) {
             held.is_untouched = true;
             held.commit = None;
@@ -129,14 +143,26 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
     desired
 }
 
+/// Keeps an application that the commit removes, while its removal waits: at the release that it runs, or, where that is lost,
+/// exactly as it is.
+fn stay(desired: &mut Desired, name: &AppName, hold: &Hold, release: Option<&Release>) {
+    let held = HeldBack {
+        why: hold.clone(),
+        wanted: None,
+        commit: release.and_then(|release| release.commit.clone()),
+        is_untouched: release.is_none(),
+    };
+    desired.held_back.insert(name.clone(), held);
+    desired.apps.extend(release.map(|release| (name.clone(), release.app.clone())));
+}
+
 /// Gives containers another digest whose mounted files come from another release than their own digest was made for: they
 /// have to be created anew for what they read now.
 fn settle_containers(desired: &mut Desired, wanted: &Desired, good: &BTreeMap<AppName, Release>) {
     let now: BTreeMap<HostPath, Digest> =
         desired.files().map(|(_, path, file)| (path.clone(), fingerprint(&file.kind))).collect();
     for (name, app) in &mut desired.apps {
-        let release =
-            good.get(name).filter(|good| good.app.digest == app.digest && wanted.apps[name].digest != app.digest);
+        let release = good.get(name).filter(|good| good.app.digest == app.digest && !is_at(wanted, name, app.digest));
         let made_for = |path: &HostPath| match release {
             Some(release) => release.reads.get(path).copied(),
             None => wanted.file(path).map(|file| fingerprint(&file.kind)),
@@ -158,11 +184,15 @@ fn settle_containers(desired: &mut Desired, wanted: &Desired, good: &BTreeMap<Ap
     }
 }
 
+/// Says whether a release is the commit's.
+fn is_at(wanted: &Desired, name: &AppName, digest: Digest) -> bool {
+    wanted.apps.get(name).is_some_and(|app| app.digest == digest)
+}
+
 /// Finds an application at an older release that wants what another one has.
 fn clash(desired: &Desired, wanted: &Desired) -> Option<(AppName, AppName, String)> {
-    let older = desired.held_back.keys().filter(|name| desired.apps[*name].digest != wanted.apps[*name].digest);
-    for name in older {
-        let app = &desired.apps[name];
+    for name in desired.held_back.keys() {
+        let Some(app) = desired.apps.get(name).filter(|app| !is_at(wanted, name, app.digest)) else { continue };
         for (other, theirs) in desired.apps.iter().filter(|(other, _)| *other != name) {
             if let Some(what) = meet(app, theirs) {
                 return Some((name.clone(), other.clone(), what));
@@ -173,7 +203,7 @@ fn clash(desired: &Desired, wanted: &Desired) -> Option<(AppName, AppName, Strin
 }
 
 /// Names something that both want, if there is such a thing.
-fn meet(one: &DesiredApp, other: &DesiredApp) -> Option<String> {
+pub fn meet(one: &DesiredApp, other: &DesiredApp) -> Option<String> {
     let both = |path: &&HostPath| other.files.contains_key(*path) || lies_below_a_file(path, other);
     if let Some(path) = one.files.keys().find(both) {
         return Some(path.to_string());

@@ -36,8 +36,8 @@ pub struct Desired {
 pub struct HeldBack {
     /// Why not.
     pub why: Hold,
-    /// The digest of the commit's release, which it is kept from.
-    pub wanted: Digest,
+    /// The digest of the commit's release, which it is kept from; `None` where the commit removes the application.
+    pub wanted: Option<Digest>,
     /// The commit of the release that it is held to.
     pub commit: Option<CommitId>,
     /// Nothing of it is changed, not even put back: there is no release to hold it to, or that did not work.
@@ -51,7 +51,7 @@ pub enum Hold {
     Bad,
     /// It could not go back, for this reason: a person is needed.
     Stuck(String),
-    /// It waits for what it needs; the text names that, and what it lacks.
+    /// Its turn has not come, or what it needs is not there; the text says so.
     Waits(String),
     /// A person said so.
     Paused,

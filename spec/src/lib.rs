@@ -28,6 +28,7 @@ pub mod images;
 pub mod resolve;
 pub mod plan;
 pub mod course;
+pub mod handover;
 pub mod pins;
 pub mod journal;
 pub mod record;

@@ -306,9 +306,12 @@ pub struct AppMemory {
     /// Drift is not repaired again before: a service dies again and again.
     #[serde(default)]
     pub next_repair: Option<Timestamp>,
-    /// The failure is that of its removal: nothing wants it any more.
-    #[serde(default)]
-    pub leaving: bool,
+    /// Nothing wants it any more and its removal has begun, which goes on whoever's turn it is: the failure is that of the removal.
+    #[serde(default, alias = "leaving")]
+    pub going: bool,
+    /// Since when it is healthy at this release, while that is not long enough for the release to count as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baking: Option<Timestamp>,
     /// The last failure, while it lasts.
     #[serde(default)]
     pub failure: Option<Failure>,

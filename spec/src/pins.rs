@@ -232,7 +232,7 @@ mod tests {
             networks: BTreeMap::new(),
             volumes: BTreeMap::new(),
         };
-        let held = HeldBack { why: Hold::Bad, wanted: Digest::of(b"bad"), commit: None, is_untouched: false };
+        let held = HeldBack { why: Hold::Bad, wanted: Some(Digest::of(b"bad")), commit: None, is_untouched: false };
         let desired = Desired {
             fleet: "home".to_owned(),
             host: HostName::parse("attic").unwrap(),

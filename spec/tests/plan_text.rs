@@ -476,7 +476,8 @@ fn known(digest: Digest, state: AppState) -> AppMemory {
         images: BTreeMap::new(),
         repairs: 0,
         next_repair: None,
-        leaving: false,
+        going: false,
+        baking: None,
         failure: None,
         needs: BTreeSet::new(),
         bad: None,
@@ -537,18 +538,18 @@ fn what_is_held_back_says_why_and_what_ends_it() {
         at first:
         conflict in page: file /etc/page.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
         conflict in web: file /etc/web.conf: a file is there already, mainstay did not put it there, and it differs from what is wanted; move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced
-        waits: page needs web, which is not converged at this commit yet
+        waits: page: it needs web, which is not converged at this commit yet
         both were good:
         write    /etc/web.conf  web  its content differs
         kept before, `mainstay restore` brings it back:
           /etc/web.conf: it was edited on this host
-        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, which is not converged at this commit yet
         web failed:
-        waits: page needs web, whose release failed; it stays at the release of 1f1f1f1f1f
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, whose release failed
         held back: web stays at the release of 1f1f1f1f1f: the commit's failed here and is not tried again until a commit changes it, or `mainstay retry web`
         web could not go back:
-        waits: page needs web, whose release failed; it stays at the release of 1f1f1f1f1f
-        stopped: web failed and could not go back: a person is needed, then a commit or `mainstay retry web`: failed to write /etc/web.conf
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, whose release failed
+        stopped: web failed and was not taken back: a person is needed, then a commit or `mainstay retry web`: failed to write /etc/web.conf
         web is there:
         write    /etc/page.conf  page  its content differs
         write    /etc/web.conf   web   drift: its content differs
@@ -673,7 +674,7 @@ fn what_is_paused_says_until_when_why_and_what_waits() {
         nothing to do
         web, at another commit:
         paused: nothing of web is changed until 2027-01-15 10:00:00Z: the disk is being\u{1b}[2J changed
-        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, which is not converged at this commit yet
         waits: web stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
         page, and it drifted:
         paused: nothing of page is changed until 2027-01-15 09:00:00Z: somebody is at it
@@ -684,13 +685,13 @@ fn what_is_paused_says_until_when_why_and_what_waits() {
         paused: nothing of page is changed until 2027-01-15 09:00:00Z: somebody is at it
         not done while it is paused, `mainstay resume` ends that:
         write    /etc/page.conf  page  drift: its content differs
-        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, which is not converged at this commit yet
         waits: web stays at the release of 1f1f1f1f1f while it is paused; the commit has another one
         it is over:
         write    /etc/web.conf  web  its content differs
         kept before, `mainstay restore` brings it back:
           /etc/web.conf: it was edited on this host
-        waits: page needs web, which is not converged at this commit yet; it stays at the release of 1f1f1f1f1f
+        waits: page stays at the release of 1f1f1f1f1f: it needs web, which is not converged at this commit yet
     "#]]
     .assert_eq(&text);
 }

@@ -181,7 +181,7 @@ fn what_is_needed_comes_first_and_checks_decide() {
     let (code, said) = agent::once(&host, "/root/two");
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("did not pass within 1s: it exited with code 1") && said.contains("| not yet"), "{said}");
-    assert!(said.contains("waits: web needs store, which"), "{said}");
+    assert!(said.contains("it needs store, which"), "{said}");
     let order = host.read("/run/order").unwrap();
     let order: Vec<&str> = order.lines().filter(|line| *line != "well").collect();
     assert_eq!(order, ["-store", "newer store", "-store", "store"]);

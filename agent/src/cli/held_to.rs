@@ -60,7 +60,7 @@ pub(super) async fn believe(
         });
     }
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(host.commits());
+    upstream.fetch(host.commits(), false);
     let transfer = host.progress.transfer("the repository");
     let done = upstream.done().await;
     drop(transfer);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use spec::id::{CommitId, HostName, shown};
+use spec::memory::Memory;
 
 use super::{Common, Ended, settings_path};
 use crate::belief::{self, Refusal};
@@ -211,7 +212,7 @@ async fn reads(
 ) -> anyhow::Result<bool> {
     install::make_folder(&settings.state, 0o700)?;
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(Vec::new());
+    upstream.fetch(Vec::new(), false);
     let tip = match upstream.done().await {
         Done::Fetched(Ok(fetched)) => fetched.tip,
         Done::Fetched(Err(error)) => {
@@ -230,7 +231,7 @@ async fn reads(
     report.say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
     let source = upstream.source().context("the mirror is busy")?;
     let tree = source.mirror().tree(&tip, &LIMITS).with_context(|| format!("failed to read commit {}", tip.short()))?;
-    match belief::believe(&tree, Some(tip.clone()), host) {
+    match belief::believe(&tree, Some(tip.clone()), host, &Memory::default()) {
         Ok((belief, _)) => {
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
             let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };

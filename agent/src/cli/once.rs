@@ -12,6 +12,7 @@ use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::daemon::MOST_IN_A_ROW;
 use crate::difference;
+use crate::git::PushError;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report;
@@ -60,6 +61,9 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     };
     stop_on_signals(&progress);
     host.make_peace();
+    if let Some(upstream) = &mut upstream {
+        take_turn(&mut host, upstream, &settings).await?;
+    }
     let passes = converge(common, &mut host, &progress).await?;
     let Some(last) = passes.last() else {
         anyhow::bail!("there is nothing to converge to: no commit was believed on this host yet");
@@ -73,6 +77,25 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         (true, false) => Ended::Impossible,
         (true, true) => Ended::Well,
     })
+}
+
+/// Looks at the other hosts where something here waits for them, and tells them where it is this one's turn.
+async fn take_turn(host: &mut Host, upstream: &mut Upstream, settings: &Settings) -> anyhow::Result<()> {
+    host.prepare(Timestamp::now(), planner::Patience::Now).await?;
+    if !host.rollouts.is_concerned() {
+        return Ok(());
+    }
+    upstream.fetch(host.commits(), true);
+    upstream.done().await;
+    if let (Some(asked), Some(source)) = (upstream.peers(), upstream.source()) {
+        host.look_at_peers(source.mirror(), asked);
+    }
+    // One that was away shows that it is back before it is its turn.
+    for _ in 0..2 {
+        host.prepare(Timestamp::now(), planner::Patience::Now).await?;
+        publish(host, upstream, settings).await?;
+    }
+    Ok(())
 }
 
 /// Makes passes as long as each makes another one possible: what needs others comes after them, and what failed goes back.
@@ -101,7 +124,9 @@ async fn converge(common: &Common, host: &mut Host, progress: &Progress) -> anyh
 async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) -> anyhow::Result<()> {
     let Some(belief) = host.aim() else { return Ok(()) };
     let now = Timestamp::now();
-    let Some(record) = report::record(&host.ledger.memory, belief, &host.name, now) else { return Ok(()) };
+    let Some(mut record) = report::record(&host.ledger.memory, belief, &host.name, now) else { return Ok(()) };
+    host.rollouts.announce(&mut record);
+    let announced = host.rollouts.announced();
     if upstream.is_news(&record) {
         host.ledger.memory.counter = record.counter;
         host.ledger.save()?;
@@ -111,8 +136,19 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
         return Ok(());
     }
     upstream.push(&host.name, Some((now, record.commit)));
-    if let Done::Pushed(Err(error)) = upstream.done().await {
-        eprintln!("mainstay: the record could not be pushed; it is kept and pushed later\n  {}", crate::chain(&error));
+    match upstream.done().await {
+        Done::Pushed(Ok(_)) => {
+            host.rollouts.signed(now);
+            host.rollouts.seen(&announced);
+        }
+        Done::Pushed(Err(error)) => {
+            if matches!(error, PushError::Denied { .. }) {
+                host.rollouts.denied();
+            }
+            let why = crate::chain(&error);
+            eprintln!("mainstay: the record could not be pushed; it is kept and pushed later\n  {why}");
+        }
+        Done::Fetched(_) => {}
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Asking a remote what it has, and taking over what is new.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
 
@@ -23,6 +24,12 @@ const INCOMING: &str = "refs/mainstay/incoming";
 
 /// Where other hosts' notes are kept: apart from ours, so that nothing a remote sends overwrites what we report.
 pub(super) const PEERS: &str = "refs/mainstay/peers/";
+
+/// Where other hosts' signs of life are kept.
+const HEARD: &str = "refs/mainstay/heard/";
+
+/// Where signs of life are published.
+pub(super) const SEEN: &str = "refs/mainstay/seen/";
 
 /// Where notes are published.
 pub(super) const NOTES: &str = "refs/notes/mainstay/";
@@ -146,7 +153,8 @@ impl Mirror {
         Ok(tip)
     }
 
-    /// Fetches all hosts' notes of `remote`, to be read with [`Mirror::read_note`]; true when any of them changed.
+    /// Fetches all hosts' notes and signs of life of `remote`, to be read with [`Mirror::read_note`] and [`Mirror::heard`]; true
+    /// when any of them changed.
     ///
     /// Notes of hosts whose ref is gone from the remote stay readable until the mirror is renewed.
     ///
@@ -163,15 +171,16 @@ impl Mirror {
         let watch = Watch::new(deadlines, remote.max_bytes, cancel);
         let repo = &self.repo;
         let compare = |references: &[Ref]| {
-            let mut notes = references.iter().filter_map(|reference| {
+            let mut signs = references.iter().filter_map(|reference| {
                 let (name, id) = direct(reference)?;
-                Some((format!("{PEERS}{}", name.strip_prefix(NOTES)?), id))
+                let note = name.strip_prefix(NOTES).map(|host| format!("{PEERS}{host}"));
+                Some((note.or_else(|| Some(format!("{HEARD}{}", name.strip_prefix(SEEN)?)))?, id))
             });
-            let known = notes.all(|(name, id)| find(repo, &name).ok().flatten() == Some(id));
+            let known = signs.all(|(name, id)| find(repo, &name).ok().flatten() == Some(id));
             if known { Listing::Same } else { Listing::New }
         };
-        let spec = format!("+{NOTES}*:{PEERS}*");
-        match pull(repo, remote, &spec, &self.kept, &watch, compare) {
+        let specs = [format!("+{NOTES}*:{PEERS}*"), format!("+{SEEN}*:{HEARD}*")];
+        match pull(repo, remote, &specs, &self.kept, &watch, compare) {
             Ok(listing) => {
                 self.refresh(remote, listing == Listing::New)?;
                 Ok(listing == Listing::New)
@@ -189,6 +198,20 @@ impl Mirror {
         hosts
     }
 
+    /// Returns what each other host's refs point at, its notes and its sign of life: a new value is a new sign of life.
+    pub fn heard(&self) -> BTreeMap<HostName, String> {
+        let mut heard: BTreeMap<HostName, String> = BTreeMap::new();
+        for prefix in [PEERS, HEARD] {
+            for host in self.hosts_below(prefix) {
+                if let Ok(Some(id)) = find(&self.repo, &format!("{prefix}{host}")) {
+                    let value = heard.entry(host).or_default();
+                    value.push_str(&id.to_string());
+                }
+            }
+        }
+        heard
+    }
+
     fn hosts_below(&self, prefix: &str) -> Vec<HostName> {
         let Ok(references) = self.repo.references() else { return Vec::new() };
         let Ok(found) = references.prefixed(prefix) else { return Vec::new() };
@@ -204,7 +227,7 @@ fn pull_branch(repo: &gix::Repository, remote: &Remote, kept: &Kept, watch: &Wat
     let branch = remote.branch.full();
     let known = find(repo, TIP).map_err(Failure::Odd)?;
     let mut tip = None;
-    let listing = pull(repo, remote, &format!("+{branch}:{INCOMING}"), kept, watch, |references| {
+    let listing = pull(repo, remote, &[format!("+{branch}:{INCOMING}")], kept, watch, |references| {
         tip = references.iter().filter_map(direct).find(|(name, _)| *name == branch).map(|(_, id)| id);
         match tip {
             None => Listing::Missing,
@@ -231,21 +254,21 @@ fn direct(reference: &Ref) -> Option<(&str, ObjectId)> {
     Some((std::str::from_utf8(name).ok()?, target.or(peeled)?.to_owned()))
 }
 
-/// Lists what matches `spec` at `remote`, and fetches it when `judge` finds something new.
+/// Lists what matches `specs` at `remote`, and fetches it when `judge` finds something new.
 ///
 /// What earlier conversations taught about the opening saves an exchange. When that leads nowhere, the conversation is
 /// begun anew without it, and where it never worked it is not tried a second time.
 pub(super) fn pull(
     repo: &gix::Repository,
     remote: &Remote,
-    spec: &str,
+    specs: &[String],
     kept: &Kept,
     watch: &Watch<'_>,
     mut judge: impl FnMut(&[Ref]) -> Listing,
 ) -> Result<Listing, Failure> {
-    let key = format!("{} {spec}", remote.url);
+    let key = format!("{} {}", remote.url, specs.join(" "));
     let opening = kept.openings.get(&key);
-    let (pulled, guess) = converse(repo, remote, spec, (kept, &opening), watch, &mut judge);
+    let (pulled, guess) = converse(repo, remote, specs, (kept, &opening), watch, &mut judge);
     let proven = match opening {
         Opening::Unknown | Opening::Never => {
             if opening == Opening::Unknown && pulled.is_ok() {
@@ -270,7 +293,7 @@ pub(super) fn pull(
         other => return other,
     };
     tracing::debug!(remote = %remote.url, error = error.text(), "the short opening failed, taking the long one");
-    let (pulled, guess) = converse(repo, remote, spec, (kept, &Opening::Unknown), watch, &mut judge);
+    let (pulled, guess) = converse(repo, remote, specs, (kept, &Opening::Unknown), watch, &mut judge);
     if pulled.is_ok() {
         kept.openings.set(&key, if proven { guess.into_opening() } else { Opening::Never });
     }
@@ -303,20 +326,20 @@ impl Failure {
 fn converse(
     repo: &gix::Repository,
     remote: &Remote,
-    spec: &str,
+    specs: &[String],
     (kept, opening): (&Kept, &Opening),
     watch: &Watch<'_>,
     judge: &mut impl FnMut(&[Ref]) -> Listing,
 ) -> (Result<Listing, Failure>, Guess) {
     *watch.guess.borrow_mut() = Guess::by(opening);
-    let pulled = list_and_receive(repo, remote, spec, kept, watch, judge);
+    let pulled = list_and_receive(repo, remote, specs, kept, watch, judge);
     (pulled, watch.guess.take())
 }
 
 fn list_and_receive(
     repo: &gix::Repository,
     remote: &Remote,
-    spec: &str,
+    specs: &[String],
     kept: &Kept,
     watch: &Watch<'_>,
     judge: &mut impl FnMut(&[Ref]) -> Listing,
@@ -326,7 +349,7 @@ fn list_and_receive(
     // The address is for gix's messages only; what is talked to is `transport`.
     let origin = repo
         .remote_at_without_url_rewrite("https://remote.invalid/")
-        .and_then(|origin| origin.with_refspecs([spec], gix::remote::Direction::Fetch))
+        .and_then(|origin| origin.with_refspecs(specs.iter().map(String::as_str), gix::remote::Direction::Fetch))
         .map_err(|error| Failure::Odd(error.into()))?
         .with_fetch_tags(gix::remote::fetch::Tags::None);
     let connection = origin

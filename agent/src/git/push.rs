@@ -13,7 +13,7 @@ use spec::id::{CommitId, HostName, shown};
 
 use super::connect::connect;
 use super::error::{GitError, PushError, because};
-use super::fetch::{Failure, Listing, pull, text};
+use super::fetch::{Failure, Listing, SEEN, pull, text};
 use super::mirror::{Mirror, Source, find, set};
 use super::notes::{author, own};
 use super::pack;
@@ -105,7 +105,7 @@ impl Mirror {
         deadlines: &Deadlines,
         cancel: &AtomicBool,
     ) -> Result<(), PushError> {
-        let name = format!("refs/mainstay/seen/{host}");
+        let name = format!("{SEEN}{host}");
         let url = || remote.url.to_string();
         let other = |source| PushError::Other { url: url(), name: name.clone(), source };
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
@@ -139,7 +139,7 @@ impl Mirror {
         theirs: ObjectId,
         watch: &Watch<'_>,
     ) -> Result<(), PushError> {
-        let spec = format!("+{name}:refs/mainstay/theirs/{host}");
+        let spec = [format!("+{name}:refs/mainstay/theirs/{host}")];
         let listed = pull(&self.repo, remote, &spec, &self.kept, watch, |_| Listing::New);
         let url = remote.url.to_string();
         match listed {

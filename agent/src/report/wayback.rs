@@ -3,15 +3,13 @@
 //! A release is condemned when the change to it failed by its own fault and there is a good one to go back to. Failures of
 //! drift repair never condemn: the release was reached.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use spec::desired::{HeldBack, Hold};
-use spec::digest::Digest;
 use spec::id::AppName;
 use spec::memory::{AppMemory, AppState, Bad, Failure, Memory};
 use spec::plan::Plan;
 
+use super::baking::{End, STOP};
 use super::next;
 use crate::apply::{Blame, Outcome};
 use crate::belief::Belief;
@@ -22,7 +20,8 @@ pub(super) struct Case<'a> {
     pub(super) held: Option<&'a HeldBack>,
     pub(super) plan: &'a Plan,
     pub(super) outcome: &'a Outcome,
-    pub(super) kept: &'a BTreeMap<AppName, Digest>,
+    /// What becomes of its release if that fails.
+    pub(super) end: End,
     /// Its release had been reached before.
     pub(super) settled: bool,
     pub(super) now: Timestamp,
@@ -41,9 +40,10 @@ pub(super) fn named(state: AppState, held: Option<&HeldBack>, unhealthy: Option<
 /// Condemns the release that failed, or gives up going back.
 pub(super) fn judge(after: &mut AppMemory, before: Option<&AppMemory>, case: &Case<'_>) {
     let Some(Hold::Bad) = case.held.map(|held| &held.why) else {
-        if let (Some(failure), true) = (&after.failure, is_condemned(after, case)) {
+        if let (Some(failure), true) = (&after.failure, is_condemned(case)) {
             let (text, commit) = (failure.text.clone(), after.commit.clone());
-            after.bad = Some(Bad { digest: after.digest, commit, text, since: case.now, stuck: None });
+            let stuck = (case.end == End::Stop).then(|| STOP.to_owned());
+            after.bad = Some(Bad { digest: after.digest, commit, text, since: case.now, stuck });
         }
         return;
     };
@@ -55,9 +55,8 @@ pub(super) fn judge(after: &mut AppMemory, before: Option<&AppMemory>, case: &Ca
     }
 }
 
-fn is_condemned(after: &AppMemory, case: &Case<'_>) -> bool {
-    let has_way_back = case.kept.get(case.app).is_some_and(|kept| *kept != after.digest);
-    !case.settled && has_way_back && case.held.is_none() && is_own_fault(case)
+fn is_condemned(case: &Case<'_>) -> bool {
+    !case.settled && case.end != End::None && case.held.is_none() && is_own_fault(case)
 }
 
 /// Says whether everything that failed is the release's own fault: while something around it is in trouble too, nothing

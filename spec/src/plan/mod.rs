@@ -747,7 +747,7 @@ impl Draft<'_> {
         let now = self.now;
         // What goes waits as well after its removal failed.
         for (app, known) in self.memory.apps.iter().filter(|(app, _)| !self.desired.apps.contains_key(app)) {
-            let failure = known.failure.as_ref().filter(|_| known.leaving);
+            let failure = known.failure.as_ref().filter(|_| known.going);
             self.wait(app, failure.map(|failure| failure.not_before), now, patience);
         }
         for (app, wanted) in &self.desired.apps {

@@ -193,12 +193,12 @@ fn held_back(f: &mut fmt::Formatter<'_>, app: &AppName, held: &HeldBack) -> fmt:
         ),
         Hold::Stuck(why) => writeln!(
             f,
-            "stopped: {app} failed and could not go back: a person is needed, then a commit or `mainstay retry {app}`: {}",
+            "stopped: {app} failed and was not taken back: a person is needed, then a commit or `mainstay retry {app}`: {}",
             shown(why.lines().next().unwrap_or_default())
         ),
         Hold::Paused => writeln!(f, "waits: {app} stays at {release} while it is paused; the commit has another one"),
-        Hold::Waits(why) if held.is_untouched => writeln!(f, "waits: {app} needs {why}"),
-        Hold::Waits(why) => writeln!(f, "waits: {app} needs {why}; it stays at {release}"),
+        Hold::Waits(why) if held.is_untouched => writeln!(f, "waits: {app}: {why}"),
+        Hold::Waits(why) => writeln!(f, "waits: {app} stays at {release}: {why}"),
     }
 }
 

@@ -14,6 +14,7 @@ mod overrides;
 mod order;
 mod stage;
 mod standing;
+mod scheme;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,13 +23,14 @@ use jiff::Timestamp;
 
 pub use order::{Place, order};
 pub use overrides::overrides;
+pub use scheme::{Known, Scheme};
 pub use stage::{Peer, Stage, stage};
 pub use standing::{Standing, Turn};
 
 use crate::calendar;
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
-use crate::manifest::{App, Fleet, Host, Rollout, Rule};
+use crate::manifest::{App, Fleet, Held, Host, Rollout, Rule};
 
 /// May it go?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,12 +115,7 @@ pub fn policy_name<'f>(fleet: &'f Fleet, app: &AppName, host: &HostName) -> &'f 
 /// Decides whether the change may begin at `now`, as far as the repository alone says: holds, freezes and windows.
 pub fn permitted(fleet: &Fleet, change: &Change<'_>, now: Timestamp) -> Gate {
     let Some(host) = fleet.hosts.get(change.host) else { return Gate::Go };
-    let breaks = |rule| is_broken(fleet, change, rule, now);
-    let held = fleet
-        .holds
-        .iter()
-        .find(|held| held.app.as_ref().is_none_or(|app| app == change.app) && held.place.holds(change.host, host));
-    if let Some(held) = held.filter(|_| !breaks(Rule::Holds)) {
+    if let Some(held) = held(fleet, change, now) {
         return Gate::Blocked { because: format!("held: {}", held.reason) };
     }
     let policy = policy(fleet, change.app, change.host);
@@ -127,6 +124,14 @@ pub fn permitted(fleet: &Fleet, change: &Change<'_>, now: Timestamp) -> Gate {
         Ok((at, because)) => Gate::Wait { until: Some(at), because },
         Err(calendar::NeverOpen) => Gate::Blocked { because: calendar::NeverOpen.to_string() },
     }
+}
+
+/// Returns what holds the change back until somebody removes it from the repository.
+fn held<'f>(fleet: &'f Fleet, change: &Change<'_>, now: Timestamp) -> Option<&'f Held> {
+    let host = fleet.hosts.get(change.host)?;
+    let is_meant =
+        |held: &&Held| held.app.as_ref().is_none_or(|app| app == change.app) && held.place.holds(change.host, host);
+    fleet.holds.iter().find(is_meant).filter(|_| !is_broken(fleet, change, Rule::Holds, now))
 }
 
 /// Returns when freezes and windows let the change begin, from `now` on, and what keeps it until then.

@@ -147,7 +147,8 @@ fn plan(app: &AppName, commit: &CommitId) -> PlanView {
     let path = HostPath::parse("/etc/web").expect("a path");
     let resource = ResourceId::File(path.clone());
     let step = |app| Step { app, action: Action::ReloadSystemd, why: Why::Unwanted, reads: Default::default() };
-    let held = |why| HeldBack { why, wanted: Digest::of(b"x"), commit: Some(commit.clone()), is_untouched: false };
+    let held =
+        |why| HeldBack { why, wanted: Some(Digest::of(b"x")), commit: Some(commit.clone()), is_untouched: false };
     let unit = UnitName::parse("web.service").expect("a name");
     let holds = [Hold::Bad, Hold::Stuck(why()), Hold::Waits(why())];
     let names = ["a", "b", "c"].map(|name| AppName::parse(name).expect("a name"));

@@ -1,0 +1,426 @@
+//! Whether what a commit changes may begin on this host now: what the other hosts published, when they were heard, and what this
+//! one told them. The judgement is [`spec::rollout`]'s.
+//!
+//! The others are looked at only while something waits for them. A change that others have to know of is announced first: its
+//! record says `applying`, and only when that is pushed does it begin.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use spec::course;
+use spec::desired::Hold;
+use spec::digest::Digest;
+use spec::id::{AppName, HostName};
+use spec::memory::{AppMemory, AppState, Memory};
+use spec::record::Record;
+use spec::rollout::{Gate, Known, Own, Peer, Scheme, Signs, Stage};
+use tracing::{debug, warn};
+
+use crate::belief::Belief;
+use crate::git::Mirror;
+
+/// The file's name in the state folder. It can be lost: others are then waited for longer.
+const NAME: &str = "rollout.json";
+/// The repository is asked as often as this while a rollout is on its way to this host, unless it is asked more often anyway.
+const QUICK: Duration = Duration::from_secs(5);
+/// So many of the notes that a host wrote last are looked at: one push can bring several.
+const LATEST: usize = 8;
+/// For so much longer with every host that takes part, so that many do not ask for many too often.
+const PER_HOST: Duration = Duration::from_millis(20);
+
+/// What is kept over a restart of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    /// The last sign of each other host, and when it was seen here first.
+    heard: BTreeMap<HostName, Heard>,
+    /// The release of each application that spreads, and since when it is known.
+    releases: BTreeMap<AppName, Spreading>,
+    /// This host's own signs of life.
+    signs: Option<Row>,
+    /// When the repository answered last.
+    polled: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Heard {
+    value: String,
+    at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Spreading {
+    release: Digest,
+    seen: Timestamp,
+    /// When the repository answered last before that: nobody can have waited for this host longer.
+    polled: Option<Timestamp>,
+}
+
+/// Signs of life that followed each other without a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    first: Timestamp,
+    last: Timestamp,
+    /// The last one before the gap.
+    before: Option<Timestamp>,
+}
+
+/// What a record announces: the releases that are about to begin, `None` for a removal.
+pub type Announced = BTreeMap<AppName, Option<Digest>>;
+
+/// A change whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Intent {
+    /// The release; `None` where the application is removed.
+    release: Option<Digest>,
+    since: Timestamp,
+    /// The others can see it.
+    is_pushed: bool,
+}
+
+/// What this host knows of rollouts.
+pub struct Rollouts {
+    path: PathBuf,
+    host: HostName,
+    kept: Kept,
+    saved: Kept,
+    /// The other hosts, and of which sign the record of each was read.
+    peers: BTreeMap<HostName, Peer>,
+    read: BTreeMap<HostName, String>,
+    /// When the others were asked for last.
+    view: Option<Timestamp>,
+    /// This host tells nobody what it does.
+    is_mute: bool,
+    intents: BTreeMap<AppName, Intent>,
+    gates: BTreeMap<AppName, Gate>,
+    /// How many hosts take part, and after which time one of them is silent.
+    size: usize,
+    silent_after: Option<Duration>,
+    /// After which time others take this host for silent that wait for it.
+    patience: Option<Duration>,
+}
+
+impl Rollouts {
+    /// Reads what was kept.
+    pub fn open(state: &Path, host: &HostName, reports: bool) -> Rollouts {
+        let path = state.join(NAME);
+        let kept: Kept =
+            fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Rollouts {
+            path,
+            host: host.clone(),
+            saved: kept.clone(),
+            kept,
+            peers: BTreeMap::new(),
+            read: BTreeMap::new(),
+            view: None,
+            is_mute: !reports,
+            intents: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            size: 0,
+            silent_after: None,
+            patience: None,
+        }
+    }
+
+    /// Says which of the changes that nothing else holds back may not begin yet, and why.
+    pub fn holds(
+        &mut self,
+        belief: &Belief,
+        memory: &Memory,
+        held: &BTreeMap<AppName, Hold>,
+        now: Timestamp,
+    ) -> BTreeMap<AppName, Hold> {
+        let Some(scheme) = &belief.scheme else {
+            self.forget();
+            self.patience = under_way(belief, memory).min();
+            return BTreeMap::new();
+        };
+        (self.size, self.silent_after) = (scheme.size(), scheme.silent_after());
+        self.take_up(scheme, now);
+        let mut pending = course::pending(&belief.desired, memory);
+        pending.retain(|app| !held.contains_key(app));
+        self.intents.retain(|app, _| pending.contains(app));
+        self.gates.retain(|app, _| pending.contains(app));
+        let mut holds = BTreeMap::new();
+        for app in &pending {
+            let target = belief.desired.apps.get(app).map(|wanted| wanted.digest);
+            let (gate, has_company) = self.gate(scheme, memory, app, now);
+            if let Some(hold) = self.hold(app, target, &gate, has_company, now) {
+                holds.insert(app.clone(), Hold::Waits(hold));
+            }
+            self.gates.insert(app.clone(), gate);
+        }
+        self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_concerned())).min();
+        holds
+    }
+
+    /// Returns why a change does not begin now, and notes the intention where it is its turn.
+    fn hold(
+        &mut self,
+        app: &AppName,
+        release: Option<Digest>,
+        gate: &Gate,
+        has_company: bool,
+        now: Timestamp,
+    ) -> Option<String> {
+        match gate {
+            Gate::Go if !has_company || self.is_mute => None,
+            Gate::Go => {
+                let fresh = Intent { release, since: now, is_pushed: false };
+                let intent = self.intents.entry(app.clone()).or_insert(fresh);
+                if intent.release != release {
+                    *intent = fresh;
+                }
+                (!intent.is_pushed)
+                    .then(|| "it is its turn: the other hosts have to be told before it begins".to_owned())
+            }
+            Gate::Wait { until, because } => {
+                self.intents.remove(app);
+                Some(match until {
+                    Some(until) => format!("{because}, until {}", until.strftime("%Y-%m-%d %H:%M:%SZ")),
+                    None => because.clone(),
+                })
+            }
+            Gate::Blocked { because } => {
+                self.intents.remove(app);
+                Some(because.clone())
+            }
+        }
+    }
+
+    fn gate(&self, scheme: &Scheme, memory: &Memory, app: &AppName, now: Timestamp) -> (Gate, bool) {
+        let stage = |app: &AppName| self.own_stage(scheme, memory, app);
+        let since = |app: &AppName| self.kept.releases.get(app).map_or(now, |spreading| spreading.seen);
+        let own = Own { view: self.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
+        scheme.gate(app, &Known { peers: &self.peers, own, stage: &stage, since: &since }, now)
+    }
+
+    /// Says how far this host is with an application.
+    fn own_stage(&self, scheme: &Scheme, memory: &Memory, app: &AppName) -> Stage {
+        if self.intents.contains_key(app) {
+            return Stage::Changing;
+        }
+        let target = scheme.targets(app).and_then(|targets| targets.get(&self.host)).copied().flatten();
+        match (target, memory.apps.get(app)) {
+            (None, None) => Stage::Done,
+            (None, Some(known)) if known.going => Stage::Changing,
+            (None, Some(_)) => Stage::Waiting,
+            (Some(_), None) => Stage::Waiting,
+            (Some(target), Some(known)) if known.bad.as_ref().is_some_and(|bad| bad.digest == target) => failed(known),
+            (Some(target), Some(known)) if known.digest != target => Stage::Waiting,
+            (Some(_), Some(known)) => match known.state {
+                AppState::Waiting if !known.reached => Stage::Waiting,
+                AppState::Applying | AppState::Unhealthy => Stage::Changing,
+                AppState::Failed | AppState::RolledBack => failed(known),
+                _ if known.baking.is_some() => Stage::Baking,
+                _ => Stage::Done,
+            },
+        }
+    }
+
+    /// Returns this host's signs of life, as they matter for one application.
+    fn signs(&self, scheme: &Scheme, app: &AppName) -> Signs {
+        if self.is_mute {
+            return Signs::Unreported;
+        }
+        let Some(row) = &self.kept.signs else { return Signs::None };
+        let silent_after = SignedDuration::try_from(scheme.policy(app).silent_after).unwrap_or(SignedDuration::MAX);
+        // Everybody counts from when they saw the release at the earliest, so what was before matters to nobody.
+        let was_away = self.kept.releases.get(app).is_none_or(|spreading| {
+            let late = spreading.polled.is_none_or(|polled| row.first.duration_since(polled) > silent_after / 4 * 3);
+            let has_gap = row.before.is_some_and(|before| before >= spreading.seen);
+            late || has_gap
+        });
+        Signs::Since { first: row.first, last: row.last, was_away }
+    }
+
+    /// Notes since when each release is known.
+    fn take_up(&mut self, scheme: &Scheme, now: Timestamp) {
+        let polled = self.kept.polled;
+        let releases = scheme.coordinated().filter_map(|app| Some((app.clone(), scheme.release(app)?)));
+        let releases: BTreeMap<AppName, Digest> = releases.collect();
+        self.kept.releases.retain(|app, known| releases.get(app) == Some(&known.release));
+        for (app, release) in releases {
+            self.kept.releases.entry(app).or_insert(Spreading { release, seen: now, polled });
+        }
+        self.save();
+    }
+
+    /// Takes in what the mirror holds of the other hosts, which were asked for at `asked`.
+    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, asked: Timestamp, now: Timestamp) {
+        let heard = mirror.heard();
+        let known = |host: &HostName| scheme.fleet.hosts.contains_key(host) && *host != self.host;
+        let strangers = heard.keys().filter(|host| **host != self.host && !known(host)).count();
+        if strangers > 0 {
+            debug!(strangers, "records of hosts that are not in the fleet are left out");
+        }
+        self.kept.heard.retain(|host, _| known(host));
+        self.peers.retain(|host, _| known(host));
+        for (host, value) in heard.into_iter().filter(|(host, _)| known(host)) {
+            if self.kept.heard.get(&host).is_none_or(|before| before.value != value) {
+                self.kept.heard.insert(host.clone(), Heard { value: value.clone(), at: now });
+            }
+            let at = self.kept.heard[&host].at;
+            if self.read.get(&host) != Some(&value) {
+                let record = record(mirror, &host, &scheme.fleet.name);
+                let before = self.peers.remove(&host).and_then(|peer| peer.record);
+                self.peers.insert(host.clone(), Peer { record: record.or(before), heard: at });
+                self.read.insert(host.clone(), value);
+            }
+            if let Some(peer) = self.peers.get_mut(&host) {
+                peer.heard = at;
+            }
+        }
+        self.view = Some(asked);
+        self.save();
+    }
+
+    /// The repository answered at `at`.
+    pub fn polled(&mut self, at: Timestamp) {
+        self.kept.polled = Some(at);
+    }
+
+    /// Writes into a record what is about to begin.
+    pub fn announce(&self, record: &mut Record) {
+        for (app, intent) in &self.intents {
+            let Some(said) = record.apps.get_mut(app) else { continue };
+            (said.state, said.since, said.runs) = (AppState::Applying, intent.since, None);
+            said.digest = intent.release.unwrap_or(said.digest);
+        }
+    }
+
+    /// Says what a record that is written now announces.
+    pub fn announced(&self) -> Announced {
+        self.intents.iter().map(|(app, intent)| (app.clone(), intent.release)).collect()
+    }
+
+    /// The others can see what was announced. Says whether that is news.
+    pub fn seen(&mut self, announced: &Announced) -> bool {
+        let mut is_news = false;
+        for (app, intent) in &mut self.intents {
+            if announced.get(app) == Some(&intent.release) && !intent.is_pushed {
+                (intent.is_pushed, is_news) = (true, true);
+            }
+        }
+        is_news
+    }
+
+    /// A sign of life went out that was begun at `at`.
+    pub fn signed(&mut self, at: Timestamp) {
+        self.is_mute = false;
+        let longest = self.patience.unwrap_or(spec::manifest::SILENT_AFTER) / 2;
+        let longest = SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX);
+        self.kept.signs = Some(match self.kept.signs.take() {
+            Some(row) if at.duration_since(row.last) <= longest => Row { last: at, ..row },
+            Some(row) => Row { first: at, last: at, before: Some(row.last) },
+            None => Row { first: at, last: at, before: None },
+        });
+        self.save();
+    }
+
+    /// The repository does not let this host tell anything: it takes its turn all the same, and the others pass it over.
+    pub fn denied(&mut self) {
+        self.is_mute = true;
+    }
+
+    /// Says whether the others were never asked for since something waits for them.
+    pub fn lacks_view(&self) -> bool {
+        self.is_concerned() && self.view.is_none()
+    }
+
+    /// Says whether the other hosts have to be asked for.
+    pub fn is_concerned(&self) -> bool {
+        !self.gates.is_empty() && self.size > 0
+    }
+
+    /// Returns how long to wait between two looks at the repository: shorter while something here waits for others.
+    pub fn interval(&self, usual: Duration) -> Duration {
+        let waits = |gate: &Gate| matches!(gate, Gate::Wait { until: None, .. } | Gate::Go);
+        let Some(silent_after) = self.silent_after.filter(|_| self.gates.values().any(waits)) else { return usual };
+        let many = PER_HOST.saturating_mul(u32::try_from(self.size).unwrap_or(u32::MAX));
+        usual.min((usual / 4).max(QUICK).max(many)).min(silent_after / 8)
+    }
+
+    /// Returns how often this host has to show that it is alive, while others may wait for it.
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.patience.map(|silent_after| silent_after / 3)
+    }
+
+    /// Returns when the first of those that wait for a moment may go on.
+    pub fn next(&self) -> Option<Timestamp> {
+        let until = self.gates.values().filter_map(|gate| match gate {
+            Gate::Wait { until, .. } => *until,
+            Gate::Go | Gate::Blocked { .. } => None,
+        });
+        until.min()
+    }
+
+    fn forget(&mut self) {
+        self.peers.clear();
+        self.read.clear();
+        self.intents.clear();
+        self.gates.clear();
+        self.kept.heard.clear();
+        self.kept.releases.clear();
+        (self.view, self.size, self.silent_after) = (None, 0, None);
+        self.save();
+    }
+
+    /// Keeps what would be missed after a restart. Without it others are waited for longer, and nothing else.
+    fn save(&mut self) {
+        let same = |kept: &Kept| Kept { polled: None, ..kept.clone() };
+        if same(&self.kept) == same(&self.saved) {
+            return;
+        }
+        match write(&self.path, &self.kept) {
+            Ok(()) => self.saved.clone_from(&self.kept),
+            Err(error) => warn!(%error, "failed to keep what is known of rollouts"),
+        }
+    }
+}
+
+fn write(path: &Path, kept: &Kept) -> io::Result<()> {
+    let new = path.with_extension("json.new");
+    fs::write(&new, serde_json::to_vec(kept)?)?;
+    fs::rename(&new, path)
+}
+
+/// Returns after which time others take this host for silent that wait for what has begun here.
+fn under_way(belief: &Belief, memory: &Memory) -> impl Iterator<Item = Duration> {
+    let is_under_way = |known: &AppMemory| {
+        let is_at_work = matches!(known.state, AppState::Applying | AppState::Failed | AppState::Unhealthy);
+        known.baking.is_some() || !known.reached || known.going || is_at_work
+    };
+    let apps = belief.policies.iter().filter(move |(app, _)| memory.apps.get(*app).is_some_and(is_under_way));
+    apps.map(|(_, policy)| policy.silent_after)
+}
+
+fn failed(known: &AppMemory) -> Stage {
+    match known.state {
+        AppState::Failed | AppState::Unhealthy | AppState::Applying => Stage::Down,
+        _ => Stage::Failed,
+    }
+}
+
+/// Reads the newest record of another host, if it is one: others wrote it, so anything may be there.
+fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
+    let (texts, _) = mirror.note_history(host, LATEST).ok()?;
+    let mut newest: Option<Record> = None;
+    for text in texts {
+        match Record::parse(&text) {
+            Ok(record) if record.host != *host || record.fleet != fleet => {
+                warn!(%host, "a record is left out: it is of another host or fleet than its ref");
+            }
+            Ok(record) if newest.as_ref().is_none_or(|newest| newest.counter < record.counter) => newest = Some(record),
+            Ok(_) => {}
+            Err(why) => warn!(%host, why, "a record is left out"),
+        }
+    }
+    newest
+}

@@ -1,0 +1,210 @@
+//! What of a fleet decides how the changes spread that concern one host, without the contents of anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    Change, Gate, Own, Peer, Stage, Standing, Targets, decide, needs, order, permitted, policy, policy_name, stage,
+};
+use crate::digest::Digest;
+use crate::id::{AppName, CommitId, HostName};
+use crate::manifest::{App, Fleet, Rollout};
+use crate::resolve;
+
+/// How the changes of one commit spread, as far as they concern one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// The fleet; what its applications consist of is left out.
+    pub fleet: Fleet,
+    /// The commit.
+    pub commit: CommitId,
+    host: HostName,
+    /// Where each application goes that is coordinated with other hosts, or that such a one needs.
+    targets: BTreeMap<AppName, Targets>,
+}
+
+/// What a host knows when it asks.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The other hosts, by what they published.
+    pub peers: &'a BTreeMap<HostName, Peer>,
+    /// Itself.
+    pub own: Own,
+    /// How far it is with an application.
+    pub stage: &'a dyn Fn(&AppName) -> Stage,
+    /// Since when it knows where an application goes.
+    pub since: &'a dyn Fn(&AppName) -> Timestamp,
+}
+
+impl Scheme {
+    /// Works out what decides over the changes of `pending`, applications of `host` that are not at `commit`; `None` where
+    /// nothing does, so that they begin at once.
+    pub fn of(fleet: &Fleet, commit: &CommitId, host: &HostName, pending: &BTreeSet<AppName>) -> Option<Scheme> {
+        let coordinated: BTreeSet<&AppName> = pending.iter().filter(|app| is_coordinated(fleet, host, app)).collect();
+        let is_timed = |app: &AppName| !policy(fleet, app, host).windows.is_empty();
+        let is_free = fleet.freezes.is_empty() && fleet.holds.is_empty() && !pending.iter().any(is_timed);
+        if pending.is_empty() || (coordinated.is_empty() && is_free) {
+            return None;
+        }
+        let needed = coordinated.iter().flat_map(|app| needed(fleet, app, host));
+        let concerned: BTreeSet<&AppName> = coordinated.iter().copied().chain(needed).collect();
+        let targets = targets(fleet, &concerned);
+        Some(Scheme { fleet: without_contents(fleet), commit: commit.clone(), host: host.clone(), targets })
+    }
+
+    /// Returns where an application goes, of those that are coordinated.
+    pub fn targets(&self, app: &AppName) -> Option<&Targets> {
+        self.targets.get(app)
+    }
+
+    /// Names the applications that are coordinated with other hosts, and those that they need.
+    pub fn coordinated(&self) -> impl Iterator<Item = &AppName> {
+        self.targets.keys()
+    }
+
+    /// Digests where an application goes: while this is the same, it is the same release that spreads.
+    pub fn release(&self, app: &AppName) -> Option<Digest> {
+        let mut fields = crate::digest::Fields::default();
+        for (host, target) in self.targets.get(app)? {
+            fields.add(host.as_str(), target.map(|it| it.to_string()).unwrap_or_default().as_bytes());
+        }
+        Some(fields.finish())
+    }
+
+    /// Returns the policy of an application's changes on this host.
+    pub fn policy(&self, app: &AppName) -> Rollout {
+        policy(&self.fleet, app, &self.host)
+    }
+
+    /// Decides whether the change of an application may begin, and says whether others have to know that before it does.
+    pub fn gate(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> (Gate, bool) {
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        if !is_coordinated(&self.fleet, &self.host, app) {
+            return (permitted(&self.fleet, &change, now), false);
+        }
+        let standing = self.standing(app, known, now);
+        let has_company = !standing.is_alone();
+        let gate = decide(&self.fleet, &change, &standing, &known.own, now);
+        if gate != Gate::Go {
+            return (gate, has_company);
+        }
+        let needed: Vec<(&AppName, Standing)> =
+            needed(&self.fleet, app, &self.host).map(|it| (it, self.everywhere(it, known, now))).collect();
+        let needed = needed.iter().map(|(app, standing)| (*app, standing)).collect();
+        (needs(&self.fleet, &change, &needed, now), has_company)
+    }
+
+    /// Says how many hosts take part in the largest of what is coordinated.
+    pub fn size(&self) -> usize {
+        self.targets.values().map(BTreeMap::len).max().unwrap_or(0)
+    }
+
+    /// Returns the shortest time after which somebody counts as silent.
+    pub fn silent_after(&self) -> Option<Duration> {
+        self.targets.keys().map(|app| self.policy(app).silent_after).min()
+    }
+
+    /// Counts where the hosts of an application stand that share this one's policy.
+    pub fn standing(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Standing {
+        let name = policy_name(&self.fleet, app, &self.host);
+        self.count(app, known, now, |host| policy_name(&self.fleet, app, host) == name, &self.policy(app))
+    }
+
+    /// Counts where all hosts of an application stand that another one needs.
+    fn everywhere(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Standing {
+        let first = self.targets.get(app).and_then(|targets| targets.keys().next()).unwrap_or(&self.host);
+        self.count(app, known, now, |_| true, &policy(&self.fleet, app, first))
+    }
+
+    fn count(
+        &self,
+        app: &AppName,
+        known: &Known<'_>,
+        now: Timestamp,
+        takes_part: impl Fn(&HostName) -> bool,
+        policy: &Rollout,
+    ) -> Standing {
+        let mut targets = self.targets.get(app).cloned().unwrap_or_default();
+        let has_it = |peer: &Peer| peer.record.as_ref().is_some_and(|record| record.apps.contains_key(app));
+        // Who has it and is not to have it any more takes part: it is removed there.
+        let leaving = known.peers.iter().filter(|(host, peer)| self.fleet.hosts.contains_key(*host) && has_it(peer));
+        for (host, _) in leaving {
+            targets.entry(host.clone()).or_insert(None);
+        }
+        targets.entry(self.host.clone()).or_insert(None);
+        targets.retain(|host, _| takes_part(host));
+        let since = (known.since)(app);
+        let order = order(&self.fleet, app, policy, targets.keys());
+        Standing::of(policy, &order, |host| {
+            if *host == self.host {
+                return (known.stage)(app);
+            }
+            let target = targets.get(host).copied().flatten();
+            let at = stage(known.peers.get(host), (app, target, &self.commit), policy.silent_after, since, now);
+            let is_waiting = matches!(at, Stage::Waiting | Stage::Silent);
+            if is_waiting && self.is_held(app, host, now) { Stage::Held } else { at }
+        })
+    }
+
+    /// Says whether the repository holds an application back on a host.
+    fn is_held(&self, app: &AppName, host: &HostName, now: Timestamp) -> bool {
+        let change = Change { app, commit: &self.commit, host };
+        super::held(&self.fleet, &change, now).is_some()
+    }
+}
+
+/// Names the applications of `host` that need another one and are not at home here alone.
+fn needed<'f>(fleet: &'f Fleet, app: &AppName, host: &HostName) -> impl Iterator<Item = &'f AppName> {
+    let form: Option<&App> = fleet.apps.get(app).and_then(|it| it.on(host));
+    form.into_iter().flat_map(|form| form.needs.keys()).filter(|needed| {
+        let placed = fleet.apps.get(*needed).map(|it| &it.hosts);
+        placed.is_some_and(|hosts| !hosts.is_empty())
+    })
+}
+
+/// Says whether a change of an application on `host` has to do with other hosts.
+fn is_coordinated(fleet: &Fleet, host: &HostName, app: &AppName) -> bool {
+    let everybody_at_once = Rollout::default();
+    let policy = Rollout { windows: Vec::new(), bake: Duration::ZERO, ..policy(fleet, app, host) };
+    let is_alone_in_it = |needed: &AppName| fleet.apps[needed].hosts.keys().all(|it| it == host);
+    let same = policy.waves == everybody_at_once.waves
+        && policy.max_unavailable == everybody_at_once.max_unavailable
+        && policy.failures == everybody_at_once.failures;
+    !same || needed(fleet, app, host).any(|needed| !is_alone_in_it(needed))
+}
+
+/// Resolves what every host is to have of these applications.
+fn targets(fleet: &Fleet, apps: &BTreeSet<&AppName>) -> BTreeMap<AppName, Targets> {
+    let mut targets: BTreeMap<AppName, Targets> = apps.iter().map(|app| ((*app).clone(), Targets::new())).collect();
+    let hosts: BTreeSet<&HostName> =
+        apps.iter().filter_map(|app| fleet.apps.get(*app)).flat_map(|it| it.hosts.keys()).collect();
+    for host in hosts {
+        let Ok(desired) = resolve::resolve(fleet, host) else { continue };
+        for (app, targets) in &mut targets {
+            if let Some(wanted) = desired.apps.get(app) {
+                targets.insert(host.clone(), Some(wanted.digest));
+            }
+        }
+    }
+    targets
+}
+
+/// Leaves out what applications consist of: who goes when does not depend on it, and it may be large.
+fn without_contents(fleet: &Fleet) -> Fleet {
+    let mut fleet = Fleet { environments: BTreeMap::new(), endpoints: BTreeMap::new(), ..fleet.clone() };
+    for form in fleet.apps.values_mut().flat_map(|app| &mut app.variants) {
+        form.files.clear();
+        form.units.clear();
+        form.drop_ins.clear();
+        form.quadlets.clear();
+        form.containers.clear();
+        form.networks.clear();
+        form.volumes.clear();
+        form.policies.clear();
+        form.vars.clear();
+        form.checks.clear();
+    }
+    fleet
+}
