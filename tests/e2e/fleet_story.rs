@@ -1,0 +1,136 @@
+//! What a fleet did, as its records tell it: every state of an application on every host, with its moment.
+
+use std::collections::BTreeMap;
+
+use lab::{Forge, Host, Lab, Repo};
+use serde_json::Value;
+
+use crate::agent;
+
+/// A fleet that follows a repository.
+pub(crate) struct Fleet {
+    /// Held as long as the fleet: the repository is on it.
+    _forge: Forge,
+    pub(crate) repo: Repo,
+    pub(crate) hosts: Vec<Host>,
+}
+
+/// An application came into a state on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) host: String,
+    pub(crate) commit: String,
+    pub(crate) state: String,
+}
+
+impl Fleet {
+    /// Boots hosts that follow a repository with these files.
+    pub(crate) fn start(lab: &Lab, names: &[&str], files: &[(&str, &str)]) -> (Fleet, String) {
+        let forge = lab.forge().unwrap();
+        let hosts = lab.boot_all(names).unwrap();
+        let repo = forge.repo("fleet").unwrap();
+        let first = repo.commit(files, "begin").unwrap();
+        for host in &hosts {
+            forge.authorize(host).unwrap();
+            agent::follow(host, &repo.ssh_url(), &format!("host: {}\n", host.name()));
+        }
+        (Fleet { _forge: forge, repo, hosts }, first)
+    }
+
+    pub(crate) fn host(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name() == name).unwrap()
+    }
+
+    /// What the newest record of a host says of an application.
+    pub(crate) fn says(&self, host: &str, app: &str) -> Value {
+        let story = self.records(host);
+        story.last().and_then(|(_, _, apps)| apps.get(app)).cloned().unwrap_or_default()
+    }
+
+    /// Waits until the records of these hosts say that an application is in `state` at `commit`.
+    pub(crate) fn await_state(&self, hosts: &[&str], app: &str, commit: &str, state: &str) {
+        let is_there = |host: &&str| {
+            let story = self.records(host);
+            story
+                .last()
+                .is_some_and(|(_, at, apps)| at == commit && apps.get(app).is_some_and(|it| it["state"] == state))
+        };
+        let all = || Ok(hosts.iter().all(is_there).then_some(()));
+        if lab::poll(3 * agent::SOON, all).unwrap().is_none() {
+            let open = hosts.iter().filter(|host| !is_there(host));
+            let told: String = open
+                .map(|name| {
+                    let host = self.host(name);
+                    let plan = if host.is_running() {
+                        host.sh("mainstay plan 2>&1 || true").unwrap()
+                    } else {
+                        "off".to_owned()
+                    };
+                    format!("== {name}: {}\n{plan}\n{}\n", self.says(name, app), agent::log(host))
+                })
+                .collect();
+            panic!("{app} is not {state} at {commit}:\n{told}");
+        }
+    }
+
+    /// The records of a host, in order: when, of which commit, and what it says of each application.
+    fn records(&self, host: &str) -> Vec<(jiff::Timestamp, String, BTreeMap<String, Value>)> {
+        let name = format!("refs/notes/mainstay/{host}");
+        let Ok(log) = self.repo.git(&["log", "--reverse", "--format=", "--raw", "--no-abbrev", "--root", "-m", &name])
+        else {
+            return Vec::new();
+        };
+        let blobs: Vec<&str> = log.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+        let texts = self.repo.git_with(&["cat-file", "--batch"], (blobs.join("\n") + "\n").as_bytes()).unwrap();
+        let mut records: Vec<(jiff::Timestamp, String, BTreeMap<String, Value>)> = Vec::new();
+        for line in texts.lines().filter(|line| line.starts_with('{')) {
+            let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+            if value.get("mainstay-record").is_some() {
+                let at = value["at"].as_str().unwrap().parse().unwrap();
+                records.push((at, value["commit"].as_str().unwrap().to_owned(), BTreeMap::new()));
+            } else if let (Some(app), Some((_, _, apps))) = (value["app"].as_str(), records.last_mut()) {
+                apps.insert(app.to_owned(), value.clone());
+            }
+        }
+        records
+    }
+
+    /// Every change of state of an application, on all hosts, in the order of time.
+    pub(crate) fn story(&self, app: &str) -> Vec<Moment> {
+        let mut moments = Vec::new();
+        for host in &self.hosts {
+            let mut before = String::new();
+            for (at, commit, apps) in self.records(host.name()) {
+                let state = apps.get(app).map_or("gone", |it| it["state"].as_str().unwrap_or_default()).to_owned();
+                let now = format!("{commit} {state}");
+                if now != before {
+                    moments.push(Moment { at, host: host.name().to_owned(), commit, state });
+                }
+                before = now;
+            }
+        }
+        moments.sort_by_key(|moment| moment.at);
+        moments
+    }
+
+    /// How many hosts were changing an application at the same time, at most.
+    pub(crate) fn most_changing(&self, app: &str) -> usize {
+        let mut changing = std::collections::BTreeSet::new();
+        let mut most = 0;
+        for moment in self.story(app) {
+            match moment.state.as_str() {
+                "applying" => drop(changing.insert(moment.host)),
+                _ => drop(changing.remove(&moment.host)),
+            }
+            most = most.max(changing.len());
+        }
+        most
+    }
+
+    /// When a host came into a state at a commit, first.
+    pub(crate) fn when(&self, app: &str, commit: &str, host: &str, state: &str) -> Option<jiff::Timestamp> {
+        let story = self.story(app);
+        story.into_iter().find(|it| it.commit == commit && it.host == host && it.state == state).map(|it| it.at)
+    }
+}

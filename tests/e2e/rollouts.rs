@@ -1,0 +1,242 @@
+//! Hosts that never talk to each other roll a change out, canaries first, and stop at the first sign of trouble; nothing is
+//! between them but the git server.
+
+use crate::fleet_story::Fleet;
+use crate::{agent, start};
+
+const SERVICE: &str = "[Service]\nExecStart=/bin/sh -c 'grep -q good /etc/web.conf || exit 3; exec sleep infinity'\n[Install]\nWantedBy=multi-user.target\n";
+const OTHER: &str = "[Service]\nExecStart=/bin/sh -c 'test -s /etc/other.conf; exec sleep infinity'\n[Install]\nWantedBy=multi-user.target\n";
+
+fn fleet_file(names: &[&str], more: &str) -> String {
+    let hosts: String = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let labels = if number == 0 { "{ labels: { ring: canary } }" } else { "{}" };
+            format!("  {name}: {labels}\n")
+        })
+        .collect();
+    format!("fleet: home\nhosts:\n{hosts}{more}")
+}
+
+const CAREFUL: &str = "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 25% }, { share: 100% } ]\n    bake: 3s\n    max-unavailable: 2\n    failures: 0\n    silent-after: 40s\n";
+
+/// Twelve hosts: a good commit by canary, a quarter and the rest; a bad one that stops at the canary while another application goes
+/// on; the next good one, with one host that is off all the time and comes back.
+#[test]
+fn twelve_hosts_roll_out_wave_by_wave_and_stop_at_a_bad_commit() {
+    let Some(lab) = start() else { return };
+    let names: Vec<String> = (0..12).map(|number| format!("h{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let text = fleet_file(&names, CAREFUL);
+    let files = [
+        ("fleet.yaml", text.as_str()),
+        ("apps/web/web.service", SERVICE),
+        ("apps/web/files/etc/web.conf", "good 1\n"),
+        ("apps/other/other.service", OTHER),
+        ("apps/other/files/etc/other.conf", "1\n"),
+    ];
+    let (fleet, first) = Fleet::start(&lab, &names, &files);
+    let rest = &names[1..];
+    fleet.await_state(&names, "web", &first, "converged");
+
+    let good = fleet.repo.commit(&[("apps/web/files/etc/web.conf", "good 2\n")], "good").unwrap();
+    fleet.await_state(&names, "web", &good, "converged");
+    let when =
+        |host, state| fleet.when("web", &good, host, state).unwrap_or_else(|| panic!("{host} was never {state}"));
+    let mut began: Vec<jiff::Timestamp> = rest.iter().map(|host| when(host, "applying")).collect();
+    let canary = when(names[0], "converged");
+    assert!(
+        began.iter().all(|at| *at >= canary),
+        "nobody begins before the canary has baked: {:#?}",
+        fleet.story("web")
+    );
+    assert!(canary.duration_since(when(names[0], "baking")).as_secs() >= 2, "it baked");
+    // A quarter of the eleven others is three: the fourth begins when they have baked.
+    began.sort();
+    let mut baked: Vec<jiff::Timestamp> = rest.iter().map(|host| when(host, "converged")).collect();
+    baked.sort();
+    assert!(began[3] >= baked[2], "the last wave waits for the one before: {:#?}", fleet.story("web"));
+    assert!(fleet.most_changing("web") <= 2, "{:#?}", fleet.story("web"));
+    for host in &fleet.hosts {
+        host.sh("grep -q 'good 2' /etc/web.conf; systemctl is-active web other").unwrap();
+    }
+
+    // A commit that breaks one application everywhere and changes another one. One host is off.
+    fleet.hosts[11].kill().unwrap();
+    let bad = fleet
+        .repo
+        .commit(&[("apps/web/files/etc/web.conf", "broken\n"), ("apps/other/files/etc/other.conf", "2\n")], "bad")
+        .unwrap();
+    fleet.await_state(&names[..1], "web", &bad, "rolled-back");
+    fleet.await_state(&names[..11], "other", &bad, "converged");
+    fleet.await_state(&names[1..11], "web", &bad, "waiting");
+    for host in &fleet.hosts[1..11] {
+        host.sh("grep -q 'good 2' /etc/web.conf; grep -q 2 /etc/other.conf; systemctl is-active web other").unwrap();
+    }
+    assert!(rest.iter().all(|host| fleet.when("web", &bad, host, "applying").is_none()), "{:#?}", fleet.story("web"));
+    let told = fleet.host("h05").sh("mainstay plan || true").unwrap();
+    assert!(told.contains("halted: the release failed on h00"), "{told}");
+    let canary = fleet.says("h00", "web");
+    assert!(canary["failure"].as_str().unwrap().contains("web.service"), "{canary}");
+
+    // The next one mends it. Who was off all the time gets it when it is back, and nobody waits for it until then.
+    let mended = fleet.repo.commit(&[("apps/web/files/etc/web.conf", "good 3\n")], "mended").unwrap();
+    fleet.await_state(&names[..11], "web", &mended, "converged");
+    fleet.hosts[11].start().unwrap();
+    fleet.await_state(&names[11..], "web", &mended, "converged");
+    fleet.hosts[11].sh("grep -q 'good 3' /etc/web.conf; grep -q 2 /etc/other.conf").unwrap();
+    assert!(fleet.when("web", &bad, "h11", "applying").is_none());
+    assert!(fleet.most_changing("web") <= 2, "{:#?}", fleet.story("web"));
+}
+
+/// What holds a change back, each for itself: a hold, a freeze, a window, what is needed elsewhere; an override breaks through.
+#[test]
+fn holds_freezes_windows_and_needs_are_waited_for() {
+    let Some(lab) = start() else { return };
+    let names = ["attic", "barn"];
+    let base = fleet_file(&names, "");
+    let web = "place: { host: attic }\n";
+    let files = [
+        ("fleet.yaml", base.as_str()),
+        ("apps/web/app.yaml", web),
+        ("apps/web/files/etc/web", "1\n"),
+        ("apps/store/app.yaml", "place: { host: barn }\n"),
+        ("apps/store/files/etc/store", "1\n"),
+    ];
+    let (fleet, first) = Fleet::start(&lab, &names, &files);
+    fleet.await_state(&["attic"], "web", &first, "converged");
+    let attic = fleet.host("attic");
+    let is_held = |words: &str| {
+        attic.wait_for(agent::SOON, &format!("mainstay plan | grep -F '{words}'")).unwrap_or_else(|error| {
+            panic!("{error:#}\n{}\n{}", attic.sh("mainstay plan || true").unwrap(), agent::log(attic))
+        });
+    };
+
+    // A hold works at once, also for the commit that brings it, and for as long as it stands.
+    let held = format!("{base}holds: [ {{ app: web, reason: \"incident 42\" }} ]\n");
+    let commit = fleet.repo.commit(&[("fleet.yaml", &held), ("apps/web/files/etc/web", "2\n")], "held").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "waiting");
+    is_held("held: incident 42");
+    assert_eq!(attic.read("/etc/web").unwrap(), "1\n");
+    // It keeps what it has: drift is repaired, at the release before.
+    attic.sh("echo drift >/etc/web").unwrap();
+    attic.wait_for(agent::SOON, "grep -x 1 /etc/web").unwrap();
+
+    // A freeze and a window, each until its end; the freeze is over when the hold goes.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let day = |days: i64| now.date().saturating_add(jiff::Span::new().days(days));
+    let frozen = format!("{base}freezes: [ {{ from: {}, to: {}, reason: holidays }} ]\n", day(-1), day(2));
+    let commit = fleet.repo.commit(&[("fleet.yaml", &frozen)], "frozen").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "waiting");
+    is_held("frozen: holidays, until ");
+    let weekday = |days: i64| day(days).strftime("%a").to_string();
+    let window =
+        format!("{base}rollouts: {{ default: {{ windows: [\"{} 09:00-16:00 Europe/Berlin\"] }} }}\n", weekday(3));
+    let commit = fleet.repo.commit(&[("fleet.yaml", &window)], "another window").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "waiting");
+    is_held("outside its windows");
+    assert_eq!(attic.read("/etc/web").unwrap(), "1\n");
+
+    // Somebody breaks the glass, in the open: for that commit, with a reason and an end.
+    let content = fleet.repo.commit(&[("apps/web/files/etc/web", "3\n")], "urgent").unwrap();
+    fleet.await_state(&["attic"], "web", &content, "waiting");
+    let broken = format!(
+        "{window}overrides: [ {{ commit: {}, app: web, ignore: [windows], reason: \"incident 43\", until: {}T00:00:00Z }} ]\n",
+        &content[..10],
+        day(2)
+    );
+    let commit = fleet.repo.commit(&[("fleet.yaml", &broken)], "break the glass").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "converged");
+    assert_eq!(attic.read("/etc/web").unwrap(), "3\n");
+
+    // What is needed on another host comes first: here it cannot, and then it can.
+    let needs = "place: { host: attic }\nneeds: [store]\n";
+    let slow = "place: { host: barn }\nchecks: [ { exec: [\"/usr/bin/test\", \"-e\", \"/run/go\"], within: 20s } ]\n";
+    let edits = [
+        ("fleet.yaml", base.as_str()),
+        ("apps/web/app.yaml", needs),
+        ("apps/web/files/etc/web", "4\n"),
+        ("apps/store/app.yaml", slow),
+        ("apps/store/files/etc/store", "2\n"),
+    ];
+    let commit = fleet.repo.commit(&edits, "needs").unwrap();
+    is_held("it needs store: it is not healthy at this commit on barn");
+    assert_eq!(attic.read("/etc/web").unwrap(), "3\n");
+    fleet.host("barn").sh("touch /run/go").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "converged");
+    assert_eq!(attic.read("/etc/web").unwrap(), "4\n");
+    let store = fleet.when("store", &commit, "barn", "converged").unwrap();
+    assert!(fleet.when("web", &commit, "attic", "applying").unwrap() >= store, "{:#?}", fleet.story("web"));
+}
+
+/// A release that works at first and not for long enough is taken back; a removal, and what moves between applications, takes its
+/// turn like any other change and is never lost in between.
+#[test]
+fn what_fails_while_it_bakes_goes_back_and_removals_take_their_turn() {
+    let Some(lab) = start() else { return };
+    let names = ["attic", "barn"];
+    let text = fleet_file(
+        &names,
+        "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 100% } ]\n    bake: 8s\n    max-unavailable: 1\n    failures: 0\n    silent-after: 40s\n",
+    );
+    let checks =
+        "checks: [ { exec: [\"/usr/bin/grep\", \"-q\", \"good\", \"/etc/web.conf\"], within: 5s, interval: 1s } ]\n";
+    let files = [
+        ("fleet.yaml", text.as_str()),
+        ("apps/web/app.yaml", checks),
+        (
+            "apps/web/web.service",
+            "[Service]\nExecStart=/usr/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n",
+        ),
+        ("apps/web/files/etc/web.conf", "good 1\n"),
+        ("apps/old/files/etc/shared", "mine\n"),
+        ("apps/old/files/etc/old", "old\n"),
+    ];
+    let (fleet, first) = Fleet::start(&lab, &names, &files);
+    fleet.await_state(&names, "web", &first, "converged");
+    fleet.await_state(&names, "old", &first, "converged");
+
+    // Its check passes until somebody spoils what it looks at, in the time of baking.
+    let late = "checks: [ { exec: [\"/usr/bin/test\", \"!\", \"-e\", \"/run/broken\"], within: 5s, interval: 1s } ]\n";
+    let commit = fleet
+        .repo
+        .commit(&[("apps/web/app.yaml", late), ("apps/web/files/etc/web.conf", "good 2\n")], "works at first")
+        .unwrap();
+    fleet.await_state(&names[..1], "web", &commit, "baking");
+    fleet.host("attic").sh("touch /run/broken").unwrap();
+    fleet.await_state(&names[..1], "web", &commit, "rolled-back");
+    let attic = fleet.host("attic");
+    assert_eq!(attic.read("/etc/web.conf").unwrap(), "good 1\n");
+    let failure = fleet.says("attic", "web");
+    assert!(failure["failure"].as_str().unwrap().contains("did not stay healthy while it baked"), "{failure}");
+    assert_eq!(fleet.host("barn").read("/etc/web.conf").unwrap(), "good 1\n");
+    assert!(fleet.when("web", &commit, "barn", "applying").is_none());
+
+    // An application goes, and another one takes over what it had: the canary first, and the file is there all the time.
+    let watch = "while sleep 0.02; do test -e /etc/shared || echo gone >>/run/gone; done";
+    for host in &fleet.hosts {
+        host.sh(&format!("systemd-run --quiet --unit watch-shared sh -c '{watch}'")).unwrap();
+    }
+    let commit = fleet
+        .repo
+        .change()
+        .remove("apps/old")
+        .write("apps/new/files/etc/shared", "mine\n")
+        .write("apps/new/files/etc/new", "new\n")
+        .write("apps/web/app.yaml", checks)
+        .write("apps/web/files/etc/web.conf", "good 3\n")
+        .commit("another one has it now")
+        .unwrap();
+    fleet.await_state(&names[..1], "new", &commit, "baking");
+    let barn = fleet.host("barn");
+    assert!(barn.sh("cat /etc/old /etc/shared").unwrap().contains("old\nmine\n"), "its turn has not come");
+    barn.sh("test ! -e /etc/new").unwrap();
+    fleet.await_state(&names, "new", &commit, "converged");
+    for host in &fleet.hosts {
+        host.wait_for(agent::SOON, "test ! -e /etc/old && test -e /etc/new").unwrap();
+        host.sh("test ! -e /run/gone; grep -x mine /etc/shared; systemctl stop watch-shared").unwrap();
+    }
+    let gone = fleet.when("old", &commit, "barn", "gone").unwrap();
+    assert!(gone >= fleet.when("new", &commit, "attic", "converged").unwrap(), "{:#?}", fleet.story("old"));
+}
