@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use spec::course;
 use spec::desired::Desired;
 use spec::diagnostic::{Diagnostic, Severity};
+use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{self, Rollout};
 use spec::memory::Memory;
 use spec::resolve;
 use spec::rollout::{self, Scheme};
 use spec::tree::Tree;
+
+use crate::git::{Limits, Mirror};
 
 /// What the host is held to.
 #[derive(Clone, Debug)]
@@ -61,6 +65,28 @@ fn first(diagnostics: &[Diagnostic]) -> String {
     first.map(ToString::to_string).unwrap_or_default()
 }
 
+/// What earlier commits of the branch say, for overrides that are for one of them.
+pub struct Past<'m> {
+    /// Where they are.
+    pub mirror: &'m Mirror,
+    /// How much of one is read.
+    pub limits: Limits,
+}
+
+impl Past<'_> {
+    /// Returns what `host` had at the commit that begins with some digits, if that is one before `newest` that can be read.
+    fn digests(&self, digits: &str, newest: &CommitId, host: &HostName) -> Option<BTreeMap<AppName, Digest>> {
+        let commit = self.mirror.named(digits).ok()?;
+        if !self.mirror.is_ancestor(&commit, newest).unwrap_or(false) {
+            return None;
+        }
+        let tree = self.mirror.tree(&commit, &self.limits).ok()?;
+        let fleet = manifest::parse(&tree, Some(&commit)).fleet?;
+        let desired = resolve::resolve(&fleet, host).ok()?;
+        Some(desired.apps.into_iter().map(|(app, wanted)| (app, wanted.digest)).collect())
+    }
+}
+
 /// Reads a tree for one host. Warnings do not stand in the way and are returned beside the belief.
 ///
 /// # Errors
@@ -70,11 +96,18 @@ pub fn believe(
     commit: Option<CommitId>,
     host: &HostName,
     memory: &Memory,
+    past: Option<&Past<'_>>,
 ) -> Result<(Belief, Vec<Diagnostic>), Refusal> {
     let parsed = manifest::parse(tree, commit.as_ref());
-    let Some(fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
+    let Some(mut fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
     let desired = resolve::resolve(&fleet, host).map_err(|unplaced| Refusal::Unplaced(unplaced.to_string()))?;
     let pending = course::pending(&desired, memory);
+    if let (Some(commit), Some(past)) = (&commit, past) {
+        let digest = |app: &AppName| desired.apps.get(app).map(|wanted| wanted.digest);
+        let targets = pending.iter().map(|app| (app.clone(), digest(app))).collect();
+        let digests = |digits: &str| past.digests(digits, commit, host);
+        fleet.overrides = rollout::overrides(&fleet.overrides, &targets, commit, Timestamp::now(), digests);
+    }
     // A local folder is for this host alone.
     let scheme = commit.as_ref().and_then(|commit| Scheme::of(&fleet, commit, host, &pending)).map(Arc::new);
     let apps = desired.apps.keys().map(|app| (app.clone(), rollout::policy(&fleet, app, host)));

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::alert::Alerts;
-use crate::belief::Refusal;
+use crate::belief::{Past, Refusal};
 use crate::board::{Asked, Board, Pulse};
 use crate::endpoint;
 use crate::engine::Engine;
@@ -441,7 +441,8 @@ impl Daemon {
         };
         let tree = source.mirror().tree(commit, &LIMITS);
         let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
-        match self.host.believe(&tree, Some(commit.clone())) {
+        let past = Past { mirror: source.mirror(), limits: LIMITS };
+        match self.host.believe(&tree, Some(commit.clone()), Some(&past)) {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| warn!(commit = commit.as_str(), "{warning}"));
                 Ok(())

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::apply::{self, Blame, Outcome, Patience, StepFailure};
 use crate::artifacts::Fetcher;
 use crate::backups::Backups;
-use crate::belief::{self, Belief, Refusal};
+use crate::belief::{self, Belief, Past, Refusal};
 use crate::check::{self, Eyes};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner, credentials};
@@ -132,7 +132,9 @@ impl Host {
     /// The ledger cannot be read.
     pub fn look(name: HostName, settings: &Settings, progress: Arc<Progress>) -> Result<Host, LedgerError> {
         let ledger = Ledger::peek(&settings.state)?;
-        Ok(Host::with(ledger, name, settings, progress))
+        let mut host = Host::with(ledger, name, settings, progress);
+        host.rollouts.only_look();
+        Ok(host)
     }
 
     /// Says whether another agent holds this host at the moment.
@@ -192,7 +194,8 @@ impl Host {
         }
     }
 
-    /// Believes a tree from now on, if it is sound. What was believed before stays when it is not.
+    /// Believes a tree from now on, if it is sound. What was believed before stays when it is not. `past` is where the commits are
+    /// that overrides name.
     ///
     /// # Errors
     /// The tree has mistakes, or this host is not in it.
@@ -200,8 +203,9 @@ impl Host {
         &mut self,
         tree: &Tree,
         commit: Option<CommitId>,
+        past: Option<&Past<'_>>,
     ) -> Result<Vec<spec::diagnostic::Diagnostic>, Refusal> {
-        let (belief, warnings) = belief::believe(tree, commit, &self.name, &self.ledger.memory)?;
+        let (belief, warnings) = belief::believe(tree, commit, &self.name, &self.ledger.memory, past)?;
         let fleet = &belief.desired.fleet;
         let memory = &mut self.ledger.memory;
         match &memory.fleet {

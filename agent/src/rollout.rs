@@ -86,6 +86,7 @@ struct Intent {
 /// What this host knows of rollouts.
 pub struct Rollouts {
     path: PathBuf,
+    is_looking: bool,
     host: HostName,
     kept: Kept,
     saved: Kept,
@@ -113,6 +114,7 @@ impl Rollouts {
             fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Rollouts {
             path,
+            is_looking: false,
             host: host.clone(),
             saved: kept.clone(),
             kept,
@@ -126,6 +128,11 @@ impl Rollouts {
             silent_after: None,
             patience: None,
         }
+    }
+
+    /// Keeps nothing from now on: somebody else does.
+    pub fn only_look(&mut self) {
+        self.is_looking = true;
     }
 
     /// Says which of the changes that nothing else holds back may not begin yet, and why.
@@ -375,7 +382,7 @@ impl Rollouts {
     /// Keeps what would be missed after a restart. Without it others are waited for longer, and nothing else.
     fn save(&mut self) {
         let same = |kept: &Kept| Kept { polled: None, ..kept.clone() };
-        if same(&self.kept) == same(&self.saved) {
+        if self.is_looking || same(&self.kept) == same(&self.saved) {
             return;
         }
         match write(&self.path, &self.kept) {

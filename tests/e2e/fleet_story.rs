@@ -15,6 +15,9 @@ pub(crate) struct Fleet {
     pub(crate) hosts: Vec<Host>,
 }
 
+/// A record: when it was written, of which commit, and what it says of each application.
+type Written = (jiff::Timestamp, String, BTreeMap<String, Value>);
+
 /// An application came into a state on a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
@@ -75,37 +78,61 @@ impl Fleet {
     }
 
     /// The records of a host, in order: when, of which commit, and what it says of each application.
-    fn records(&self, host: &str) -> Vec<(jiff::Timestamp, String, BTreeMap<String, Value>)> {
-        let name = format!("refs/notes/mainstay/{host}");
-        let Ok(log) = self.repo.git(&["log", "--reverse", "--format=", "--raw", "--no-abbrev", "--root", "-m", &name])
-        else {
-            return Vec::new();
-        };
-        let blobs: Vec<&str> = log.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
-        let texts = self.repo.git_with(&["cat-file", "--batch"], (blobs.join("\n") + "\n").as_bytes()).unwrap();
-        let mut records: Vec<(jiff::Timestamp, String, BTreeMap<String, Value>)> = Vec::new();
-        for line in texts.lines().filter(|line| line.starts_with('{')) {
-            let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+    fn records(&self, host: &str) -> Vec<Written> {
+        self.all_records().remove(host).unwrap_or_default()
+    }
+
+    /// The records of all hosts, read with two questions.
+    fn all_records(&self) -> BTreeMap<String, Vec<Written>> {
+        const LOG: [&str; 9] = [
+            "log",
+            "--source",
+            "--reverse",
+            "--format=@%S",
+            "--raw",
+            "--no-abbrev",
+            "--root",
+            "-m",
+            "--glob=refs/notes/mainstay",
+        ];
+        let Ok(log) = self.repo.git(&LOG) else { return BTreeMap::new() };
+        let (mut host, mut blobs) = ("", Vec::new());
+        for line in log.lines() {
+            match line.strip_prefix('@') {
+                Some(name) => host = name.trim_start_matches("refs/notes/mainstay/"),
+                None => blobs.extend(line.split_whitespace().nth(3).map(|blob| (host, blob))),
+            }
+        }
+        let asked: String = blobs.iter().map(|(_, blob)| format!("{blob}\n")).collect();
+        let texts = self.repo.git_with(&["cat-file", "--batch"], asked.as_bytes()).unwrap();
+        let mut all: BTreeMap<String, Vec<Written>> = BTreeMap::new();
+        let mut host = String::new();
+        for value in texts.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             if value.get("mainstay-record").is_some() {
+                value["host"].as_str().unwrap().clone_into(&mut host);
                 let at = value["at"].as_str().unwrap().parse().unwrap();
-                records.push((at, value["commit"].as_str().unwrap().to_owned(), BTreeMap::new()));
-            } else if let (Some(app), Some((_, _, apps))) = (value["app"].as_str(), records.last_mut()) {
+                let commit = value["commit"].as_str().unwrap().to_owned();
+                all.entry(host.clone()).or_default().push((at, commit, BTreeMap::new()));
+            } else if let Some(app) = value["app"].as_str()
+                && let Some((_, _, apps)) = all.get_mut(&host).and_then(|records| records.last_mut())
+            {
                 apps.insert(app.to_owned(), value.clone());
             }
         }
-        records
+        all.values_mut().for_each(|records| records.sort_by_key(|(at, ..)| *at));
+        all
     }
 
     /// Every change of state of an application, on all hosts, in the order of time.
     pub(crate) fn story(&self, app: &str) -> Vec<Moment> {
         let mut moments = Vec::new();
-        for host in &self.hosts {
+        for (host, records) in self.all_records() {
             let mut before = String::new();
-            for (at, commit, apps) in self.records(host.name()) {
+            for (at, commit, apps) in records {
                 let state = apps.get(app).map_or("gone", |it| it["state"].as_str().unwrap_or_default()).to_owned();
                 let now = format!("{commit} {state}");
                 if now != before {
-                    moments.push(Moment { at, host: host.name().to_owned(), commit, state });
+                    moments.push(Moment { at, host: host.clone(), commit, state });
                 }
                 before = now;
             }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use spec::id::CommitId;
+use jiff::Timestamp;
 
 use super::{Common, Ended};
-use crate::belief::Refusal;
+use crate::belief::{Past, Refusal};
 use crate::draw;
 use crate::folder;
 use crate::pass::Host;
@@ -43,7 +43,7 @@ pub(super) async fn believe(
 ) -> anyhow::Result<Believed> {
     if let Origin::Folder(dir) = &origin {
         let tree = folder::read(dir, &LIMITS).with_context(|| format!("failed to read {}", dir.display()))?;
-        return Ok(match host.believe(&tree, None) {
+        return Ok(match host.believe(&tree, None, None) {
             Ok(_) => Believed::Yes(None),
             Err(refusal) => Believed::No(refused(common, &refusal, &tree)),
         });
@@ -54,8 +54,12 @@ pub(super) async fn believe(
         let mirror = upstream::peek(&settings.state)?;
         let tree =
             mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()))?;
-        return Ok(match host.believe(&tree, Some(commit)) {
-            Ok(_) => Believed::Yes(None),
+        let past = Past { mirror: &mirror, limits: LIMITS };
+        return Ok(match host.believe(&tree, Some(commit), Some(&past)) {
+            Ok(_) => {
+                host.look_at_peers(&mirror, Timestamp::now());
+                Believed::Yes(None)
+            }
             Err(refusal) => Believed::No(refused(common, &refusal, &tree)),
         });
     }
@@ -77,8 +81,11 @@ pub(super) async fn believe(
     let Some(commit) = newest.or_else(|| host.ledger.memory.believed.clone()) else {
         return Ok(Believed::No(nothing()));
     };
-    let tree = read(&mut upstream, &commit)?;
-    if let Err(refusal) = host.believe(&tree, Some(commit.clone())) {
+    let mirror = upstream.source().context("the mirror is busy")?.mirror();
+    let tree = mirror.tree(&commit, &LIMITS);
+    let tree = tree.with_context(|| format!("failed to read commit {}", commit.short()))?;
+    let past = Past { mirror, limits: LIMITS };
+    if let Err(refusal) = host.believe(&tree, Some(commit.clone()), Some(&past)) {
         notice.refused = Some((commit, refusal.to_string()));
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
         return Ok(Believed::No(refused(common, &refusal, &tree)));
@@ -92,12 +99,6 @@ pub(super) async fn believe(
 fn nothing() -> Ended {
     eprintln!("mainstay: nothing was believed on this host yet, so there is nothing to hold it to");
     Ended::Impossible
-}
-
-fn read(upstream: &mut Upstream, commit: &CommitId) -> anyhow::Result<spec::tree::Tree> {
-    let source = upstream.source().context("the mirror is busy")?;
-    let tree = source.mirror().tree(commit, &LIMITS);
-    tree.with_context(|| format!("failed to read commit {}", commit.short()))
 }
 
 /// Draws why a tree is not believed.

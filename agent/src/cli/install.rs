@@ -231,7 +231,7 @@ async fn reads(
     report.say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
     let source = upstream.source().context("the mirror is busy")?;
     let tree = source.mirror().tree(&tip, &LIMITS).with_context(|| format!("failed to read commit {}", tip.short()))?;
-    match belief::believe(&tree, Some(tip.clone()), host, &Memory::default()) {
+    match belief::believe(&tree, Some(tip.clone()), host, &Memory::default(), None) {
         Ok((belief, _)) => {
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
             let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };

@@ -14,6 +14,7 @@ use super::print::{Since, plan_as_json};
 use super::screen::Screen;
 use super::width::{self, folded};
 use super::{Common, Ended, out, print, wakes};
+use crate::belief::Past;
 use crate::ledger::Found;
 use crate::pass::Host;
 use crate::progress::Progress;
@@ -155,19 +156,22 @@ pub(super) fn remember(host: &mut Host, settings: &Settings) -> Option<String> {
     let read = || {
         let mirror = upstream::peek(&settings.state)?;
         let tree = mirror.tree(&commit, &LIMITS)?;
-        Ok::<_, crate::git::GitError>((tree, mirror.commit(&commit)?.subject))
+        let subject = mirror.commit(&commit)?.subject;
+        Ok::<_, crate::git::GitError>((mirror, tree, subject))
     };
-    let (tree, subject) = match read() {
+    let (mirror, tree, subject) = match read() {
         Ok(read) => read,
         Err(error) => {
             eprintln!("mainstay: {} cannot be read: {}", commit.short(), crate::chain(&error));
             return None;
         }
     };
-    if let Err(refusal) = host.believe(&tree, Some(commit.clone())) {
+    let past = Past { mirror: &mirror, limits: LIMITS };
+    if let Err(refusal) = host.believe(&tree, Some(commit.clone()), Some(&past)) {
         eprintln!("mainstay: {} is not believed by this version: {refusal}", commit.short());
         return None;
     }
+    host.look_at_peers(&mirror, Timestamp::now());
     Some(subject)
 }
 
