@@ -296,7 +296,8 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
 
 /// Says how an application fares on the way to the believed commit, and since when.
 fn told(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMemory, now: Timestamp) -> (AppState, Timestamp) {
-    let is_well = matches!(known.state, AppState::Converged | AppState::Repaired | AppState::Drifted);
+    let is_well =
+        matches!(known.state, AppState::Converged | AppState::Repaired | AppState::Drifted | AppState::Waiting);
     let waits = belief.desired.held_back.get(app).is_some_and(|held| matches!(held.why, Hold::Waits(_)));
     let is_held = belief.desired.held_back.contains_key(app);
     let state = match (belief.desired.apps.get(app), known.baking) {

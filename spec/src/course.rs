@@ -127,6 +127,12 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
     }
     // The commit's releases want nothing twice, so this ends: at the latest when nothing is held to an older one.
     while let Some((name, other, what)) = clash(&desired, wanted) {
+        let comes_later = desired.held_back.get(&other).is_some_and(|held| held.is_untouched);
+        if comes_later && matches!(holds.get(&other), Some(Hold::Waits(_))) && !good.contains_key(&other) {
+            // It has nothing here yet, and takes over what it wants when it may.
+            desired.apps.remove(&other);
+            continue;
+        }
         match wanted.apps.get(&name) {
             Some(app) => drop(desired.apps.insert(name.clone(), app.clone())),
             None => drop(desired.apps.remove(&name)),

@@ -141,11 +141,11 @@ impl Fleet {
         moments
     }
 
-    /// How many hosts were changing an application at the same time, at most.
-    pub(crate) fn most_changing(&self, app: &str) -> usize {
+    /// How many hosts were changing an application at the same time, at most, from a moment on.
+    pub(crate) fn most_changing(&self, app: &str, since: jiff::Timestamp) -> usize {
         let mut changing = std::collections::BTreeSet::new();
         let mut most = 0;
-        for moment in self.story(app) {
+        for moment in self.story(app).into_iter().filter(|moment| moment.at >= since) {
             match moment.state.as_str() {
                 "applying" => drop(changing.insert(moment.host)),
                 _ => drop(changing.remove(&moment.host)),

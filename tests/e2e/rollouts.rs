@@ -19,7 +19,7 @@ fn fleet_file(names: &[&str], more: &str) -> String {
     format!("fleet: home\nhosts:\n{hosts}{more}")
 }
 
-const CAREFUL: &str = "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 25% }, { share: 100% } ]\n    bake: 3s\n    max-unavailable: 2\n    failures: 0\n    silent-after: 40s\n";
+const CAREFUL: &str = "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 25% }, { share: 100% } ]\n    bake: 3s\n    max-unavailable: 4\n    failures: 0\n    silent-after: 40s\n";
 
 /// Twelve hosts: a good commit by canary, a quarter and the rest; a bad one that stops at the canary while another application goes
 /// on; the next good one, with one host that is off all the time and comes back.
@@ -28,19 +28,22 @@ fn twelve_hosts_roll_out_wave_by_wave_and_stop_at_a_bad_commit() {
     let Some(lab) = start() else { return };
     let names: Vec<String> = (0..12).map(|number| format!("h{number:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let text = fleet_file(&names, CAREFUL);
+    // Everybody at once at first, which takes less time.
     let files = [
-        ("fleet.yaml", text.as_str()),
-        ("apps/web/web.service", SERVICE),
-        ("apps/web/files/etc/web.conf", "good 1\n"),
-        ("apps/other/other.service", OTHER),
-        ("apps/other/files/etc/other.conf", "1\n"),
+        ("fleet.yaml", fleet_file(&names, "")),
+        ("apps/web/web.service", SERVICE.to_owned()),
+        ("apps/web/files/etc/web.conf", "good 1\n".to_owned()),
+        ("apps/other/other.service", OTHER.to_owned()),
+        ("apps/other/files/etc/other.conf", "1\n".to_owned()),
     ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
     let (fleet, first) = Fleet::start(&lab, &names, &files);
     let rest = &names[1..];
     fleet.await_state(&names, "web", &first, "converged");
 
-    let good = fleet.repo.commit(&[("apps/web/files/etc/web.conf", "good 2\n")], "good").unwrap();
+    let careful = fleet_file(&names, CAREFUL);
+    let edits = [("fleet.yaml", careful.as_str()), ("apps/web/files/etc/web.conf", "good 2\n")];
+    let good = fleet.repo.commit(&edits, "good").unwrap();
     fleet.await_state(&names, "web", &good, "converged");
     let when =
         |host, state| fleet.when("web", &good, host, state).unwrap_or_else(|| panic!("{host} was never {state}"));
@@ -57,7 +60,8 @@ fn twelve_hosts_roll_out_wave_by_wave_and_stop_at_a_bad_commit() {
     let mut baked: Vec<jiff::Timestamp> = rest.iter().map(|host| when(host, "converged")).collect();
     baked.sort();
     assert!(began[3] >= baked[2], "the last wave waits for the one before: {:#?}", fleet.story("web"));
-    assert!(fleet.most_changing("web") <= 2, "{:#?}", fleet.story("web"));
+    let since = fleet.when("web", &good, names[0], "applying").unwrap();
+    assert!(fleet.most_changing("web", since) <= 4, "{:#?}", fleet.story("web"));
     for host in &fleet.hosts {
         host.sh("grep -q 'good 2' /etc/web.conf; systemctl is-active web other").unwrap();
     }
@@ -87,7 +91,7 @@ fn twelve_hosts_roll_out_wave_by_wave_and_stop_at_a_bad_commit() {
     fleet.await_state(&names[11..], "web", &mended, "converged");
     fleet.hosts[11].sh("grep -q 'good 3' /etc/web.conf; grep -q 2 /etc/other.conf").unwrap();
     assert!(fleet.when("web", &bad, "h11", "applying").is_none());
-    assert!(fleet.most_changing("web") <= 2, "{:#?}", fleet.story("web"));
+    assert!(fleet.most_changing("web", since) <= 4, "{:#?}", fleet.story("web"));
 }
 
 /// What holds a change back, each for itself: a hold, a freeze, a window, what is needed elsewhere; an override breaks through.
