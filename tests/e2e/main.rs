@@ -24,6 +24,7 @@ mod endpoint;
 mod examples;
 mod failures;
 mod first_day;
+mod fleet_commands;
 mod first_steps;
 mod fleet_story;
 mod full_disks;

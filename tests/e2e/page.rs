@@ -15,7 +15,7 @@ const HOSTILE: &str = "<img src=x onerror=window.pwned=1><script>window.pwned=1<
 const FAILS: &str = "[Service]\nType=oneshot\nExecStart=sh -c 'echo \"<b onclick=x>bold</b><script>window.pwned=1</script>\"; exit 1'\n[Install]\nWantedBy=multi-user.target\n";
 
 /// The least contrast of any text with what is behind it, and the text.
-const CONTRAST: &str = r#"
+pub(crate) const CONTRAST: &str = r#"
     const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
     const parse = (text) => { const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number); return { r, g, b, a }; };
     const light = ({ r, g, b }) => 0.2126 * channel(r / 255) + 0.7152 * channel(g / 255) + 0.0722 * channel(b / 255);
@@ -38,7 +38,7 @@ const CONTRAST: &str = r#"
 "#;
 
 /// What a reader without eyes needs.
-const ACCESS: &str = r#"
+pub(crate) const ACCESS: &str = r#"
     const wrong = [];
     const say = (condition, words) => { if (!condition) wrong.push(words); };
     say(document.documentElement.lang === 'en', 'no language');

@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod fleet;
 mod suite;
 
 use std::os::unix::process::CommandExt;
@@ -45,6 +46,8 @@ enum What {
     ///
     /// Prints a table of figures, floors and ratios. On a machine that has other work to do only the ratios mean something.
     Bench(bench::Arguments),
+    /// Measure how long `mainstay fleet status` takes over the refs of thousands of hosts.
+    Fleet(fleet::Arguments),
     /// Make the bench's raw calls, on one of its hosts.
     #[command(hide = true)]
     BenchFloor(bench::FloorArguments),
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<()> {
     // Most tests need no lab; all else does.
-    if !matches!(what, What::Test { .. } | What::BenchFloor(_))
+    if !matches!(what, What::Test { .. } | What::BenchFloor(_) | What::Fleet(_))
         && let Err(reason) = lab::available()
     {
         bail!("{reason}");
@@ -101,6 +104,7 @@ fn run(what: What) -> Result<()> {
         What::Demo { check } => demo::run(check),
         What::Test { arguments } => suite::run(&arguments),
         What::Bench(arguments) => bench::run(&arguments),
+        What::Fleet(arguments) => fleet::run(&arguments),
         What::BenchFloor(arguments) => bench::serve_floor(&arguments),
         What::Up { names, forge } => up(&names, forge),
         What::Sh { name, command } => enter(&name, &command),

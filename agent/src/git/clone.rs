@@ -15,6 +15,9 @@ use super::fetch::NOTES;
 use super::hosts::SEEN;
 use super::mirror::{Mirror, Source, commit_id, find};
 
+/// So many refs of hosts in files of their own are put into one.
+const MANY_LOOSE: usize = 500;
+
 /// The branch that hosts follow, as a clone knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Followed {
@@ -140,10 +143,27 @@ impl Mirror {
                 fetch(records, &[&told[0], &told[1]])?;
             }
         }
+        self.pack_references(deadline, cancel);
         // Packs have come that an open repository does not know.
         let fresh = Mirror::of_clone(&dir).map_err(|error| crate::chain(&error))?;
         self.repo = fresh.repo;
         Ok(())
+    }
+}
+
+impl Mirror {
+    /// Has git put the refs of the hosts into one file where they are thousands of files, as its own tidying would.
+    fn pack_references(&self, deadline: Duration, cancel: &AtomicBool) {
+        let loose = |folder: &str| std::fs::read_dir(self.repo.common_dir().join(folder)).map_or(0, Iterator::count);
+        if loose(NOTES) + loose(SEEN) < MANY_LOOSE {
+            return;
+        }
+        let mut git = command::git_of_a_person(&self.dir);
+        git.args(["pack-refs", "--all"]);
+        // They can be read as they are, only more slowly.
+        if let Err(error) = command::run(git, deadline, cancel) {
+            tracing::debug!(error, "the refs of the clone could not be packed");
+        }
     }
 }
 

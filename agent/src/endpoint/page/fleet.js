@@ -19,7 +19,7 @@ function el(tag, attributes, ...children) {
 
 /** How things look that are in some condition: their words say the same. */
 const LOOKS = { well: "good", moving: "busy", trouble: "bad", unheard: "warn" };
-const WORDS = { well: "well", moving: "on their way", trouble: "not well", unheard: "nothing is heard of" };
+const WORDS = { well: "well", moving: "on their way", trouble: "not well", unheard: "not heard of" };
 const ORDER = ["trouble", "unheard", "moving", "well"];
 const short = (id) => id.slice(0, 10);
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
