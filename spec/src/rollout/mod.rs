@@ -88,6 +88,11 @@ pub enum Signs {
         /// When the last was pushed.
         last: Timestamp,
         /// Whether others may have taken it for silent before the first.
+        ///
+        /// They count from when they saw the release at the earliest. So it was away when more than three quarters of
+        /// `silent-after` lie between its last answer from the repository before it saw the release and the first sign, or when
+        /// there was a gap of more than half of `silent-after` after it saw the release. A gap from before is none: hosts that
+        /// have nothing to do are quiet.
         was_away: bool,
     },
 }

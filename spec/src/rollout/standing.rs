@@ -150,7 +150,7 @@ impl Standing {
             0 => "none may".to_owned(),
             budget => format!("only {budget} may so far"),
         };
-        format!("halted: the release failed on {}, and {may}", self.with(Stage::has_failed))
+        format!("halted: the release failed on {}, and {may}", self.with(self.failed, Stage::has_failed))
     }
 
     /// Says whether there is nobody else to wait for.
@@ -225,16 +225,18 @@ impl Standing {
     /// Says for whom one has to wait that needs this application, if for anybody.
     pub fn unready(&self) -> Option<String> {
         let is_open = |stage: Stage| matches!(stage, Stage::Waiting | Stage::Changing);
-        if self.members.iter().any(|member| is_open(member.stage)) {
-            return Some(format!("it is not healthy at this commit on {}", self.with(is_open)));
+        let open = self.members.iter().filter(|member| is_open(member.stage)).count();
+        if open > 0 {
+            return Some(format!("it is not healthy at this commit on {}", self.with(open, is_open)));
         }
-        (self.failed > 0).then(|| format!("it failed on {}", self.with(Stage::has_failed)))
+        (self.failed > 0).then(|| format!("it failed on {}", self.with(self.failed, Stage::has_failed)))
     }
 
-    fn with(&self, stage: impl Fn(Stage) -> bool) -> String {
-        let mut all = self.members.iter().filter(|it| stage(it.stage)).map(|it| it.host.as_str());
-        let first: Vec<&str> = all.by_ref().take(MOST_NAMED).collect();
-        match all.count() {
+    /// Names the first of `all` hosts that are so far.
+    fn with(&self, all: usize, stage: impl Fn(Stage) -> bool) -> String {
+        let so_far = self.members.iter().filter(|it| stage(it.stage)).map(|it| it.host.as_str());
+        let first: Vec<&str> = so_far.take(MOST_NAMED).collect();
+        match all.saturating_sub(first.len()) {
             0 => first.join(", "),
             more => format!("{} and {more} more", first.join(", ")),
         }

@@ -10,3 +10,4 @@
 mod decisions;
 mod fleet;
 mod simulator;
+mod courses;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{Fleet, Rollout};
@@ -18,9 +18,12 @@ use spec::rollout::{self, Change, Gate, Own, Peer, Signs, Standing};
 
 use crate::fleet::{app, commit, fleet, host};
 
-/// Views are of the last of these moments: as if each answer were late by as much more.
+/// Views are of the last of these moments: as if each answer were late by as much more. Crowds have longer ones.
 const TICK: u64 = 15;
-const SILENT_AFTER: u64 = 900;
+const TICK_OF_A_CROWD: u64 = 60;
+/// From so many hosts on it is a crowd.
+const CROWD: usize = 2000;
+pub(crate) const SILENT_AFTER: u64 = 900;
 
 /// Random numbers of which each seed has its own row (SplitMix64, Steele, Lea and Flood 2014).
 struct Dice(u64);
@@ -77,32 +80,68 @@ struct SimHost {
     nature: Nature,
     /// When it is away: from, to.
     away: Vec<(u64, u64)>,
+    /// By how many seconds its clock is ahead of the others', or behind them.
+    skew: i64,
     doing: Doing,
     /// The release that it runs.
     runs: usize,
     /// The release that failed here.
     bad: Option<usize>,
-    /// The newest commit it has seen, since when, and the poll before that one.
+    /// The newest commit it has seen, since when, and when the repository had answered last before.
     seen: (usize, u64),
-    last_poll: u64,
+    polled_before: u64,
     view: u64,
-    signs: Option<(u64, u64, bool)>,
+    /// Nothing happens here: what it asks is not played.
+    is_idle: bool,
+    signs: Option<Row>,
+    /// What it says, and the last of it that arrived.
     said: Option<Said>,
-    /// Every release that it began, in order.
-    began: Vec<usize>,
+    arrived: Option<Said>,
+    pushes: u64,
+    /// Every release that it began, in order, and when.
+    began: Vec<(usize, u64)>,
     /// What it saw when it asked for something that has not come back yet.
     stuck: Option<(Rc<Standing>, usize)>,
     /// Counts what it does, so that what was planned before a restart is not done after.
     life: u32,
 }
 
+/// Signs of life that followed each other without a gap, and the last one before that gap.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    first: u64,
+    last: u64,
+    before: Option<u64>,
+}
+
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Event {
-    Pushed { host: usize, life: u32, state: Said, signed: u64 },
-    Poll { host: usize },
-    Changed { host: usize, life: u32 },
-    Restart { host: usize },
-    Decide { host: usize, life: u32 },
+    Pushed {
+        host: usize,
+        life: u32,
+        state: Said,
+    },
+    /// What was pushed at a moment can be seen now.
+    Shown {
+        host: usize,
+        push: u64,
+        state: Said,
+        at: u64,
+    },
+    Poll {
+        host: usize,
+    },
+    Changed {
+        host: usize,
+        life: u32,
+    },
+    Restart {
+        host: usize,
+    },
+    Decide {
+        host: usize,
+        life: u32,
+    },
 }
 
 /// What a record says.
@@ -127,6 +166,15 @@ const BAKING: u8 = 2;
 const CONVERGED: u8 = 3;
 const ROLLED_BACK: u8 = 4;
 
+fn converged(commit: usize) -> Said {
+    Said { commit, state: CONVERGED, bad: None }
+}
+
+/// The number that a host is called by.
+fn number(host: &HostName) -> usize {
+    host.as_str()[1..].parse().expect("a number")
+}
+
 /// What a run is made of.
 pub(crate) struct Course {
     pub(crate) hosts: usize,
@@ -135,6 +183,10 @@ pub(crate) struct Course {
     /// How many hosts in a hundred are away for a while, or for good, and of how many polls in a hundred the answer takes minutes.
     pub(crate) offline: u64,
     pub(crate) slow: u64,
+    /// Of how many pushes in a hundred the others see nothing for up to a minute, while they see later ones.
+    pub(crate) lag: u64,
+    /// By how many seconds clocks are ahead or behind at most.
+    pub(crate) skew: u64,
     pub(crate) canaries_are_away: bool,
     pub(crate) liars: u64,
     pub(crate) rules: String,
@@ -155,9 +207,11 @@ struct World {
     dice: Dice,
     /// What the repository holds, and what it held at the last tick.
     git: Vec<Option<Rc<Peer>>>,
+    /// The push that each of these is of.
+    pushes: Vec<u64>,
     shown: Vec<Option<Rc<Peer>>>,
     shown_at: u64,
-    numbers: BTreeMap<HostName, usize>,
+    tick: u64,
     order_of_turns: Vec<(rollout::Place, usize)>,
     /// What was counted at the last tick, by commit.
     counted: BTreeMap<usize, Rc<Standing>>,
@@ -165,11 +219,13 @@ struct World {
     until: u64,
     /// Of how many polls in a hundred the answer takes minutes.
     slow: u64,
+    lag: u64,
     changing: usize,
     worst: usize,
 }
 
-fn moment(seconds: u64) -> Timestamp {
+/// The moment of the story that is so many seconds after its beginning, a Friday in 2027.
+pub(crate) fn moment(seconds: u64) -> Timestamp {
     let seconds = i64::try_from(seconds).expect("it is small");
     Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
 }
@@ -209,11 +265,16 @@ impl World {
                 doing: Doing::Rests,
                 runs: 0,
                 bad: None,
+                skew: i64::try_from(dice.range(0, 2 * course.skew)).expect("it is small")
+                    - i64::try_from(course.skew).expect("it is small"),
                 seen: (0, 0),
-                last_poll: 0,
+                polled_before: 0,
                 view: 0,
+                is_idle: true,
                 signs: None,
-                said: None,
+                said: Some(converged(0)),
+                arrived: Some(converged(0)),
+                pushes: 0,
                 stuck: None,
                 began: Vec::new(),
                 life: 0,
@@ -221,9 +282,8 @@ impl World {
         });
         let hosts: Vec<SimHost> = hosts.collect();
         let policy = rollout::policy(&fleet, &app(), &host(0));
-        let numbers: BTreeMap<HostName, usize> = (0..course.hosts).map(|number| (host(number), number)).collect();
         let order_of_turns = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
-        let order_of_turns = order_of_turns.into_iter().map(|(place, name)| (place, numbers[name])).collect();
+        let order_of_turns = order_of_turns.into_iter().map(|(place, name)| (place, number(name))).collect();
         let mut world = World {
             fleet,
             policy,
@@ -234,23 +294,25 @@ impl World {
             order: 0,
             dice,
             git: vec![None; course.hosts],
+            pushes: vec![0; course.hosts],
             shown: Vec::new(),
-            numbers,
+            tick: if course.hosts < CROWD { TICK } else { TICK_OF_A_CROWD },
             order_of_turns,
             shown_at: 0,
             counted: BTreeMap::new(),
             most_changing: course.most_changing,
             until: course.until,
             slow: course.slow,
+            lag: course.lag,
             changing: 0,
             worst: 0,
         };
         for number in 0..world.hosts.len() {
             if world.hosts[number].nature != Nature::Mute {
-                let record = world.record(number, Said { commit: 0, state: CONVERGED, bad: None });
+                let record = world.record(number, Said { commit: 0, state: CONVERGED, bad: None }, 0);
                 world.git[number] = Some(Rc::new(Peer { record: Some(record), heard: moment(0) }));
             }
-            let first = world.dice.range(1, 120);
+            let first = world.next_commit(0).unwrap_or_default() + world.dice.range(1, 120);
             world.at(first, Event::Poll { host: number });
             if world.dice.percent(10) {
                 let at = world.dice.range(1, course.until);
@@ -266,11 +328,22 @@ impl World {
         self.queue.push(Reverse((at, self.order, event)));
     }
 
-    fn record(&self, number: usize, said: Said) -> Record {
+    /// Returns when the next commit comes, after `now`.
+    fn next_commit(&self, now: u64) -> Option<u64> {
+        self.commits.iter().map(|commit| commit.at).find(|at| *at > now)
+    }
+
+    /// What a host's clock shows.
+    fn clock(&self, number: usize, at: u64) -> Timestamp {
+        moment(at) + SignedDuration::from_secs(self.hosts[number].skew)
+    }
+
+    fn record(&self, number: usize, said: Said, now: u64) -> Record {
+        let at = self.clock(number, now);
         let commit = &self.commits[said.commit];
         let record = AppRecord {
             state: STATES[usize::from(said.state)],
-            since: moment(0),
+            since: at,
             from: None,
             digest: commit.digest,
             contested: Vec::new(),
@@ -285,17 +358,17 @@ impl World {
             host: self.hosts[number].name.clone(),
             commit: commit.id.clone(),
             counter: 1,
-            at: moment(0),
+            at,
             apps: BTreeMap::from([(self.app.clone(), record)]),
         }
     }
 
     /// Returns what is in the repository, as of the last tick.
     fn look(&mut self, now: u64) {
-        if now / TICK != self.shown_at / TICK {
+        if now / self.tick != self.shown_at / self.tick {
             self.shown.clone_from(&self.git);
             self.counted.clear();
-            self.shown_at = now / TICK * TICK;
+            self.shown_at = now / self.tick * self.tick;
         }
     }
 
@@ -308,13 +381,7 @@ impl World {
         let now = moment(self.shown_at);
         let standing = Standing::of(&self.policy, &order, |name| {
             let release = (&self.app, Some(commit.digest), &commit.id);
-            rollout::stage(
-                self.shown[self.numbers[name]].as_deref(),
-                release,
-                self.policy.silent_after,
-                moment(since),
-                now,
-            )
+            rollout::stage(self.shown[number(name)].as_deref(), release, self.policy.silent_after, moment(since), now)
         });
         let standing = Rc::new(standing);
         self.counted.insert(newest, Rc::clone(&standing));
@@ -328,14 +395,14 @@ impl World {
     /// Pushes what a host says, some seconds late.
     fn say(&mut self, number: usize, now: u64, state: Said) {
         let host = &mut self.hosts[number];
-        let is_quiet = host.signs.is_none_or(|(_, last, _)| now - last > SILENT_AFTER / 3);
+        let is_quiet = host.signs.is_none_or(|row| now - row.last > SILENT_AFTER / 3);
         if host.nature == Nature::Mute || (host.said == Some(state) && !is_quiet) {
             return;
         }
         host.said = Some(state);
         let late = self.dice.range(0, 20);
         let life = self.hosts[number].life;
-        self.at(now + late, Event::Pushed { host: number, life, state, signed: now });
+        self.at(now + late, Event::Pushed { host: number, life, state });
     }
 
     /// Says whether everybody has what is to be had, so that nothing happens any more.
@@ -356,7 +423,8 @@ impl World {
             looked = if now >= looked + 600 { now } else { looked };
             match event {
                 Event::Poll { host } => self.poll(host, now),
-                Event::Pushed { host, life, state, .. } => self.pushed(host, life, state, now),
+                Event::Pushed { host, life, state } => self.pushed(host, life, state, now),
+                Event::Shown { host, push, state, at } => self.show(host, push, state, at),
                 Event::Changed { host, life } => self.changed(host, life, now),
                 Event::Restart { host } => self.restart(host, now),
                 Event::Decide { host, life } => self.decide_late(host, life, now),
@@ -386,16 +454,23 @@ impl World {
             }
             return;
         }
-        let record = self.record(number, state);
-        let before = self.hosts[number].signs;
-        self.git[number] = Some(Rc::new(Peer { record: Some(record), heard: moment(now) }));
         let host = &mut self.hosts[number];
-        let was_heard = host.last_poll;
-        host.signs = Some(match before {
-            Some((first, last, was_away)) if now - last <= SILENT_AFTER / 2 => (first, now, was_away),
-            // Nobody can have waited for it longer than since the poll before the commit was seen.
-            _ => (now, now, now.saturating_sub(was_heard) > SILENT_AFTER * 3 / 4 || before.is_some()),
+        host.pushes += 1;
+        host.arrived = Some(state);
+        host.signs = Some(match host.signs {
+            Some(row) if now - row.last <= SILENT_AFTER / 2 => Row { last: now, ..row },
+            Some(row) => Row { first: now, last: now, before: Some(row.last) },
+            None => Row { first: now, last: now, before: None },
         });
+        let push = host.pushes;
+        match self.dice.percent(self.lag) {
+            true => {
+                let late = self.dice.range(1, 60);
+                self.at(now + late, Event::Shown { host: number, push, state, at: now });
+            }
+            false => self.show(number, push, state, now),
+        }
+        let host = &mut self.hosts[number];
         if host.life != life {
             return;
         }
@@ -410,11 +485,20 @@ impl World {
         }
     }
 
+    /// Shows what was pushed at a moment; nothing older than what is shown.
+    fn show(&mut self, number: usize, push: u64, state: Said, at: u64) {
+        if push > self.pushes[number] {
+            let record = self.record(number, state, at);
+            self.pushes[number] = push;
+            self.git[number] = Some(Rc::new(Peer { record: Some(record), heard: moment(at) }));
+        }
+    }
+
     fn begin(&mut self, number: usize, release: usize, now: u64) {
         let is_mute = self.hosts[number].nature == Nature::Mute;
         let host = &mut self.hosts[number];
         host.doing = Doing::Changes(release);
-        host.began.push(release);
+        host.began.push((release, now));
         // Who cannot tell the others what it does is not counted: they pass it over.
         self.changing += usize::from(!is_mute);
         let (long, life) = (self.dice.range(5, 90), self.hosts[number].life);
@@ -456,36 +540,46 @@ impl World {
     }
 
     fn poll(&mut self, number: usize, now: u64) {
-        let pause = if self.hosts[number].seen.0 + 1 < self.commits.len()
-            || self.hosts[number].runs != self.hosts[number].seen.0
-        {
-            (40, 80)
-        } else {
-            (60, 120)
-        };
-        let next = now + self.dice.range(pause.0, pause.1);
-        self.at(next, Event::Poll { host: number });
-        if self.is_away(number, now) || self.hosts[number].stuck.is_some() {
-            return;
+        let host = &self.hosts[number];
+        if self.is_away(number, now) || host.stuck.is_some() {
+            let next = now + self.dice.range(40, 120);
+            return self.at(next, Event::Poll { host: number });
         }
         self.look(now);
-        let newest = self
-            .commits
-            .iter()
-            .rposition(|commit| commit.at <= self.shown_at)
-            .expect("the first is there from the beginning");
         let view = self.shown_at;
-        let host = &mut self.hosts[number];
-        host.view = view;
-        if host.seen.0 != newest {
-            host.seen = (newest, now);
-        } else {
-            host.last_poll = now;
+        let newest = self.commits.iter().rposition(|commit| commit.at <= view).expect("the first is always there");
+        if self.hosts[number].seen.0 != newest {
+            let before = self.polled_before(number, newest, view);
+            let host = &mut self.hosts[number];
+            (host.seen, host.polled_before) = ((newest, now), before);
         }
+        self.hosts[number].view = view;
         self.act(number, newest, now, None);
-        if self.hosts[number].seen.0 == newest {
-            self.hosts[number].last_poll = now;
+        let host = &self.hosts[number];
+        let is_told = host.nature == Nature::Mute || host.arrived.is_some_and(|said| said == converged(newest));
+        // Who has nothing to do asks as before, and learns nothing until the next commit is there.
+        let is_idle = host.runs == newest && host.doing == Doing::Rests && is_told;
+        self.hosts[number].is_idle = is_idle;
+        let pause = if self.hosts.len() < CROWD { self.dice.range(40, 80) } else { self.dice.range(90, 112) };
+        match (is_idle, self.next_commit(view)) {
+            (true, None) => {}
+            (true, Some(next)) => {
+                let late = self.dice.range(1, 120);
+                self.at(next.max(now) + late, Event::Poll { host: number });
+            }
+            (false, _) => self.at(now + pause, Event::Poll { host: number }),
         }
+    }
+
+    /// Says when the repository had answered a host last that sees a commit now: somebody idle asks every other minute.
+    fn polled_before(&mut self, number: usize, newest: usize, view: u64) -> u64 {
+        let usual = view.saturating_sub(self.dice.range(60, 120)).min(self.commits[newest].at);
+        let host = &self.hosts[number];
+        if !host.is_idle {
+            return host.view;
+        }
+        let away = host.away.iter().find(|(from, to)| (*from..*to).contains(&usual));
+        away.map_or(usual, |(from, _)| *from).max(host.view)
     }
 
     fn decide_late(&mut self, number: usize, life: u32, now: u64) {
@@ -510,7 +604,7 @@ impl World {
                 }
                 if release == newest {
                     self.hosts[number].doing = Doing::Rests;
-                    return self.say(number, now, Said { commit: release, state: CONVERGED, bad: None });
+                    return self.say(number, now, converged(release));
                 }
                 self.hosts[number].doing = Doing::Rests;
             }
@@ -518,6 +612,9 @@ impl World {
         }
         let host = &self.hosts[number];
         if host.runs == newest {
+            if host.arrived != Some(converged(newest)) {
+                self.say(number, now, converged(newest));
+            }
             return;
         }
         if host.bad == Some(newest) {
@@ -527,9 +624,14 @@ impl World {
         let signs = match (host.nature, host.signs) {
             (Nature::Mute, _) => Signs::Unreported,
             (_, None) => Signs::None,
-            (_, Some((first, last, was_away))) => Signs::Since { first: moment(first), last: moment(last), was_away },
+            (_, Some(row)) => Signs::Since {
+                first: self.clock(number, row.first),
+                last: self.clock(number, row.last),
+                was_away: row.first.saturating_sub(host.polled_before) > SILENT_AFTER * 3 / 4
+                    || row.before.is_some_and(|before| before >= since),
+            },
         };
-        let own = Own { view: moment(host.view), signs };
+        let own = Own { view: self.clock(number, host.view), signs };
         let (name, commit) = (host.name.clone(), self.commits[newest].id.clone());
         let standing = match standing {
             Some(standing) => standing,
@@ -543,7 +645,7 @@ impl World {
             return self.at(now + late, Event::Decide { host, life });
         }
         let change = Change { app: &self.app, commit: &commit, host: &name };
-        let gate = rollout::decide(&self.fleet, &change, &standing, &own, moment(now));
+        let gate = rollout::decide(&self.fleet, &change, &standing, &own, self.clock(number, now));
         match gate {
             Gate::Go if self.hosts[number].nature == Nature::Mute => self.begin(number, newest, now),
             Gate::Go => {
@@ -565,7 +667,7 @@ pub(crate) fn run(course: &Course) -> Report {
     let honest: Vec<&SimHost> = world.hosts.iter().filter(|it| it.nature == Nature::Honest).collect();
     for host in &world.hosts {
         let mut before = 0;
-        for release in &host.began {
+        for (release, _) in &host.began {
             assert!(*release > before, "{} went back by itself: {:?}", host.name, host.began);
             before = *release;
         }
@@ -578,8 +680,11 @@ pub(crate) fn run(course: &Course) -> Report {
         .filter(|host| host.runs != newest && host.bad != Some(newest))
         .map(|host| format!("{} runs {} ({:?})", host.name, host.runs, host.doing))
         .collect();
-    let took = |release: usize| world.hosts.iter().filter(|host| host.began.contains(&release)).count();
-    Report { left, took: (0..=newest).map(took).collect(), worst: world.worst }
+    let began: Vec<(usize, u64)> = world.hosts.iter().flat_map(|host| host.began.clone()).collect();
+    let took = |release: usize| began.iter().filter(|(began, _)| *began == release).count();
+    let moans = |hosts: &[SimHost]| hosts.iter().filter(|it| it.nature == Nature::Moans).count();
+    let (moaners, moaning_canaries) = (moans(&world.hosts), moans(&world.hosts[..course.canaries]));
+    Report { left, took: (0..=newest).map(took).collect(), worst: world.worst, began, moaners, moaning_canaries }
 }
 
 /// What came of a course.
@@ -591,129 +696,9 @@ pub(crate) struct Report {
     pub(crate) took: Vec<usize>,
     /// How many were changing at the same time at most.
     pub(crate) worst: usize,
-}
-
-fn rules(most: &str, failures: &str) -> String {
-    format!(
-        "rollouts:\n  default:\n    waves: [{{ where: {{ ring: canary }} }}, {{ share: 10% }}, {{ share: 100% }}]\n    bake: 5m\n    \
-         max-unavailable: {most}\n    failures: {failures}\n    silent-after: 15m\n"
-    )
-}
-
-/// How many seeds are run: more when asked for.
-fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let asked = option_env!("MAINSTAY_ROLLOUT_SEEDS").and_then(|text| text.parse().ok());
-    0..asked.unwrap_or(usual)
-}
-
-#[test]
-fn a_good_commit_reaches_everybody_who_is_there() {
-    for seed in seeds(25) {
-        let hosts = usize::try_from(3 + (seed * 37) % 150).expect("it is small");
-        let canaries = 1 + hosts / 20;
-        let most = hosts / 4 + 1;
-        let course = Course {
-            hosts,
-            canaries,
-            seed,
-            offline: 5,
-            slow: 2,
-            canaries_are_away: false,
-            liars: 1,
-            rules: rules(&most.to_string(), "10%"),
-            most_changing: most,
-            commits: vec![(300, false)],
-            until: 30_000,
-        };
-        let report = run(&course);
-        assert_eq!(report.left, Vec::<String>::new(), "seed {seed}, {hosts} hosts: {:?}", report.took);
-        assert!(report.worst > 0, "seed {seed}");
-    }
-}
-
-#[test]
-fn a_bad_commit_stops_at_the_canaries_and_a_good_one_behind_it_goes_on() {
-    for seed in seeds(25) {
-        let hosts = usize::try_from(10 + (seed * 53) % 200).expect("it is small");
-        let canaries = 1 + hosts / 20;
-        let course = Course {
-            hosts,
-            canaries,
-            seed,
-            offline: 5,
-            slow: 2,
-            canaries_are_away: false,
-            liars: 0,
-            rules: rules("2", "0"),
-            most_changing: 2,
-            commits: vec![(300, true), (4000, false)],
-            until: 30_000,
-        };
-        let report = run(&course);
-        assert!(report.took[1] <= canaries, "seed {seed}: {} took it, of {canaries} canaries", report.took[1]);
-        assert_eq!(report.left, Vec::<String>::new(), "seed {seed}, {hosts} hosts: {:?}", report.took);
-    }
-}
-
-#[test]
-fn hosts_that_come_and_go_with_answers_that_take_minutes_never_change_together() {
-    for seed in seeds(100) {
-        let course = Course {
-            hosts: 12,
-            canaries: 1,
-            seed,
-            offline: 70,
-            slow: 30,
-            canaries_are_away: false,
-            liars: 0,
-            rules: rules("1", "0"),
-            most_changing: 1,
-            commits: vec![(300, false), (4000, false), (9000, false)],
-            until: 16_000,
-        };
-        run(&course);
-    }
-}
-
-#[test]
-fn where_all_canaries_are_away_one_host_alone_tries_a_bad_commit() {
-    for seed in seeds(25) {
-        let course = Course {
-            hosts: 40,
-            canaries: 3,
-            seed,
-            offline: 0,
-            slow: 2,
-            canaries_are_away: true,
-            liars: 0,
-            rules: rules("50%", "0"),
-            most_changing: 20,
-            commits: vec![(300, true)],
-            until: 6000,
-        };
-        let report = run(&course);
-        assert_eq!(report.took[1], 1, "seed {seed}");
-    }
-}
-
-#[test]
-fn ten_thousand_hosts() {
-    for seed in seeds(1) {
-        let course = Course {
-            hosts: 10_000,
-            canaries: 20,
-            seed,
-            offline: 5,
-            slow: 2,
-            canaries_are_away: false,
-            liars: 1,
-            rules: rules("5%", "10%"),
-            most_changing: 500,
-            commits: vec![(300, true), (2000, false)],
-            until: 20_000,
-        };
-        let report = run(&course);
-        assert!(report.took[1] <= 20, "seed {seed}: {:?}", report.took);
-        assert!(report.left.is_empty(), "seed {seed}: {} are left: {:?}", report.left.len(), report.left);
-    }
+    /// Each begin of a release, and when.
+    pub(crate) began: Vec<(usize, u64)>,
+    /// How many hosts say that what works failed, and how many canaries do.
+    pub(crate) moaners: usize,
+    pub(crate) moaning_canaries: usize,
 }
