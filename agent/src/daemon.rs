@@ -217,6 +217,7 @@ impl Daemon {
         });
         // Ready means that the host is being looked after; what a slow service takes to start is no reason to start over.
         // What it publishes is there before: units that read it are ordered after this service.
+        self.host.decide(Timestamp::now()).await;
         self.host.publish();
         tell(&[NotifyState::Ready]);
         self.pass(plan::Patience::Wait).await?;

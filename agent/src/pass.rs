@@ -18,6 +18,7 @@ use spec::journal;
 use spec::memory::{AppState, Memory, Ran};
 use spec::pins;
 use spec::plan::{self, Plan};
+use spec::resolve;
 use spec::tree::Tree;
 use spec::unpack;
 use tracing::{error, info, warn};
@@ -289,15 +290,16 @@ impl Host {
 
     /// Looks, plans, and changes nothing.
     pub async fn plan(&mut self, now: Timestamp, patience: plan::Patience) -> Option<Plan> {
+        self.work_out(now, patience, false).await
+    }
+
+    /// Looks and plans; what units read of this host's place in the fleet is written before that where `publishes` says so.
+    async fn work_out(&mut self, now: Timestamp, patience: plan::Patience, publishes: bool) -> Option<Plan> {
         self.open_archives();
-        let Host { belief, ledger, rollouts, releases, .. } = self;
-        let belief = belief.as_ref()?;
-        let mut holds = course::holds(&belief.desired, &ledger.memory, now);
-        self.holds.clone_from(&holds);
-        holds.extend(rollouts.holds(belief, &ledger.memory, &holds, now));
-        let good = releases.of(&holds, &ledger.memory);
-        handover::together(&belief.desired, &ledger.memory, &good, &mut holds);
-        self.hold(&holds, now).await;
+        let mut holds = self.decide(now).await?;
+        if publishes {
+            self.publish();
+        }
         let plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
         more.retain(|app, _| !holds.contains_key(app));
@@ -307,7 +309,26 @@ impl Host {
         }
         holds.extend(more);
         self.hold(&holds, now).await;
+        if publishes {
+            self.publish();
+        }
         self.observe_and_plan(now, patience).await
+    }
+
+    /// Decides what is not brought to the commit at this moment.
+    pub async fn decide(&mut self, now: Timestamp) -> Option<BTreeMap<AppName, Hold>> {
+        let Host { belief, ledger, rollouts, releases, .. } = self;
+        let belief = belief.as_ref()?;
+        let mut holds = course::holds(&belief.desired, &ledger.memory, now);
+        self.holds.clone_from(&holds);
+        let turns = rollouts.holds(belief, &ledger.memory, &holds, now);
+        let running = releases.of(&turns_of_all(belief, &ledger.memory), &ledger.memory);
+        let groups = handover::groups(&belief.desired, &ledger.memory, &running);
+        holds.extend(rollouts.lead(belief, turns, &groups, now));
+        let good = releases.of(&holds, &ledger.memory);
+        handover::together(&belief.desired, &ledger.memory, &good, &mut holds);
+        self.hold(&holds, now).await;
+        Some(holds)
     }
 
     /// Removes what is kept and not needed: not by what is believed, nor aimed at, nor by the releases that are kept.
@@ -390,8 +411,8 @@ impl Host {
 
     /// Writes what units read of this host's place in the fleet, where that is not written yet.
     pub fn publish(&mut self) {
-        if let Some(belief) = &self.belief {
-            self.unpublished = publish::ensure(Path::new("/"), &belief.desired);
+        if let Some(aim) = self.held.as_ref().or(self.belief.as_ref()) {
+            self.unpublished = publish::ensure(Path::new("/"), &aim.desired);
         }
     }
 
@@ -402,8 +423,7 @@ impl Host {
     pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Result<Option<Plan>, LedgerError> {
         self.take_up_requests()?;
         self.take_up_pauses(now)?;
-        self.publish();
-        let Some(plan) = self.plan(now, patience).await else { return Ok(None) };
+        let Some(plan) = self.work_out(now, patience, true).await else { return Ok(None) };
         self.progress.mark();
         let said = if plan.is_empty() { String::new() } else { plan.to_string() };
         if said != self.said && !said.is_empty() {
@@ -499,6 +519,15 @@ impl Host {
     }
 }
 
+/// Returns what would be held back if no change might begin.
+fn turns_of_all(belief: &Belief, memory: &Memory) -> BTreeMap<AppName, Hold> {
+    let all = match belief.scheme {
+        Some(_) => course::pending(&belief.desired, memory),
+        None => BTreeSet::new(),
+    };
+    all.into_iter().map(|app| (app, Hold::Waits(String::new()))).collect()
+}
+
 /// Names the applications whose checks decide whether their release is reached: everything else of it is done.
 fn unproven<'a>(aim: &'a Belief, memory: &Memory, plan: &Plan, outcome: &Outcome) -> BTreeSet<&'a AppName> {
     let apps = aim.desired.apps.iter().filter(|(name, wanted)| {
@@ -577,7 +606,9 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
             }
         }
         let reads = course::reads(&app, &aim.desired);
-        let release = Release { commit: known.commit.clone(), ran: ran(&app, memory), app, reads };
+        let published = resolve::reads_of(&app, &aim.desired.published);
+        let published = published.map(|(path, file)| (path.clone(), file.clone())).collect();
+        let release = Release { commit: known.commit.clone(), ran: ran(&app, memory), app, reads, published };
         // A quadlet names its image by a tag, which may move on: what it ran with is kept by its digest too.
         let images = known.images.values().cloned().collect();
         let kept = match known.baking {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use spec::course::Release;
-use spec::desired::{DesiredApp, FileKind, Hold};
+use spec::desired::{DesiredApp, DesiredFile, FileKind, Hold};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostPath, UnitName};
 use spec::images;
@@ -48,6 +48,8 @@ struct Body {
     commit: Option<CommitId>,
     app: DesiredApp,
     reads: BTreeMap<HostPath, Digest>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    published: BTreeMap<HostPath, DesiredFile>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     ran: BTreeMap<UnitName, Ran>,
     /// Of each content, its digest and how long it is.
@@ -261,7 +263,7 @@ impl Shelf {
 fn write(folder: &Path, name: &AppName, release: &Release, images: &BTreeSet<String>) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut contents: BTreeMap<Digest, &[u8]> = BTreeMap::new();
-    for file in release.app.files.values() {
+    for file in release.app.files.values().chain(release.published.values()) {
         if let FileKind::Regular { content, digest } = &file.kind {
             contents.insert(*digest, content);
         }
@@ -270,6 +272,7 @@ fn write(folder: &Path, name: &AppName, release: &Release, images: &BTreeSet<Str
         commit: release.commit.clone(),
         app: release.app.clone(),
         reads: release.reads.clone(),
+        published: release.published.clone(),
         ran: release.ran.clone(),
         contents: contents.iter().map(|(digest, content)| (*digest, content.len())).collect(),
     };
@@ -312,12 +315,13 @@ fn read(path: &Path) -> io::Result<Release> {
         rest = behind;
     }
     let (commit, mut app, reads, ran) = (body.commit, body.app, body.reads, body.ran);
-    for file in app.files.values_mut() {
+    let mut published = body.published;
+    for file in app.files.values_mut().chain(published.values_mut()) {
         if let FileKind::Regular { content, digest } = &mut file.kind {
             *content = contents.get(digest).cloned().ok_or_else(|| damaged("a content is missing"))?;
         }
     }
-    Ok(Release { commit, app, reads, ran })
+    Ok(Release { commit, app, reads, published, ran })
 }
 
 fn damaged(why: &str) -> io::Error {
@@ -328,7 +332,7 @@ fn damaged(why: &str) -> io::Error {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use spec::desired::{DesiredFile, DriftPolicy};
+    use spec::desired::DriftPolicy;
     use spec::id::Mode;
 
     use super::*;
@@ -355,7 +359,9 @@ mod tests {
         let reads = BTreeMap::from([(HostPath::parse("/etc/theirs").expect("a path"), Digest::of(b"theirs"))]);
         let image = Ran { id: "1f".repeat(32), digest: Some("r.lan/web@sha256:2f".to_owned()) };
         let ran = BTreeMap::from([(UnitName::parse("web.service").expect("a unit"), image)]);
-        Release { commit: CommitId::parse(&"1f".repeat(20)).ok(), app, reads, ran }
+        let path = HostPath::parse("/run/mainstay/endpoints.env").expect("a path");
+        let published = BTreeMap::from([(path, file)]);
+        Release { commit: CommitId::parse(&"1f".repeat(20)).ok(), app, reads, published, ran }
     }
 
     fn web() -> AppName {

@@ -4,7 +4,7 @@
 //! The others are looked at only while something waits for them. A change that others have to know of is announced first: its
 //! record says `applying`, and only when that is pushed does it begin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -164,6 +164,27 @@ impl Rollouts {
             self.gates.insert(app.clone(), gate);
         }
         self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_concerned())).min();
+        holds
+    }
+
+    /// Lets applications go together that something moves between: the first of each group takes its turn for all of them, since
+    /// each has an order of its own, and two hosts would otherwise wait for each other.
+    pub fn lead(
+        &self,
+        belief: &Belief,
+        mut holds: BTreeMap<AppName, Hold>,
+        groups: &[BTreeSet<AppName>],
+        now: Timestamp,
+    ) -> BTreeMap<AppName, Hold> {
+        let Some(scheme) = &belief.scheme else { return holds };
+        for group in groups {
+            let Some(first) = group.first().filter(|first| !holds.contains_key(*first)) else { continue };
+            for other in group.iter().filter(|other| *other != first) {
+                if scheme.permitted(other, now) == Gate::Go {
+                    holds.remove(other);
+                }
+            }
+        }
         holds
     }
 

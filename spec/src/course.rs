@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DesiredApp, FileKind, HeldBack, Hold};
+use crate::desired::{Desired, DesiredApp, DesiredFile, FileKind, HeldBack, Hold};
 use crate::digest::{Digest, Fields};
 use crate::id::{AppName, CommitId, HostPath, ResourceId, UnitName};
 use crate::inputs::fingerprint;
@@ -23,6 +23,8 @@ pub struct Release {
     pub app: DesiredApp,
     /// What the files of other applications held then that its containers mount.
     pub reads: BTreeMap<HostPath, Digest>,
+    /// What was published for its units then, as far as they read it.
+    pub published: BTreeMap<HostPath, DesiredFile>,
     /// The images that the services of its quadlets were started with: what their texts name may move on.
     pub ran: BTreeMap<UnitName, Ran>,
 }
@@ -121,6 +123,9 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
             (hold, _) => hold.clone(),
         };
         let is_untouched = release.is_none() || matches!(why, Hold::Stuck(_) | Hold::Paused);
+        // What its units read stays what it was; whoever else reads it waits as well.
+        let published = release.map(|release| release.published.clone()).filter(|_| matches!(why, Hold::Waits(_)));
+        desired.published.extend(published.into_iter().flatten());
         let commit = release.and_then(|release| release.commit.clone());
         desired.apps.insert(name.clone(), release.map_or(app, |release| &release.app).clone());
         desired.held_back.insert(name.clone(), HeldBack { why, wanted: Some(app.digest), commit, is_untouched });

@@ -1,12 +1,13 @@
 //! What moves from one application to another changes hands only when both may change: held apart, one would lose what the other
 //! has not taken yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::course::{Release, has_begun, meet};
+use crate::course::{self, Release, has_begun, meet};
 use crate::desired::{Desired, DesiredApp, Hold};
-use crate::id::{AppName, ResourceId};
+use crate::id::{AppName, HostPath, ResourceId};
 use crate::memory::Memory;
+use crate::resolve;
 
 /// Holds back whoever would take something from, or leave something to, an application that waits. `good` holds the releases
 /// that those that wait are held to.
@@ -20,6 +21,53 @@ pub fn together(
     while let Some((app, why)) = bound(wanted, memory, good, holds) {
         holds.insert(app, Hold::Waits(why));
     }
+}
+
+/// Groups the applications that change between which something moves, or that read the same published file, which changes: all of
+/// a group go together. `running` holds the releases that they run.
+pub fn groups(wanted: &Desired, memory: &Memory, running: &BTreeMap<AppName, Release>) -> Vec<BTreeSet<AppName>> {
+    let mut groups: Vec<BTreeSet<AppName>> = Vec::new();
+    let pending: Vec<AppName> = course::pending(wanted, memory).into_iter().collect();
+    for (at, one) in pending.iter().enumerate() {
+        for other in pending.get(at + 1..).unwrap_or_default() {
+            if !are_bound(one, other, wanted, memory, running) && !are_bound(other, one, wanted, memory, running) {
+                continue;
+            }
+            let (with, without): (Vec<_>, Vec<_>) =
+                groups.into_iter().partition(|group| group.contains(one) || group.contains(other));
+            groups = without;
+            groups.push(with.into_iter().flatten().chain([one.clone(), other.clone()]).collect());
+        }
+    }
+    groups
+}
+
+/// Says whether `one` takes something from, or leaves something to, `other`, or both read something published that changes.
+fn are_bound(
+    one: &AppName,
+    other: &AppName,
+    wanted: &Desired,
+    memory: &Memory,
+    running: &BTreeMap<AppName, Release>,
+) -> bool {
+    let app = wanted.apps.get(one);
+    let takes = app.zip(running.get(other)).is_some_and(|(app, release)| meet(app, &release.app).is_some());
+    takes || left_to(one, app, other, wanted, memory).is_some() || read_both(one, other, wanted, running)
+}
+
+/// Says whether both read something published that is another one than what they were started with.
+fn read_both(one: &AppName, other: &AppName, wanted: &Desired, running: &BTreeMap<AppName, Release>) -> bool {
+    let reads = |app: &AppName| -> BTreeSet<&HostPath> {
+        let now = wanted.apps.get(app).into_iter().flat_map(|app| resolve::reads_of(app, &wanted.published));
+        let before = running.get(app).into_iter().flat_map(|release| &release.published);
+        now.chain(before).map(|(path, _)| path).collect()
+    };
+    let changes = |app: &AppName, path: &HostPath| {
+        let before = running.get(app).and_then(|release| release.published.get(path));
+        before.is_some_and(|before| Some(before) != wanted.published.get(path))
+    };
+    let (ours, theirs) = (reads(one), reads(other));
+    ours.intersection(&theirs).any(|path| changes(one, path) || changes(other, path))
 }
 
 /// Finds an application that may go and hands something over to, or takes something from, one that waits.
@@ -39,6 +87,9 @@ fn bound(
             let taken = good.get(other).and_then(|release| meet(app, &release.app));
             if let Some(what) = taken {
                 return Some((name.clone(), format!("it takes {what} over from {other}, which waits")));
+            }
+            if read_both(name, other, wanted, good) {
+                return Some((name.clone(), format!("it reads the same published endpoints as {other}, which waits")));
             }
             if let Some(what) = left_to(name, Some(app), other, wanted, memory) {
                 return Some((name.clone(), format!("it leaves {what} to {other}, which waits")));

@@ -242,7 +242,7 @@ mod tests {
             held_back: BTreeMap::from([(app.clone(), held)]),
         };
         let ran = BTreeMap::from([(service, image)]);
-        let release = Release { commit: None, app: wanted, reads: BTreeMap::new(), ran };
+        let release = Release { commit: None, app: wanted, reads: BTreeMap::new(), published: BTreeMap::new(), ran };
         (desired, BTreeMap::from([(app, release)]))
     }
 

@@ -116,20 +116,28 @@ fn endpoints_file(found: &BTreeMap<String, Arc<[Address]>>, host: &HostName) -> 
 fn digest_published(app: &DesiredApp, published: &BTreeMap<HostPath, DesiredFile>) -> Digest {
     let mut fields = Fields::default();
     fields.add("app", app.digest.to_string().as_bytes());
-    let holds = |file: &DesiredFile, path: &[u8]| match &file.kind {
-        FileKind::Regular { content, .. } => content.windows(path.len()).any(|window| window == path),
-        _ => false,
-    };
-    let names = |path: &HostPath| {
-        app.files.values().any(|file| holds(file, path.as_str().as_bytes()))
-            || app.units.values().any(|unit| unit.restart_on.contains(path) || unit.reload_on.contains(path))
-    };
-    let named: Vec<_> = published.iter().filter(|(path, _)| names(path)).collect();
+    let named: Vec<_> = reads_of(app, published).collect();
     for (path, file) in &named {
         fields.add("published", path.as_str().as_bytes());
         add_file(&mut fields, file);
     }
     if named.is_empty() { app.digest } else { fields.finish() }
+}
+
+/// Returns what of the published files an application names.
+pub fn reads_of<'p>(
+    app: &DesiredApp,
+    published: &'p BTreeMap<HostPath, DesiredFile>,
+) -> impl Iterator<Item = (&'p HostPath, &'p DesiredFile)> {
+    let holds = |file: &DesiredFile, path: &[u8]| match &file.kind {
+        FileKind::Regular { content, .. } => content.windows(path.len()).any(|window| window == path),
+        _ => false,
+    };
+    let names = move |path: &HostPath| {
+        app.files.values().any(|file| holds(file, path.as_str().as_bytes()))
+            || app.units.values().any(|unit| unit.restart_on.contains(path) || unit.reload_on.contains(path))
+    };
+    published.iter().filter(move |(path, _)| names(path))
 }
 
 /// Finds the units that drop-ins are for and that no application has in its `units`: the first one with such a drop-in

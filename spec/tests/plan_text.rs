@@ -493,6 +493,7 @@ fn what_is_held_back_says_why_and_what_ends_it() {
         commit: commit.clone(),
         app: app.clone(),
         reads: BTreeMap::new(),
+        published: BTreeMap::new(),
         ran: BTreeMap::new(),
     };
     let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();
@@ -639,6 +640,7 @@ fn what_is_paused_says_until_when_why_and_what_waits() {
         commit: commit.clone(),
         app: app.clone(),
         reads: BTreeMap::new(),
+        published: BTreeMap::new(),
         ran: BTreeMap::new(),
     };
     let releases = good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect();

@@ -96,6 +96,11 @@ impl Scheme {
         (needs(&self.fleet, &change, &needed, now), has_company)
     }
 
+    /// Decides whether the change of an application may begin as far as the repository alone says, whoever's turn it is.
+    pub fn permitted(&self, app: &AppName, now: Timestamp) -> Gate {
+        permitted(&self.fleet, &Change { app, commit: &self.commit, host: &self.host }, now)
+    }
+
     /// Says how many hosts take part in the largest of what is coordinated.
     pub fn size(&self) -> usize {
         self.targets.values().map(BTreeMap::len).max().unwrap_or(0)

@@ -6,6 +6,7 @@
 
 mod strategy;
 mod world;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,7 @@ use spec::plan::{Action, Patience};
 use strategy::{Shape, Tamper, shape, tampers};
 use world::{Kill, World};
 
-fn cases() -> ProptestConfig {
+pub(crate) fn cases() -> ProptestConfig {
     let default = ProptestConfig::default();
     ProptestConfig { cases: default.cases.max(10_000), max_shrink_iters: 1_000, ..default }
 }

@@ -226,6 +226,11 @@ pub(crate) fn pauses(apps: u8, total: bool) -> Pauses {
     Pauses { apps: named.collect(), host: total.then(|| pause.clone()) }
 }
 
+/// The applications with these numbers.
+pub(crate) fn apps(bits: u8) -> Vec<AppName> {
+    (0..3).filter(|index| bits & (1 << index) != 0).map(app_name).collect()
+}
+
 fn app_name(index: u8) -> AppName {
     AppName::parse(&format!("app{index}")).expect("an application")
 }

@@ -803,6 +803,16 @@ impl World {
         owned.map(|id| (id.clone(), self.look(&id))).collect()
     }
 
+    /// Says whether something is there; `None` for what is not looked at here.
+    pub(crate) fn has(&self, id: &spec::id::ResourceId) -> Option<bool> {
+        match id {
+            spec::id::ResourceId::File(path) => Some(self.files.contains_key(path)),
+            spec::id::ResourceId::Container(name) => Some(self.containers.contains_key(name)),
+            spec::id::ResourceId::Network(name) => Some(self.networks.contains_key(name)),
+            spec::id::ResourceId::Unit(_) | spec::id::ResourceId::Volume(_) => None,
+        }
+    }
+
     /// Everything that the agent could change of something.
     pub(crate) fn look(&self, id: &spec::id::ResourceId) -> String {
         match id {
@@ -824,6 +834,7 @@ pub(crate) fn releases(good: &Desired) -> BTreeMap<AppName, Release> {
         commit: None,
         app: app.clone(),
         reads: course::reads(app, good),
+        published: BTreeMap::new(),
         ran: BTreeMap::new(),
     };
     good.apps.iter().map(|(name, app)| (name.clone(), release(app))).collect()
