@@ -1,6 +1,7 @@
 //! Hosts that never talk to each other roll a change out, canaries first, and stop at the first sign of trouble; nothing is
 //! between them but the git server.
 
+use crate::dice::Dice;
 use crate::fleet_story::Fleet;
 use crate::{agent, start};
 
@@ -243,4 +244,103 @@ fn what_fails_while_it_bakes_goes_back_and_removals_take_their_turn() {
     }
     let gone = fleet.when("old", &commit, "barn", "gone").unwrap();
     assert!(gone >= fleet.when("new", &commit, "attic", "converged").unwrap(), "{:#?}", fleet.story("old"));
+}
+
+const BROKER: &str = "[Service]\nStateDirectory=broker\nExecStart=/usr/sbin/mosquitto -c /etc/broker.conf\n[Install]\nWantedBy=multi-user.target\n";
+
+/// Two brokers are upgraded while somebody publishes all the time, on both with QoS 1 as one does who has two: never are both down
+/// together, and no message is lost.
+#[test]
+fn two_brokers_are_never_down_together_under_a_client_that_publishes() {
+    let Some(lab) = start() else { return };
+    let names = ["attic", "barn", "shop"];
+    let rules = "rollouts:\n  default:\n    waves: [ { share: 100% } ]\n    bake: 2s\n    max-unavailable: 1\n    failures: 0\n    silent-after: 40s\n";
+    let text = fleet_file(&names, rules);
+    let place = "place: { host: [attic, barn] }\nchecks: [ { tcp: \"127.0.0.1:1883\", within: 10s } ]\n";
+    let conf = |number: u32| {
+        format!(
+            "# {number}\nlistener 1883 0.0.0.0\nallow_anonymous true\nuser root\npersistence true\npersistence_location /var/lib/broker/\n"
+        )
+    };
+    let files = [
+        ("fleet.yaml", text.as_str()),
+        ("apps/mqtt/app.yaml", place),
+        ("apps/mqtt/broker.service", BROKER),
+        ("apps/mqtt/files/etc/broker.conf", &conf(0)),
+    ];
+    let (fleet, first) = Fleet::start(&lab, &names, &files);
+    let brokers = &names[..2];
+    fleet.await_state(brokers, "mqtt", &first, "converged");
+
+    // A message counts as sent when one of the two has taken it; who listens is subscribed at both.
+    let shop = fleet.host("shop");
+    let listeners: Vec<_> = brokers
+        .iter()
+        .map(|broker| {
+            let listen = format!("while true; do mosquitto_sub -h {broker} -t talk -q 1 -i listener -c >>/run/heard 2>/dev/null; sleep 0.05; done");
+            shop.spawn(&["bash", "-c", &listen]).unwrap()
+        })
+        .collect();
+    for broker in brokers {
+        let hello =
+            format!("mosquitto_pub -h {broker} -t talk -q 1 -m hello-{broker}; grep -q hello-{broker} /run/heard");
+        shop.wait_for(agent::SOON, &hello).unwrap();
+    }
+    let talk = "for number in $(seq 1000000); do
+        until timeout 3 mosquitto_pub -h attic -t talk -q 1 -m $number 2>/dev/null || { timeout 3 mosquitto_pub -h barn -t talk -q 1 -m $number 2>/dev/null && echo $number >>/run/second; }; do
+            echo $number >>/run/both-down; sleep 0.05
+        done
+        echo $number >>/run/taken; sleep 0.02
+    done";
+    let talker = shop.spawn(&["bash", "-c", talk]).unwrap();
+    shop.wait_for(agent::SOON, "test $(wc -l </run/taken) -ge 20").unwrap();
+    for number in 1..=3 {
+        let commit = fleet.repo.commit(&[("apps/mqtt/files/etc/broker.conf", &conf(number))], "upgrade").unwrap();
+        fleet.await_state(brokers, "mqtt", &commit, "converged");
+    }
+    shop.wait_for(agent::SOON, "test -s /run/second").unwrap();
+    talker.end().unwrap();
+    let lost = "sort -u /run/heard >/run/h; sort -u /run/taken >/run/t; comm -13 /run/h /run/t | wc -l";
+    let heard_all = || Ok((shop.sh(lost)?.trim() == "0").then_some(()));
+    let is_whole = lab::poll(agent::SOON, heard_all).unwrap().is_some();
+    listeners.into_iter().for_each(|listener| listener.end().unwrap());
+    let both_down = shop.sh("cat /run/both-down 2>/dev/null || true").unwrap();
+    assert_eq!(both_down, "", "both were down: {:#?}", fleet.story("mqtt"));
+    assert!(is_whole, "messages were lost: {}", shop.sh(lost).unwrap());
+    let sent: usize = shop.sh("wc -l </run/taken").unwrap().trim().parse().unwrap();
+    eprintln!("{sent} messages were taken, and each was heard");
+    assert_eq!(fleet.most_changing("mqtt", jiff::Timestamp::UNIX_EPOCH), 1, "{:#?}", fleet.story("mqtt"));
+}
+
+/// Hosts lose their power at random moments of a rollout and come back: everybody arrives, and never do more change than may.
+#[test]
+fn hosts_that_lose_power_at_random_moments_arrive_all_the_same() {
+    let Some(lab) = start() else { return };
+    let names = ["h0", "h1", "h2", "h3"];
+    let rules = "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 100% } ]\n    bake: 2s\n    max-unavailable: 1\n    failures: 0\n    silent-after: 60s\n";
+    let text = fleet_file(&names, rules);
+    let files =
+        [("fleet.yaml", text.as_str()), ("apps/web/web.service", SERVICE), ("apps/web/files/etc/web.conf", "good 0\n")];
+    let (fleet, first) = Fleet::start(&lab, &names, &files);
+    fleet.await_state(&names, "web", &first, "converged");
+    let since = fleet.when("web", &first, "h3", "converged").unwrap();
+    let mut dice = Dice::new();
+    for round in 1..=2 {
+        let content = format!("good {round}\n");
+        let commit = fleet.repo.commit(&[("apps/web/files/etc/web.conf", &content)], "next").unwrap();
+        for _ in 0..3 {
+            let host = &fleet.hosts[usize::try_from(dice.below(4)).unwrap()];
+            // The moment is when some record appears, and then some: what is struck at is the work, not the waiting for it.
+            let before = fleet.story("web").len();
+            let moves = || Ok((fleet.story("web").len() > before).then_some(()));
+            lab::poll(std::time::Duration::from_secs(8), moves).unwrap();
+            host.kill().unwrap();
+            host.start().unwrap();
+        }
+        fleet.await_state(&names, "web", &commit, "converged");
+        for host in &fleet.hosts {
+            host.sh(&format!("grep -qx 'good {round}' /etc/web.conf && systemctl is-active web")).unwrap();
+        }
+    }
+    assert!(fleet.most_changing("web", since) <= 1, "{:#?}", fleet.story("web"));
 }
