@@ -101,7 +101,10 @@ pub fn believe(
     let parsed = manifest::parse(tree, commit.as_ref());
     let Some(mut fleet) = parsed.fleet else { return Err(Refusal::Mistakes(parsed.diagnostics)) };
     let desired = resolve::resolve(&fleet, host).map_err(|unplaced| Refusal::Unplaced(unplaced.to_string()))?;
-    let pending = course::pending(&desired, memory);
+    // What is on its way, or failed, may have its turn later, whatever became of it until then.
+    let open = memory.apps.iter().filter(|(_, known)| !known.reached || known.baking.is_some() || known.bad.is_some());
+    let mut pending = course::pending(&desired, memory);
+    pending.extend(open.map(|(app, _)| app.clone()));
     if let (Some(commit), Some(past)) = (&commit, past) {
         let digest = |app: &AppName| desired.apps.get(app).map(|wanted| wanted.digest);
         let targets = pending.iter().map(|app| (app.clone(), digest(app))).collect();

@@ -359,7 +359,7 @@ impl Daemon {
                 if self.tip.is_some() {
                     self.consider();
                     self.pass(plan::Patience::Wait).await?;
-                    if self.host.rollouts.lacks_view() {
+                    if self.tip.is_none() && self.host.rollouts.lacks_view() {
                         self.poll_at = Instant::now();
                     }
                     return Ok(true);
@@ -481,7 +481,9 @@ impl Daemon {
                     self.push();
                 }
                 let passed = self.carry_out(plan).await?;
-                self.beats.drain(..).for_each(|at| self.host.rollouts.signed(at));
+                for at in self.beats.drain(..) {
+                    self.host.rollouts.signed(at);
+                }
                 passed
             }
             None => None,
@@ -612,10 +614,12 @@ impl Daemon {
         match pushed {
             Ok(pushed) => {
                 let (announced, at) = &self.offered;
-                if pushed == Pushed::Done {
-                    self.host.rollouts.signed(*at);
+                let is_first = pushed == Pushed::Done && self.host.rollouts.signed(*at);
+                // Before it begins, what the others said until then is looked at.
+                if self.host.rollouts.seen(announced, Timestamp::now()) {
+                    self.poll_at = Instant::now();
                 }
-                if self.host.rollouts.seen(announced) {
+                if is_first {
                     self.look_at = Instant::now();
                 }
                 Pulse::count(&pulse.pushes);

@@ -322,7 +322,7 @@ fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Times
 /// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form.
 fn newest_record(host: &HostName, texts: &[String]) -> Option<(Record, bool)> {
     let records = texts.iter().filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
-    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| record.counter)
+    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| (record.at, record.counter))
 }
 
 /// Reads the newest commit that has no mistakes: the one that hosts are held to.

@@ -39,7 +39,7 @@ use crate::publish;
 use crate::releases::Releases;
 use crate::report::{self, Seen};
 use crate::requests::{self, Pending};
-use crate::rollout::Rollouts;
+use crate::rollout::{Rollouts, TURN};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::systemd::Managers;
@@ -136,6 +136,11 @@ impl Host {
         let mut host = Host::with(ledger, name, settings, progress);
         host.rollouts.only_look();
         Ok(host)
+    }
+
+    /// Says whether nothing is changed here by who asks.
+    pub fn only_looks(&self) -> bool {
+        self.rollouts.only_looks()
     }
 
     /// Says whether another agent holds this host at the moment.
@@ -324,9 +329,10 @@ impl Host {
         let turns = rollouts.holds(belief, &ledger.memory, &holds, now);
         let running = releases.of(&turns_of_all(belief, &ledger.memory), &ledger.memory);
         let groups = handover::groups(&belief.desired, &ledger.memory, &running);
-        holds.extend(rollouts.lead(belief, turns, &groups, now));
+        holds.extend(rollouts.lead(belief, &ledger.memory, turns, &groups, now));
         let good = releases.of(&holds, &ledger.memory);
         handover::together(&belief.desired, &ledger.memory, &good, &mut holds);
+        rollouts.retract(|app| holds.get(app).is_some_and(|hold| *hold != Hold::Waits(TURN.to_owned())));
         self.hold(&holds, now).await;
         Some(holds)
     }
@@ -593,7 +599,7 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
             }
             continue;
         }
-        let is_good = matches!(known.state, AppState::Converged | AppState::Repaired);
+        let is_good = matches!(known.state, AppState::Converged | AppState::Repaired | AppState::Drifted);
         let kept = if known.baking.is_some() { releases.baking() } else { releases.kept() };
         let is_kept = kept.get(name) == Some(&wanted.digest);
         if !is_good || is_kept || !known.is_reached(wanted.digest) || aim.desired.held_back.contains_key(name) {

@@ -119,7 +119,17 @@ impl Releases {
         let baking: BTreeSet<&AppName> =
             holds.iter().filter(|(app, hold)| bakes(app, hold)).map(|(app, _)| app).collect();
         let mut found = self.baking.of(baking.iter().copied());
-        let rest: Vec<&AppName> = holds.keys().filter(|app| !found.contains_key(*app)).collect();
+        // What waits stays what it is: it goes back to an older release only if it is not well at the one that it is at.
+        let may_go_back = |app: &AppName, hold: &Hold| {
+            let known = memory.apps.get(app).filter(|_| matches!(hold, Hold::Waits(_)));
+            known.is_none_or(|known| {
+                let is_stuck = known.bad.as_ref().is_some_and(|bad| bad.stuck.is_some());
+                let is_there = self.good.kept.get(app) == Some(&known.digest);
+                is_there || !(is_stuck || known.reached && known.bad.is_none())
+            })
+        };
+        let rest = holds.iter().filter(|(app, hold)| !found.contains_key(*app) && may_go_back(app, hold));
+        let rest: Vec<&AppName> = rest.map(|(app, _)| app).collect();
         found.extend(self.good.of(rest.into_iter()));
         found
     }

@@ -285,7 +285,8 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
             images: known.images.clone(),
             changes: known.changes,
             bad: known.bad.as_ref().map(|bad| bad.digest),
-            runs: known.commit.clone().filter(|_| is_held),
+            // What was never reached runs nowhere.
+            runs: known.commit.clone().filter(|_| is_held && (known.reached || state != AppState::Waiting)),
             failure: known.trouble().map(str::to_owned),
         };
         (app.clone(), record)

@@ -33,6 +33,9 @@ const LATEST: usize = 8;
 /// For so much longer with every host that takes part, so that many do not ask for many too often.
 const PER_HOST: Duration = Duration::from_millis(20);
 
+/// Why a change whose turn it is has not begun.
+pub const TURN: &str = "it is its turn: the other hosts have to be told before it begins";
+
 /// What is kept over a restart of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -79,8 +82,8 @@ struct Intent {
     /// The release; `None` where the application is removed.
     release: Option<Digest>,
     since: Timestamp,
-    /// The others can see it.
-    is_pushed: bool,
+    /// When the others could see it: what they said until then has to be looked at before it begins.
+    pushed: Option<Timestamp>,
 }
 
 /// What this host knows of rollouts.
@@ -135,6 +138,11 @@ impl Rollouts {
         self.is_looking = true;
     }
 
+    /// Says whether nothing is kept.
+    pub fn only_looks(&self) -> bool {
+        self.is_looking
+    }
+
     /// Says which of the changes that nothing else holds back may not begin yet, and why.
     pub fn holds(
         &mut self,
@@ -163,24 +171,29 @@ impl Rollouts {
             }
             self.gates.insert(app.clone(), gate);
         }
-        self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_concerned())).min();
+        self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_waited_for())).min();
         holds
     }
 
     /// Lets applications go together that something moves between: the first of each group takes its turn for all of them, since
-    /// each has an order of its own, and two hosts would otherwise wait for each other.
+    /// each has an order of its own, and two hosts would otherwise wait for each other. Who may not go for another reason than that
+    /// its own turn has not come keeps its hold, and with it the others.
     pub fn lead(
         &self,
         belief: &Belief,
+        memory: &Memory,
         mut holds: BTreeMap<AppName, Hold>,
         groups: &[BTreeSet<AppName>],
         now: Timestamp,
     ) -> BTreeMap<AppName, Hold> {
         let Some(scheme) = &belief.scheme else { return holds };
         for group in groups {
-            let Some(first) = group.first().filter(|first| !holds.contains_key(*first)) else { continue };
+            let Some(first) = group.iter().find(|app| scheme.is_coordinated(app)) else { continue };
+            if holds.contains_key(first) || self.gates.get(first) != Some(&Gate::Go) {
+                continue;
+            }
             for other in group.iter().filter(|other| *other != first) {
-                if scheme.permitted(other, now) == Gate::Go {
+                if self.with_known(scheme, memory, other, now, |known| scheme.may_follow(other, first, known, now)) {
                     holds.remove(other);
                 }
             }
@@ -200,13 +213,13 @@ impl Rollouts {
         match gate {
             Gate::Go if !has_company || self.is_mute => None,
             Gate::Go => {
-                let fresh = Intent { release, since: now, is_pushed: false };
+                let fresh = Intent { release, since: now, pushed: None };
                 let intent = self.intents.entry(app.clone()).or_insert(fresh);
                 if intent.release != release {
                     *intent = fresh;
                 }
-                (!intent.is_pushed)
-                    .then(|| "it is its turn: the other hosts have to be told before it begins".to_owned())
+                let is_told = intent.pushed.is_some_and(|pushed| self.view.is_some_and(|view| view > pushed));
+                (!is_told).then(|| TURN.to_owned())
             }
             Gate::Wait { until, because } => {
                 self.intents.remove(app);
@@ -222,11 +235,28 @@ impl Rollouts {
         }
     }
 
+    /// Takes back what was announced of applications that wait for something else.
+    pub fn retract(&mut self, is_held: impl Fn(&AppName) -> bool) {
+        self.intents.retain(|app, _| !is_held(app));
+    }
+
     fn gate(&self, scheme: &Scheme, memory: &Memory, app: &AppName, now: Timestamp) -> (Gate, bool) {
+        self.with_known(scheme, memory, app, now, |known| scheme.gate(app, known, now))
+    }
+
+    /// Asks with what this host knows when it is about an application.
+    fn with_known<T>(
+        &self,
+        scheme: &Scheme,
+        memory: &Memory,
+        app: &AppName,
+        now: Timestamp,
+        ask: impl FnOnce(&Known<'_>) -> T,
+    ) -> T {
         let stage = |app: &AppName| self.own_stage(scheme, memory, app);
         let since = |app: &AppName| self.kept.releases.get(app).map_or(now, |spreading| spreading.seen);
         let own = Own { view: self.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
-        scheme.gate(app, &Known { peers: &self.peers, own, stage: &stage, since: &since }, now)
+        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since })
     }
 
     /// Says how far this host is with an application.
@@ -270,6 +300,7 @@ impl Rollouts {
 
     /// Notes since when each release is known.
     fn take_up(&mut self, scheme: &Scheme, now: Timestamp) {
+        self.not_after(now);
         let polled = self.kept.polled;
         let releases = scheme.coordinated().filter_map(|app| Some((app.clone(), scheme.release(app)?)));
         let releases: BTreeMap<AppName, Digest> = releases.collect();
@@ -278,6 +309,16 @@ impl Rollouts {
             self.kept.releases.entry(app).or_insert(Spreading { release, seen: now, polled });
         }
         self.save();
+    }
+
+    /// Takes back what a clock said that was ahead: nothing is known of the future.
+    fn not_after(&mut self, now: Timestamp) {
+        self.kept.heard.values_mut().for_each(|heard| heard.at = heard.at.min(now));
+        self.peers.values_mut().for_each(|peer| peer.heard = peer.heard.min(now));
+        self.kept.releases.values_mut().for_each(|spreading| spreading.seen = spreading.seen.min(now));
+        self.kept.polled = self.kept.polled.filter(|polled| *polled <= now);
+        self.kept.signs.take_if(|row| row.last > now);
+        self.view = self.view.filter(|view| *view <= now);
     }
 
     /// Takes in what the mirror holds of the other hosts, which were asked for at `asked`.
@@ -329,18 +370,19 @@ impl Rollouts {
     }
 
     /// The others can see what was announced. Says whether that is news.
-    pub fn seen(&mut self, announced: &Announced) -> bool {
+    pub fn seen(&mut self, announced: &Announced, at: Timestamp) -> bool {
         let mut is_news = false;
         for (app, intent) in &mut self.intents {
-            if announced.get(app) == Some(&intent.release) && !intent.is_pushed {
-                (intent.is_pushed, is_news) = (true, true);
+            if announced.get(app) == Some(&intent.release) && intent.pushed.is_none() {
+                (intent.pushed, is_news) = (Some(at), true);
             }
         }
         is_news
     }
 
-    /// A sign of life went out that was begun at `at`.
-    pub fn signed(&mut self, at: Timestamp) {
+    /// A sign of life went out that was begun at `at`. Says whether something here may have waited for that.
+    pub fn signed(&mut self, at: Timestamp) -> bool {
+        let was_quiet = self.kept.signs.is_none() || self.is_mute;
         self.is_mute = false;
         let longest = self.patience.unwrap_or(spec::manifest::SILENT_AFTER) / 2;
         let longest = SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX);
@@ -350,6 +392,8 @@ impl Rollouts {
             None => Row { first: at, last: at, before: None },
         });
         self.save();
+        let is_new = self.kept.signs.as_ref().is_some_and(|row| row.first == at);
+        self.is_concerned() && (was_quiet || is_new)
     }
 
     /// The repository does not let this host tell anything: it takes its turn all the same, and the others pass it over.
@@ -362,9 +406,14 @@ impl Rollouts {
         self.is_concerned() && self.view.is_none()
     }
 
-    /// Says whether the other hosts have to be asked for.
+    /// Says whether the other hosts have to be asked for: something waits for more than a moment.
     pub fn is_concerned(&self) -> bool {
-        !self.gates.is_empty() && self.size > 0
+        self.size > 0 && self.gates.values().any(|gate| !matches!(gate, Gate::Wait { until: Some(_), .. }))
+    }
+
+    /// Says whether others may wait for this host: what is held or halted here is nobody's to wait for.
+    fn is_waited_for(&self) -> bool {
+        self.size > 0 && self.gates.values().any(|gate| !matches!(gate, Gate::Blocked { .. }))
     }
 
     /// Returns how long to wait between two looks at the repository: shorter while something here waits for others.
@@ -445,10 +494,16 @@ fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
             Ok(record) if record.host != *host || record.fleet != fleet => {
                 warn!(%host, "a record is left out: it is of another host or fleet than its ref");
             }
-            Ok(record) if newest.as_ref().is_none_or(|newest| newest.counter < record.counter) => newest = Some(record),
+            // A host whose state was lost counts anew.
+            Ok(record) if newest.as_ref().is_none_or(|it| (it.at, it.counter) < (record.at, record.counter)) => {
+                newest = Some(record);
+            }
             Ok(_) => {}
             Err(why) => warn!(%host, why, "a record is left out"),
         }
     }
     newest
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,14 +106,6 @@ impl Upstream {
             let spent = Spent::begin();
             let fetched = source.latest(&cancel);
             tracing::debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), "asked the repository");
-            if fetched.as_ref().is_ok_and(|fetched| fetched.changed)
-                && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel)
-            {
-                tracing::warn!(
-                    error = crate::chain(&error),
-                    "the mirror could not be tidied; it is tried again after the next commit"
-                );
-            }
             let asked = Timestamp::now();
             let peers = (with_peers && fetched.is_ok()).then(|| {
                 let peers = source.mirror_mut().fetch_notes(&reports, &deadlines, &cancel);
@@ -121,6 +113,13 @@ impl Upstream {
                     tracing::warn!("the records of the other hosts could not be fetched: {}", crate::chain(error));
                 })
             });
+            let is_news = fetched.as_ref().is_ok_and(|fetched| fetched.changed) || matches!(peers, Some(Ok(true)));
+            if is_news && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel) {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "the mirror could not be tidied; it is tried again after the next commit"
+                );
+            }
             let asked = peers.and_then(Result::ok).map(|_| asked);
             (source, Done::Fetched(fetched), asked)
         });

@@ -144,6 +144,8 @@ fn for_programs(host: &Host) {
             "pause" => "--reason 'to see'",
             "status" | "history" | "sync" | "doctor" | "install" | "uninstall" | "retry" | "resume" | "alerts"
             | "settings" | "restore" => "",
+            // Of a clone; its answers have tests of their own.
+            "fleet" => continue,
             // The daemon logs, and prints nothing.
             "run" => continue,
             // The agent runs, and is the only one; see what is said of bars.

@@ -57,7 +57,10 @@ pub(super) async fn believe(
         let past = Past { mirror: &mirror, limits: LIMITS };
         return Ok(match host.believe(&tree, Some(commit), Some(&past)) {
             Ok(_) => {
-                host.look_at_peers(&mirror, Timestamp::now());
+                // For somebody who only looks; whoever acts has to ask.
+                if host.only_looks() {
+                    host.look_at_peers(&mirror, Timestamp::now());
+                }
                 Believed::Yes(None)
             }
             Err(refusal) => Believed::No(refused(common, &refusal, &tree)),

@@ -85,13 +85,13 @@ async fn take_turn(host: &mut Host, upstream: &mut Upstream, settings: &Settings
     if !host.rollouts.is_concerned() {
         return Ok(());
     }
-    upstream.fetch(host.commits(), true);
-    upstream.done().await;
-    if let (Some(asked), Some(source)) = (upstream.peers(), upstream.source()) {
-        host.look_at_peers(source.mirror(), asked);
-    }
-    // One that was away shows that it is back before it is its turn.
-    for _ in 0..2 {
+    // It shows that it is there, says what it begins, and looks at the others once more after each.
+    for _ in 0..3 {
+        upstream.fetch(host.commits(), true);
+        upstream.done().await;
+        if let (Some(asked), Some(source)) = (upstream.peers(), upstream.source()) {
+            host.look_at_peers(source.mirror(), asked);
+        }
         host.prepare(Timestamp::now(), planner::Patience::Now).await?;
         publish(host, upstream, settings).await?;
     }
@@ -139,7 +139,7 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     match upstream.done().await {
         Done::Pushed(Ok(_)) => {
             host.rollouts.signed(now);
-            host.rollouts.seen(&announced);
+            host.rollouts.seen(&announced, Timestamp::now());
         }
         Done::Pushed(Err(error)) => {
             if matches!(error, PushError::Denied { .. }) {

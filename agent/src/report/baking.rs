@@ -51,6 +51,9 @@ pub fn checked(
     if known.state != state {
         (known.state, known.since) = (state, now);
     }
+    if unhealthy.is_some() && known.baking.is_some() {
+        known.baking = Some(now);
+    }
     known.unhealthy = unhealthy;
     if is_news { Seen::News } else { Seen::Nothing }
 }
@@ -70,12 +73,14 @@ pub fn bake(
         let bake = belief.policies.get(app).map_or(Duration::ZERO, |policy| policy.bake);
         let died = plan.steps.iter().any(|step| step.app.as_ref() == Some(app) && step.revives());
         let healthy = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        if died && known.repairs >= DEATHS {
+        if bake.is_zero() || known.going {
+            known.baking = None;
+        } else if died && known.repairs >= DEATHS {
             let why = "a service of it died again and again";
             if spoil(known, why, end(Some(belief), kept, app, known), now) {
                 spoilt.insert(app.clone());
             }
-        } else if died || known.state == AppState::Failed {
+        } else if died || since > now || matches!(known.state, AppState::Failed | AppState::Unhealthy) {
             known.baking = Some(now);
         } else if healthy >= bake {
             known.baking = None;

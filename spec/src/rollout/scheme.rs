@@ -10,7 +10,7 @@ use super::{
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
-use crate::manifest::{App, Fleet, Rollout};
+use crate::manifest::{App, Fleet, Rollout, Rule};
 use crate::resolve;
 
 /// How the changes of one commit spread, as far as they concern one host.
@@ -90,15 +90,33 @@ impl Scheme {
         if gate != Gate::Go {
             return (gate, has_company);
         }
-        let needed: Vec<(&AppName, Standing)> =
-            needed(&self.fleet, app, &self.host).map(|it| (it, self.everywhere(it, known, now))).collect();
-        let needed = needed.iter().map(|(app, standing)| (*app, standing)).collect();
-        (needs(&self.fleet, &change, &needed, now), has_company)
+        (self.needs(app, known, now), has_company)
     }
 
-    /// Decides whether the change of an application may begin as far as the repository alone says, whoever's turn it is.
-    pub fn permitted(&self, app: &AppName, now: Timestamp) -> Gate {
-        permitted(&self.fleet, &Change { app, commit: &self.commit, host: &self.host }, now)
+    /// Decides whether what an application needs is there.
+    fn needs(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Gate {
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        let needed: Vec<(&AppName, Standing)> =
+            needed(&self.fleet, app, &self.host).map(|it| (it, self.everywhere(it, known, now))).collect();
+        needs(&self.fleet, &change, &needed.iter().map(|(app, standing)| (*app, standing)).collect(), now)
+    }
+
+    /// Says whether the change of an application has to do with other hosts.
+    pub fn is_coordinated(&self, app: &AppName) -> bool {
+        is_coordinated(&self.fleet, &self.host, app)
+    }
+
+    /// Says whether an application may go along with another one whose turn it is: by the same policy, with nothing against it but
+    /// that its own turn may be another.
+    pub fn may_follow(&self, app: &AppName, leader: &AppName, known: &Known<'_>, now: Timestamp) -> bool {
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        let name = |app| policy_name(&self.fleet, app, &self.host);
+        let is_alike = self.is_coordinated(app) && name(app) == name(leader);
+        let breaks = super::is_broken(&self.fleet, &change, Rule::Failures, now);
+        is_alike
+            && permitted(&self.fleet, &change, now) == Gate::Go
+            && (breaks || !self.standing(app, known, now).is_halted())
+            && self.needs(app, known, now) == Gate::Go
     }
 
     /// Says how many hosts take part in the largest of what is coordinated.

@@ -224,7 +224,8 @@ impl Standing {
 
     /// Says for whom one has to wait that needs this application, if for anybody.
     pub fn unready(&self) -> Option<String> {
-        let is_open = |stage: Stage| matches!(stage, Stage::Waiting | Stage::Changing);
+        // What is held has not got there; who is silent is not waited for.
+        let is_open = |stage: Stage| matches!(stage, Stage::Waiting | Stage::Changing | Stage::Held);
         let open = self.members.iter().filter(|member| is_open(member.stage)).count();
         if open > 0 {
             return Some(format!("it is not healthy at this commit on {}", self.with(open, is_open)));

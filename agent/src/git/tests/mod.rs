@@ -117,6 +117,7 @@ impl Fixture {
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
         let child = Command::new("git")
             .args(["daemon", "--verbose", "--reuseaddr", "--export-all", "--enable=receive-pack", "--listen=127.0.0.1"])
+            .arg("--max-connections=0")
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", self.path().display()))
             .env("GIT_CONFIG_GLOBAL", "/dev/null")

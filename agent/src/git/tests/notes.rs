@@ -86,6 +86,52 @@ fn hosts_do_not_race() {
     assert_eq!(seen, format!("host-1 mainstay: host-1 seen at {}, at {tip}", at(2)));
 }
 
+/// How many hosts report at once: more when asked for.
+fn pushers() -> usize {
+    let asked = std::env::var("MAINSTAY_PUSHERS").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(40)
+}
+
+#[test]
+fn a_crowd_that_reports_at_once_loses_nothing_and_hardly_ever_tries_twice() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let tip = fixture.main();
+    fetch(&mut fixture.mirror(), &daemon.remote());
+    let all = pushers();
+    let mirrors: Vec<Mirror> = (0..all)
+        .map(|number| {
+            let folder = fixture.path().join(format!("state/{number}"));
+            let copied = Command::new("cp").arg("-r").arg(fixture.mirror_dir()).arg(&folder).status();
+            assert!(copied.expect("cp runs").success());
+            Mirror::open(&folder).expect("a mirror")
+        })
+        .collect();
+    let begin = std::sync::Barrier::new(all);
+    let tries: usize = std::thread::scope(|scope| {
+        let hosts = mirrors.into_iter().enumerate().map(|(number, mut mirror)| {
+            let (daemon, tip, begin) = (&daemon, &tip, &begin);
+            scope.spawn(move || {
+                let name = host(&format!("host-{number}"));
+                mirror.write_note(&name, tip, &format!("converged {number}\n"), at(1)).expect("written");
+                begin.wait();
+                // A host tries again with back-off; nobody waits here, which is harder.
+                (1..=20).find(|_| mirror.push_note(&daemon.remote(), &name, &quick(), &NO).is_ok()).expect("pushed")
+            })
+        });
+        let hosts: Vec<_> = hosts.collect();
+        hosts.into_iter().map(|host| host.join().expect("it ends")).sum()
+    });
+    let refs = git(&fixture.served(), &["for-each-ref", "--format=%(refname)", "refs/notes/mainstay"]);
+    assert_eq!(refs.lines().count(), all, "a record is lost");
+    for number in [0, all / 2, all - 1] {
+        let reference = format!("--ref=mainstay/host-{number}");
+        assert_eq!(git(&fixture.served(), &["notes", &reference, "show", tip.as_str()]), format!("converged {number}"));
+    }
+    eprintln!("{all} hosts needed {tries} pushes");
+    assert!(tries * 10 <= all * 11, "{tries} pushes for {all} hosts");
+}
+
 #[test]
 fn a_lost_mirror_continues_the_notes_of_the_remote() {
     let fixture = Fixture::new();

@@ -1,0 +1,253 @@
+//! What one host makes of the others' records, with a mirror on disk and no network.
+
+use std::process::Command;
+
+use expect_test::expect;
+use spec::id::CommitId;
+use spec::memory::AppMemory;
+use spec::record::AppRecord;
+use spec::tree::Tree;
+
+use super::*;
+use crate::belief;
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: { labels: { ring: canary } }\n  barn: {}\n  shop: {}\nrollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 100% } ]\n    bake: 10m\n    max-unavailable: 1\n    silent-after: 16m\n";
+
+fn host(name: &str) -> HostName {
+    HostName::parse(name).expect("a name")
+}
+
+fn web() -> AppName {
+    AppName::parse("web").expect("a name")
+}
+
+fn commit() -> CommitId {
+    CommitId::parse(&"2b".repeat(20)).expect("a commit")
+}
+
+/// So many minutes after the beginning.
+fn at(minutes: i64) -> Timestamp {
+    Timestamp::from_second(1_790_000_000 + 60 * minutes).expect("a time")
+}
+
+/// A host on the way to a commit that changes its application.
+struct Scene {
+    folder: tempfile::TempDir,
+    mirror: Mirror,
+    belief: Belief,
+    memory: Memory,
+    rollouts: Rollouts,
+    counter: u64,
+}
+
+impl Scene {
+    fn of(name: &str) -> Scene {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut tree = Tree::default();
+        tree.insert("fleet.yaml", FLEET.as_bytes());
+        tree.insert("apps/web/files/etc/web", b"2\n");
+        let mut memory = Memory::default();
+        let (belief, _) = belief::believe(&tree, Some(commit()), &host(name), &memory, None).expect("it is sound");
+        let known = AppMemory {
+            state: AppState::Converged,
+            since: at(-60),
+            reached: true,
+            digest: Digest::of(b"1"),
+            commit: CommitId::parse(&"1a".repeat(20)).ok(),
+            from: None,
+            changes: 1,
+            images: BTreeMap::new(),
+            repairs: 0,
+            next_repair: None,
+            going: false,
+            baking: None,
+            failure: None,
+            needs: BTreeSet::new(),
+            bad: None,
+            unhealthy: None,
+        };
+        memory.apps.insert(web(), known);
+        let mirror = Mirror::open(&folder.path().join("mirror.git")).expect("a mirror");
+        let rollouts = Rollouts::open(folder.path(), &host(name), true);
+        Scene { folder, mirror, belief, memory, rollouts, counter: 0 }
+    }
+
+    fn target(&self) -> Digest {
+        self.belief.desired.apps[&web()].digest
+    }
+
+    /// Another host writes a record, which is fetched.
+    fn says(&mut self, name: &str, change: impl FnOnce(&mut Record)) {
+        self.counter += 1;
+        let said = AppRecord {
+            state: AppState::Waiting,
+            since: at(0),
+            from: None,
+            digest: self.target(),
+            contested: Vec::new(),
+            images: BTreeMap::new(),
+            changes: 1,
+            bad: None,
+            runs: None,
+            failure: None,
+        };
+        let mut record = Record {
+            fleet: "home".to_owned(),
+            host: host(name),
+            commit: commit(),
+            counter: self.counter,
+            at: at(0),
+            apps: BTreeMap::from([(web(), said)]),
+        };
+        change(&mut record);
+        self.writes(name, &record.text());
+    }
+
+    fn state(&mut self, name: &str, state: AppState) {
+        self.says(name, |record| record.apps.values_mut().for_each(|app| app.state = state));
+    }
+
+    /// What stands in a host's ref is what is fetched of it, whatever that is.
+    fn writes(&mut self, name: &str, text: &str) {
+        self.mirror.write_note(&host(name), &commit(), text, at(0)).expect("written");
+        let git = |words: &[&str]| {
+            let mut git = Command::new("git");
+            git.arg("--git-dir").arg(self.folder.path().join("mirror.git")).args(words);
+            let output = git.output().expect("git is installed");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let (own, theirs) = (format!("refs/notes/mainstay/{name}"), format!("refs/mainstay/peers/{name}"));
+        git(&["update-ref", &theirs, &own]);
+        // Notes of its own would be no other host's.
+        self.mirror = Mirror::open(&self.folder.path().join("mirror.git")).expect("a mirror");
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        let scheme = self.belief.scheme.clone().expect("something waits");
+        self.rollouts.look(&self.mirror, &scheme, now, now);
+    }
+
+    /// What keeps the change from beginning, or that nothing does.
+    fn told(&mut self, now: Timestamp) -> String {
+        let holds = self.rollouts.holds(&self.belief, &self.memory, &BTreeMap::new(), now);
+        match holds.get(&web()) {
+            Some(Hold::Waits(why)) => format!("{why}\n"),
+            Some(other) => format!("{other:?}\n"),
+            None => "it begins\n".to_owned(),
+        }
+    }
+
+    fn restart(&mut self) {
+        let host = self.rollouts.host.clone();
+        self.rollouts = Rollouts::open(self.folder.path(), &host, true);
+    }
+}
+
+#[test]
+fn a_host_waits_for_the_canary_then_says_that_it_begins_and_begins() {
+    let mut barn = Scene::of("barn");
+    barn.rollouts.polled(at(-1));
+    let mut told = barn.told(at(0));
+    for (minute, state) in [(1, AppState::Waiting), (2, AppState::Applying), (3, AppState::Baking)] {
+        barn.state("attic", state);
+        barn.look(at(minute));
+        barn.rollouts.signed(at(minute));
+        told += &barn.told(at(minute));
+    }
+    barn.rollouts.signed(at(9));
+    barn.state("attic", AppState::Converged);
+    barn.state("shop", AppState::Converged);
+    barn.look(at(14));
+    assert!(barn.rollouts.announced().is_empty(), "nothing is announced that may not begin");
+    told += &barn.told(at(14));
+    let announced = barn.rollouts.announced();
+    assert_eq!(announced, Announced::from([(web(), Some(barn.target()))]));
+    told += &barn.told(at(14));
+    assert!(barn.rollouts.seen(&announced, at(14)) && !barn.rollouts.seen(&announced, at(14)));
+    told += &barn.told(at(15));
+    barn.look(at(15));
+    told += &barn.told(at(15));
+    expect![[r#"
+        wave 1 has to pass first: attic has to be healthy
+        wave 1 has to pass first: attic has to be healthy
+        wave 1 has to pass first: attic has to be healthy
+        wave 1 has to pass first: attic has to have been healthy for long enough
+        it is its turn: the other hosts have to be told before it begins
+        it is its turn: the other hosts have to be told before it begins
+        it is its turn: the other hosts have to be told before it begins
+        it begins
+    "#]]
+    .assert_eq(&told);
+    // What was seen too long ago does not count, and takes back what was announced.
+    assert_eq!(barn.told(at(20)), "the other hosts' records have to be fetched again first\n");
+    assert!(barn.rollouts.announced().is_empty());
+}
+
+#[test]
+fn what_is_no_record_of_its_host_moves_nobody() {
+    let mut barn = Scene::of("barn");
+    barn.told(at(0));
+    let canary_first = "wave 1 has to pass first: attic has to be healthy\n";
+    let converged = |record: &mut Record| record.apps.values_mut().for_each(|app| app.state = AppState::Converged);
+    barn.says("attic", |record| {
+        converged(record);
+        record.host = host("shop");
+    });
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), canary_first, "of another host");
+    barn.says("attic", |record| {
+        converged(record);
+        record.fleet = "work".to_owned();
+    });
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), canary_first, "of another fleet");
+    barn.says("stranger", converged);
+    barn.writes("attic", "attic converged: trust me\n");
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), canary_first, "no record, and one of nobody's");
+    barn.says("attic", converged);
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), "at most one host may change at a time: shop first\n");
+    barn.says("shop", converged);
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), "this host's own record has to be published first\n");
+}
+
+#[test]
+fn who_is_silent_is_passed_over_also_after_a_restart_and_who_was_away_shows_itself_first() {
+    let mut barn = Scene::of("barn");
+    barn.rollouts.polled(at(-1));
+    barn.told(at(0));
+    barn.state("attic", AppState::Waiting);
+    barn.state("shop", AppState::Converged);
+    barn.look(at(1));
+    barn.restart();
+    barn.look(at(10));
+    assert_eq!(barn.told(at(10)), "wave 1 has to pass first: attic has to be healthy\n");
+    barn.restart();
+    barn.look(at(18));
+    assert_eq!(barn.told(at(18)), "this host's own record has to be published first\n");
+    // It has said nothing since it saw the release: the others may have passed it over, and have to see that it is there.
+    barn.rollouts.signed(at(18));
+    assert_eq!(
+        barn.told(at(18)),
+        "this host was away: the others have to see first that it is back, until 2026-09-21 14:35:20Z\n"
+    );
+    barn.look(at(22));
+    barn.rollouts.signed(at(22));
+    assert_eq!(barn.told(at(22)), "it is its turn: the other hosts have to be told before it begins\n");
+}
+
+#[test]
+fn a_host_that_reports_to_nobody_takes_its_turn_all_the_same() {
+    let mut barn = Scene::of("barn");
+    barn.rollouts = Rollouts::open(barn.folder.path(), &host("barn"), false);
+    barn.told(at(0));
+    barn.state("attic", AppState::Converged);
+    barn.state("shop", AppState::Applying);
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), "at most one host may change at a time: shop first\n");
+    barn.state("shop", AppState::Baking);
+    barn.look(at(1));
+    assert_eq!(barn.told(at(1)), "it begins\n");
+}
