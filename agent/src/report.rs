@@ -286,7 +286,9 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
             changes: known.changes,
             bad: known.bad.as_ref().map(|bad| bad.digest),
             // What was never reached runs nowhere.
-            runs: known.commit.clone().filter(|_| is_held && (known.reached || state != AppState::Waiting)),
+            runs: known.commit.clone().filter(|_| {
+                (is_held || state == AppState::RolledBack) && (known.reached || state != AppState::Waiting)
+            }),
             failure: known.trouble().map(str::to_owned),
         };
         (app.clone(), record)
@@ -305,6 +307,10 @@ fn told(memory: &Memory, belief: &Belief, app: &AppName, known: &AppMemory, now:
         _ if waits && is_well || is_kept_behind(memory, belief, app, known, now) => AppState::Waiting,
         (None, _) if memory.pauses.of(app, now).is_some() => AppState::Waiting,
         (None, _) if known.failure.is_none() => AppState::Applying,
+        // It went back to what is wanted again.
+        (Some(wanted), _) if !is_held && known.state == AppState::RolledBack && wanted.digest == known.digest => {
+            AppState::Converged
+        }
         // Nothing was done yet, and it is about to be.
         (Some(wanted), _) if !is_held && is_well && wanted.digest != known.digest => AppState::Applying,
         (Some(_), Some(since)) if matches!(known.state, AppState::Converged | AppState::Repaired) => {

@@ -75,6 +75,9 @@ fn a_clone_tells_what_runs_where() {
     let mended = repo.commit(&[("apps/web/@barn/web.service", STAYS)], HOSTILE).unwrap();
     let (text, code) = fleet(attic, &format!("wait {mended} {wait}"));
     assert!(text.starts_with("converged: ") && code == "0", "{text} {code}");
+    // What barn went back to is what is wanted again, so it is there before it has said so.
+    let said = format!("cd /root/clone && mainstay fleet wait {failing} {wait} || test $? -eq 6");
+    attic.wait_for(agent::SOON, &said).unwrap();
     let (text, code) = fleet(attic, &format!("wait {failing} {wait}"));
     assert!(text.starts_with("superseded: ") && text.contains(&mended[..10]) && code == "6", "{text} {code}");
     let annotations: Value = serde_json::from_str(&fleet(attic, "history --grafana").0).unwrap();

@@ -90,7 +90,9 @@ fn said(record: &Record, app: &AppName, target: Option<Digest>, commit: &CommitI
     let (known, is_at) = (record.apps.get(app), record.commit == *commit);
     match (target, known) {
         (None, None) => Stage::Done,
-        (None, Some(known)) if is_at => going(known),
+        // What is still there of an application that goes has begun to go, or has not.
+        (None, Some(known)) if is_at && known.state == AppState::Applying => Stage::Changing,
+        (None, Some(known)) if is_at && known.state == AppState::Failed => Stage::Down,
         (None, Some(_)) => Stage::Waiting,
         (Some(_), None) => Stage::Waiting,
         (Some(target), Some(known)) if known.digest == target || (is_at && known.runs.is_none()) => match known.bad {
@@ -108,8 +110,9 @@ fn going(known: &AppRecord) -> Stage {
         AppState::Waiting => Stage::Waiting,
         AppState::Applying | AppState::Unhealthy => Stage::Changing,
         AppState::Baking => Stage::Baking,
-        AppState::Converged | AppState::Repaired | AppState::Drifted => Stage::Done,
-        AppState::Failed | AppState::RolledBack => failed(known),
+        // It went back from another release to this one.
+        AppState::Converged | AppState::Repaired | AppState::Drifted | AppState::RolledBack => Stage::Done,
+        AppState::Failed => failed(known),
     }
 }
 
