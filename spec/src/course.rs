@@ -49,7 +49,8 @@ pub fn holds(wanted: &Desired, memory: &Memory, now: Timestamp) -> BTreeMap<AppN
             && let Some(why) = app.needs.iter().find_map(|needed| unready(wanted, memory, needed))
         {
             holds.insert(name.clone(), Hold::Waits(format!("it needs {why}")));
-        } else if memory.pauses.of(name, now).is_some() {
+        } else if memory.pauses.of(name, now).is_some() && !has_begun(known, app) {
+            // Of one that has begun, some may run as the commit says already, and reads what only the commit's release names.
             holds.insert(name.clone(), Hold::Paused);
         }
     }

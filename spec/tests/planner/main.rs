@@ -344,6 +344,7 @@ proptest! {
         paused in 0..8_u8,
         total in prop::bool::weighted(0.2),
         held in any::<bool>(),
+        begins in prop::bool::weighted(0.8),
         instant in 0..60_usize,
         again in 0..60_usize,
     ) {
@@ -353,7 +354,10 @@ proptest! {
         world.pass(&good, &mut memory, Kill::Never);
         let wanted = second.desired();
         // What is owed when the pause begins is owed when it ends.
-        world.pass(&wanted, &mut memory, Kill::After(instant));
+        if begins {
+            world.pass(&wanted, &mut memory, Kill::After(instant));
+            world::begin(&mut memory, &wanted);
+        }
         tampers.iter().filter(|it| !matches!(it, Tamper::Activate(_))).for_each(|tamper| world.tamper(tamper));
         memory.pauses = strategy::pauses(paused, total);
         let releases = if held { world::releases(&good) } else { BTreeMap::new() };

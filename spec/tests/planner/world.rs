@@ -828,6 +828,16 @@ impl World {
     }
 }
 
+/// Remembers that the change to a commit has begun, as the agent does before the first step of it.
+pub(crate) fn begin(memory: &mut Memory, wanted: &Desired) {
+    for (app, wanted) in &wanted.apps {
+        if memory.apps.get(app).is_none_or(|known| known.digest != wanted.digest) {
+            let begun = AppMemory { state: AppState::Applying, reached: false, ..settled(wanted) };
+            memory.apps.insert(app.clone(), begun);
+        }
+    }
+}
+
 /// The good releases of what a host was converged to.
 pub(crate) fn releases(good: &Desired) -> BTreeMap<AppName, Release> {
     let release = |app: &DesiredApp| Release {
