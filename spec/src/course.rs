@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::desired::{Desired, DesiredApp, DesiredFile, FileKind, HeldBack, Hold};
+use crate::desired::{Desired, DesiredApp, DesiredFile, DesiredUnit, FileKind, HeldBack, Hold, UnitOrigin};
 use crate::digest::{Digest, Fields};
 use crate::id::{AppName, CommitId, HostPath, ResourceId, UnitName};
 use crate::inputs::fingerprint;
@@ -151,8 +151,33 @@ pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTree
             }
         }
     }
+    take_up(&mut desired);
     settle_containers(&mut desired, wanted, good);
     desired
+}
+
+/// Gives the units that older releases have drop-ins for, and that nobody has among its units any more, to the first such
+/// release: as in a commit, so that they are restarted when the drop-ins go.
+fn take_up(desired: &mut Desired) {
+    let adds_to = |app: &DesiredApp| app.files.keys().filter_map(HostPath::drop_in).collect::<BTreeSet<UnitName>>();
+    let held = desired.held_back.keys().filter_map(|name| Some((name.clone(), adds_to(desired.apps.get(name)?))));
+    let mut known: BTreeSet<UnitName> = desired.units().map(|(_, unit, _)| unit.clone()).collect();
+    for (name, units) in held.collect::<Vec<_>>() {
+        for unit in units.into_iter().filter(|unit| known.insert(unit.clone())) {
+            let text = unit.template().and_then(|template| text_of(desired, template.path()));
+            let origin = text.unwrap_or(UnitOrigin::Host);
+            if let Some(app) = desired.apps.get_mut(&name) {
+                app.units.insert(unit, DesiredUnit::only_added_to(origin));
+            }
+        }
+    }
+}
+
+/// Finds the text of a unit among the files that are wanted.
+fn text_of(desired: &Desired, path: HostPath) -> Option<UnitOrigin> {
+    let FileKind::Regular { content, .. } = &desired.file(&path)?.kind else { return None };
+    let text = std::str::from_utf8(content).ok()?;
+    Some(UnitOrigin::Application { text: text.into(), path })
 }
 
 /// Keeps an application that the commit removes, while its removal waits: at the release that it runs, or, where that is lost,

@@ -341,6 +341,18 @@ impl DesiredFile {
 }
 
 impl DesiredUnit {
+    /// A unit of which nothing is asked: it is restarted when what is added to it changes.
+    pub fn only_added_to(origin: UnitOrigin) -> DesiredUnit {
+        DesiredUnit {
+            origin,
+            state: None,
+            enabled: None,
+            restart_on: BTreeSet::new(),
+            reload_on: BTreeSet::new(),
+            ignore: BTreeSet::new(),
+        }
+    }
+
     fn digest(&self) -> Digest {
         let mut fields = Fields::default();
         fields.add("state", format!("{:?}", self.state).as_bytes());

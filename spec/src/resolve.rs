@@ -148,15 +148,7 @@ fn only_added_to<'f>(placed: &[(&'f AppName, &'f App)]) -> BTreeMap<&'f AppName,
     for (name, app) in placed {
         for unit in app.drop_ins.iter().filter(|unit| known.insert(unit)) {
             let origin = unit.template().and_then(|template| brought(placed, &template)).unwrap_or(UnitOrigin::Host);
-            let wanted = DesiredUnit {
-                origin,
-                state: None,
-                enabled: None,
-                restart_on: BTreeSet::new(),
-                reload_on: BTreeSet::new(),
-                ignore: BTreeSet::new(),
-            };
-            added.entry(name).or_default().insert(unit.clone(), wanted);
+            added.entry(name).or_default().insert(unit.clone(), DesiredUnit::only_added_to(origin));
         }
     }
     added

@@ -326,15 +326,7 @@ impl Shape {
             let wanted = app(apps, shape.app);
             wanted.files.insert(drop_in_path(index), root(content, 0o644));
             if !known {
-                let asks_nothing = DesiredUnit {
-                    origin: UnitOrigin::Host,
-                    state: None,
-                    enabled: None,
-                    restart_on: BTreeSet::new(),
-                    reload_on: BTreeSet::new(),
-                    ignore: BTreeSet::new(),
-                };
-                wanted.units.insert(unit, asks_nothing);
+                wanted.units.insert(unit, DesiredUnit::only_added_to(UnitOrigin::Host));
             }
         }
     }
