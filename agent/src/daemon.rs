@@ -383,14 +383,14 @@ impl Daemon {
     fn fetch(&mut self) {
         (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
         self.spread = 0.9 + fastrand::f64() / 5.0;
-        self.upstream.fetch(self.host.commits(), self.host.rollouts.is_concerned());
+        self.upstream.fetch(self.host.commits(), self.host.rollouts.asks());
     }
 
     /// Takes in what came of asking for the other hosts. Says whether anything did.
     fn look_at_peers(&mut self) -> bool {
-        let Some(asked) = self.upstream.peers() else { return false };
+        let Some((whom, asked)) = self.upstream.peers() else { return false };
         let Some(source) = self.upstream.source() else { return false };
-        self.host.look_at_peers(source.mirror(), asked);
+        self.host.look_at_peers(source.mirror(), &whom, asked);
         true
     }
 
@@ -535,13 +535,13 @@ impl Daemon {
                     is_beating = false;
                 }
                 () = sleep_until(beat_at), if !upstream.is_busy() => {
-                    upstream.push(&name, believed.clone().map(|commit| (Timestamp::now(), commit)));
+                    upstream.push(&name, believed.clone(), true);
                     (is_beating, *sign_at) = (true, Some(Instant::now()));
                 }
             }
             if is_asked && began.is_none() && !upstream.is_busy() {
                 self.syncing = Syncing::look(&settings.state);
-                upstream.fetch(keep.clone(), false);
+                upstream.fetch(keep.clone(), None);
                 (is_asked, began) = (false, Some(Instant::now()));
             }
         };
@@ -600,13 +600,12 @@ impl Daemon {
         let due = is_quiet(self.seen_at, self.settings.report.heartbeat)
             || self.host.rollouts.heartbeat().is_some_and(|every| is_quiet(self.sign_at, every));
         let believed = self.host.ledger.memory.believed.clone();
-        let seen = believed.filter(|_| due).map(|commit| (Timestamp::now(), commit));
-        if seen.is_some() {
+        if due && believed.is_some() {
             self.seen_at = Some(Instant::now());
         }
         let name = self.host.name.clone();
         (self.offered, self.sign_at) = ((self.announced.clone(), Timestamp::now()), Some(Instant::now()));
-        self.upstream.push(&name, seen);
+        self.upstream.push(&name, believed, due);
     }
 
     fn pushed(&mut self, pushed: Result<Pushed, PushError>) {

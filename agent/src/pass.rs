@@ -30,7 +30,7 @@ use crate::belief::{self, Belief, Past, Refusal};
 use crate::check::{self, Eyes};
 use crate::disk::Disk;
 use crate::engine::{Engine, Owner, credentials};
-use crate::git::Mirror;
+use crate::git::{Mirror, Peers};
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::leftovers;
 use crate::observe::{self, Providers};
@@ -242,10 +242,10 @@ impl Host {
         all.into_iter().cloned().collect()
     }
 
-    /// Takes in what the mirror holds of the other hosts, which were asked for at `asked`.
-    pub fn look_at_peers(&mut self, mirror: &Mirror, asked: Timestamp) {
+    /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
+    pub fn look_at_peers(&mut self, mirror: &Mirror, whom: &Peers, asked: Timestamp) {
         if let Some(scheme) = self.belief.as_ref().and_then(|belief| belief.scheme.clone()) {
-            self.rollouts.look(mirror, &scheme, asked, Timestamp::now());
+            self.rollouts.look(mirror, &scheme, (whom, asked), Timestamp::now());
         }
     }
 

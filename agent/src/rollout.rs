@@ -1,8 +1,9 @@
 //! Whether what a commit changes may begin on this host now: what the other hosts published, when they were heard, and what this
 //! one told them. The judgement is [`spec::rollout`]'s.
 //!
-//! The others are looked at only while something waits for them. A change that others have to know of is announced first: its
-//! record says `applying`, and only when that is pushed does it begin.
+//! The others are looked at only while something waits for them: at first only at those who come before this host, and at
+//! everybody who takes part right before it begins. A change that others have to know of is announced first: its record says
+//! `applying`, and only when that is pushed does it begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,19 +19,17 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
 use spec::record::Record;
-use spec::rollout::{Gate, Known, Own, Peer, Scheme, Signs, Stage};
+use spec::rollout::{Answer, Gate, Known, Look, Own, Peer, Scheme, Signs, Stage};
 use tracing::{debug, warn};
 
 use crate::belief::Belief;
-use crate::git::Mirror;
+use crate::git::{Mirror, Peers};
 
 /// The file's name in the state folder. It can be lost: others are then waited for longer.
 const NAME: &str = "rollout.json";
 /// The repository is asked as often as this while a rollout is on its way to this host, unless it is asked more often anyway.
 const QUICK: Duration = Duration::from_secs(5);
-/// So many of the notes that a host wrote last are looked at: one push can bring several.
-const LATEST: usize = 8;
-/// For so much longer with every host that takes part, so that many do not ask for many too often.
+/// For so much longer with every host that takes part, while everybody is asked for.
 const PER_HOST: Duration = Duration::from_millis(20);
 
 /// Why a change whose turn it is has not begun.
@@ -96,8 +95,13 @@ pub struct Rollouts {
     /// The other hosts, and of which sign the record of each was read.
     peers: BTreeMap<HostName, Peer>,
     read: BTreeMap<HostName, String>,
-    /// When the others were asked for last.
+    /// When all that take part were asked for last.
     view: Option<Timestamp>,
+    /// Whom to look at next, and how they are asked for.
+    look: Look,
+    asks: Option<Peers>,
+    /// The releases since which everybody was asked for, so that it is known which hosts have what they are not to have.
+    surveyed: BTreeMap<AppName, Digest>,
     /// This host tells nobody what it does.
     is_mute: bool,
     intents: BTreeMap<AppName, Intent>,
@@ -124,6 +128,9 @@ impl Rollouts {
             peers: BTreeMap::new(),
             read: BTreeMap::new(),
             view: None,
+            look: Look::Nobody,
+            asks: None,
+            surveyed: BTreeMap::new(),
             is_mute: !reports,
             intents: BTreeMap::new(),
             gates: BTreeMap::new(),
@@ -163,14 +170,17 @@ impl Rollouts {
         self.intents.retain(|app, _| pending.contains(app));
         self.gates.retain(|app, _| pending.contains(app));
         let mut holds = BTreeMap::new();
+        self.look = Look::Nobody;
         for app in &pending {
             let target = belief.desired.apps.get(app).map(|wanted| wanted.digest);
-            let (gate, has_company) = self.gate(scheme, memory, app, now);
-            if let Some(hold) = self.hold(app, target, &gate, has_company, now) {
+            let answer = self.gate(scheme, memory, app, now);
+            if let Some(hold) = self.hold(app, target, &answer, now) {
                 holds.insert(app.clone(), Hold::Waits(hold));
             }
-            self.gates.insert(app.clone(), gate);
+            self.gates.insert(app.clone(), answer.gate);
+            self.look = std::mem::replace(&mut self.look, Look::Nobody).and(answer.look);
         }
+        self.asks = self.asks_for(scheme);
         self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_waited_for())).min();
         holds
     }
@@ -202,16 +212,9 @@ impl Rollouts {
     }
 
     /// Returns why a change does not begin now, and notes the intention where it is its turn.
-    fn hold(
-        &mut self,
-        app: &AppName,
-        release: Option<Digest>,
-        gate: &Gate,
-        has_company: bool,
-        now: Timestamp,
-    ) -> Option<String> {
-        match gate {
-            Gate::Go if !has_company || self.is_mute => None,
+    fn hold(&mut self, app: &AppName, release: Option<Digest>, answer: &Answer, now: Timestamp) -> Option<String> {
+        match &answer.gate {
+            Gate::Go if !answer.has_company || self.is_mute => None,
             Gate::Go => {
                 let fresh = Intent { release, since: now, pushed: None };
                 let intent = self.intents.entry(app.clone()).or_insert(fresh);
@@ -240,7 +243,7 @@ impl Rollouts {
         self.intents.retain(|app, _| !is_held(app));
     }
 
-    fn gate(&self, scheme: &Scheme, memory: &Memory, app: &AppName, now: Timestamp) -> (Gate, bool) {
+    fn gate(&self, scheme: &Scheme, memory: &Memory, app: &AppName, now: Timestamp) -> Answer {
         self.with_known(scheme, memory, app, now, |known| scheme.gate(app, known, now))
     }
 
@@ -321,9 +324,37 @@ impl Rollouts {
         self.view = self.view.filter(|view| *view <= now);
     }
 
-    /// Takes in what the mirror holds of the other hosts, which were asked for at `asked`.
-    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, asked: Timestamp, now: Timestamp) {
-        let heard = mirror.heard();
+    /// Says how to ask for those who are to be looked at.
+    fn asks_for(&self, scheme: &Scheme) -> Option<Peers> {
+        let hosts = match &self.look {
+            Look::Nobody => return None,
+            Look::At { hosts, .. } => hosts.clone(),
+            Look::All if !self.is_surveyed(scheme) => return Some(Peers::All),
+            Look::All => self.taking_part(scheme),
+        };
+        // By their names they take more room than all that there are.
+        Some(if hosts.len() > scheme.fleet.hosts.len() / 2 { Peers::All } else { Peers::Some(hosts) })
+    }
+
+    fn is_surveyed(&self, scheme: &Scheme) -> bool {
+        let release = |app: &AppName| self.kept.releases.get(app).map(|spreading| spreading.release);
+        scheme.coordinated().all(|app| self.surveyed.get(app).copied() == release(app))
+    }
+
+    /// Names the other hosts that take part in what is coordinated here, as far as they are known: those that are to have it, and
+    /// those that have it.
+    fn taking_part(&self, scheme: &Scheme) -> BTreeSet<HostName> {
+        let apps: Vec<&AppName> = scheme.coordinated().collect();
+        let placed = apps.iter().filter_map(|app| scheme.targets(app)).flat_map(BTreeMap::keys);
+        let has_one =
+            |peer: &Peer| peer.record.as_ref().is_some_and(|it| apps.iter().any(|app| it.apps.contains_key(*app)));
+        let leaving = self.peers.iter().filter(|(_, peer)| has_one(peer)).map(|(host, _)| host);
+        placed.chain(leaving).filter(|host| **host != self.host).cloned().collect()
+    }
+
+    /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
+    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, (whom, asked): (&Peers, Timestamp), now: Timestamp) {
+        let heard = mirror.heard(whom);
         let known = |host: &HostName| scheme.fleet.hosts.contains_key(host) && *host != self.host;
         let strangers = heard.keys().filter(|host| **host != self.host && !known(host)).count();
         if strangers > 0 {
@@ -346,7 +377,16 @@ impl Rollouts {
                 peer.heard = at;
             }
         }
-        self.view = Some(asked);
+        let is_view = match whom {
+            Peers::All => {
+                self.surveyed = self.kept.releases.iter().map(|(app, it)| (app.clone(), it.release)).collect();
+                true
+            }
+            Peers::Some(hosts) => self.is_surveyed(scheme) && self.taking_part(scheme).is_subset(hosts),
+        };
+        if is_view {
+            self.view = Some(asked);
+        }
         self.save();
     }
 
@@ -401,14 +441,19 @@ impl Rollouts {
         self.is_mute = true;
     }
 
-    /// Says whether the others were never asked for since something waits for them.
+    /// Says whether the others have to be asked for at once: it may be this host's turn, and they were never asked for.
     pub fn lacks_view(&self) -> bool {
-        self.is_concerned() && self.view.is_none()
+        self.look == Look::All && self.view.is_none()
     }
 
-    /// Says whether the other hosts have to be asked for: something waits for more than a moment.
+    /// Says whether something here waits for other hosts.
     pub fn is_concerned(&self) -> bool {
-        self.size > 0 && self.gates.values().any(|gate| !matches!(gate, Gate::Wait { until: Some(_), .. }))
+        self.look != Look::Nobody
+    }
+
+    /// Returns whom to ask for with the next look at the repository.
+    pub fn asks(&self) -> Option<Peers> {
+        self.asks.clone()
     }
 
     /// Says whether others may wait for this host: what is held or halted here is nobody's to wait for.
@@ -416,12 +461,18 @@ impl Rollouts {
         self.size > 0 && self.gates.values().any(|gate| !matches!(gate, Gate::Blocked { .. }))
     }
 
-    /// Returns how long to wait between two looks at the repository: shorter while something here waits for others.
+    /// Returns how long to wait between two looks at the repository: the shorter, the nearer this host's turn is.
     pub fn interval(&self, usual: Duration) -> Duration {
-        let waits = |gate: &Gate| matches!(gate, Gate::Wait { until: None, .. } | Gate::Go);
-        let Some(silent_after) = self.silent_after.filter(|_| self.gates.values().any(waits)) else { return usual };
-        let many = PER_HOST.saturating_mul(u32::try_from(self.size).unwrap_or(u32::MAX));
-        usual.min((usual / 4).max(QUICK).max(many)).min(silent_after / 8)
+        let longest = self.silent_after.unwrap_or(Duration::MAX) / 8;
+        let quick = (usual / 4).max(QUICK);
+        let wait = match &self.look {
+            Look::Nobody => usual,
+            Look::At { distance, .. } => {
+                quick.min(longest).saturating_mul(u32::try_from(distance + 1).unwrap_or(u32::MAX))
+            }
+            Look::All => quick.max(PER_HOST.saturating_mul(u32::try_from(self.size).unwrap_or(u32::MAX))).min(longest),
+        };
+        usual.min(wait)
     }
 
     /// Returns how often this host has to show that it is alive, while others may wait for it.
@@ -446,6 +497,8 @@ impl Rollouts {
         self.kept.heard.clear();
         self.kept.releases.clear();
         (self.view, self.size, self.silent_after) = (None, 0, None);
+        (self.look, self.asks) = (Look::Nobody, None);
+        self.surveyed.clear();
         self.save();
     }
 
@@ -485,24 +538,19 @@ fn failed(known: &AppMemory) -> Stage {
     }
 }
 
-/// Reads the newest record of another host, if it is one: others wrote it, so anything may be there.
+/// Reads the record in another host's sign of life, if it is one: others wrote it, so anything may be there.
 fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
-    let (texts, _) = mirror.note_history(host, LATEST).ok()?;
-    let mut newest: Option<Record> = None;
-    for text in texts {
-        match Record::parse(&text) {
-            Ok(record) if record.host != *host || record.fleet != fleet => {
-                warn!(%host, "a record is left out: it is of another host or fleet than its ref");
-            }
-            // A host whose state was lost counts anew.
-            Ok(record) if newest.as_ref().is_none_or(|it| (it.at, it.counter) < (record.at, record.counter)) => {
-                newest = Some(record);
-            }
-            Ok(_) => {}
-            Err(why) => warn!(%host, why, "a record is left out"),
+    match Record::parse(&mirror.record_heard(host)?) {
+        Ok(record) if record.host != *host || record.fleet != fleet => {
+            warn!(%host, "a record is left out: it is of another host or fleet than its ref");
+            None
+        }
+        Ok(record) => Some(record),
+        Err(why) => {
+            warn!(%host, why, "a record is left out");
+            None
         }
     }
-    newest
 }
 
 #[cfg(test)]

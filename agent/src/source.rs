@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spec::id::CommitId;
 
-use crate::git::{Deadlines, FetchError, Fetched, GitError, Mirror, Remote};
+use crate::git::{Deadlines, FetchError, Fetched, GitError, Heard, Mirror, Peers, Remote};
 
 /// How often to poll, and how to back off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Schedule {
 
 impl Health {
     /// Returns the health after one more poll.
-    pub fn after(self, poll: &Result<Fetched, FetchError>) -> Health {
+    pub fn after<T>(self, poll: &Result<T, FetchError>) -> Health {
         let times = match self {
             Health::Well => 1,
             Health::Failing { times, .. } | Health::Refused { times } => times.saturating_add(1),
@@ -112,7 +112,15 @@ impl Source {
     /// # Errors
     /// See [`FetchError`]; [`Source::known`] is still there then.
     pub fn latest(&mut self, cancel: &AtomicBool) -> Result<Fetched, FetchError> {
-        let poll = self.mirror.fetch(&self.remote, &self.deadlines, cancel);
+        self.latest_with(None, cancel).map(|(fetched, _)| fetched)
+    }
+
+    /// The same, and the signs of life of `peers` in the same conversation.
+    ///
+    /// # Errors
+    /// See [`Source::latest`].
+    pub fn latest_with(&mut self, peers: Option<&Peers>, cancel: &AtomicBool) -> Result<(Fetched, Heard), FetchError> {
+        let poll = self.mirror.fetch_with(&self.remote, peers, &self.deadlines, cancel);
         self.health = self.health.after(&poll);
         poll
     }
@@ -195,9 +203,10 @@ mod tests {
     #[test]
     fn health_counts_failures_until_a_poll_succeeds() {
         let url = || "u".to_owned();
-        let refused = Err(FetchError::Denied { url: url(), source: "401".into() });
-        let lost = Err(FetchError::Unreachable { url: url(), retry_after: None, source: "refused".into() });
-        let cancelled = Err(FetchError::Cancelled { url: url() });
+        let refused: Result<Fetched, _> = Err(FetchError::Denied { url: url(), source: "401".into() });
+        let lost: Result<Fetched, _> =
+            Err(FetchError::Unreachable { url: url(), retry_after: None, source: "refused".into() });
+        let cancelled: Result<Fetched, _> = Err(FetchError::Cancelled { url: url() });
         let one = Health::Well.after(&lost);
         assert_eq!(one, Health::Failing { times: 1, retry_after: None });
         assert_eq!(one.after(&cancelled), one);

@@ -12,8 +12,8 @@ use spec::record::Record;
 use tokio::task::JoinHandle;
 
 use crate::git::{
-    BranchName, Deadlines, FetchError, Fetched, Files, GitError, Limits, Mirror, PushError, Pushed, Remote, Seen, Url,
-    UrlError,
+    BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, PushError, Pushed,
+    Remote, Seen, Url, UrlError,
 };
 use crate::settings::Settings;
 use crate::source::Source;
@@ -45,16 +45,19 @@ pub enum UpstreamError {
 pub enum Done {
     /// A fetch.
     Fetched(Result<Fetched, FetchError>),
-    /// A push of this host's notes, and of its heartbeat where one was due; done when either went out.
+    /// A push of this host's notes and sign of life, or of that alone.
     Pushed(Result<Pushed, PushError>),
 }
+
+/// What a conversation leaves behind: the mirror, what came of it, and which other hosts it asked for, with when.
+type Conversed = (Source, Done, Option<(Peers, Timestamp)>);
 
 /// The repository and whatever is under way with it.
 pub struct Upstream {
     at_rest: Option<Source>,
-    under_way: Option<JoinHandle<(Source, Done, Option<Timestamp>)>>,
-    /// When the other hosts' records were asked for that have come in and were not looked at.
-    peers: Option<Timestamp>,
+    under_way: Option<JoinHandle<Conversed>>,
+    /// Whose signs of life have come in and were not looked at.
+    peers: Option<(Peers, Timestamp)>,
     reports: Remote,
     deadlines: Deadlines,
     cancel: Arc<AtomicBool>,
@@ -98,54 +101,59 @@ impl Upstream {
     }
 
     /// Begins to ask for the newest commit; does nothing while something is under way. When many packs have piled up the
-    /// mirror is tidied after it, with `keep` and everything the branch reaches staying. `with_peers`: the records of the other
-    /// hosts are asked for as well, see [`Upstream::peers`].
-    pub fn fetch(&mut self, keep: Vec<CommitId>, with_peers: bool) {
+    /// mirror is tidied after it, with `keep` and everything the branch reaches staying. The signs of life of `peers` are asked for
+    /// with it, in the same conversation where they are at the same remote; see [`Upstream::peers`].
+    pub fn fetch(&mut self, keep: Vec<CommitId>, peers: Option<Peers>) {
         let (cancel, reports, deadlines) = (Arc::clone(&self.cancel), self.reports.clone(), self.deadlines);
         self.begin(move |mut source| {
             let spent = Spent::begin();
-            let fetched = source.latest(&cancel);
-            tracing::debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), "asked the repository");
             let asked = Timestamp::now();
-            let peers = (with_peers && fetched.is_ok()).then(|| {
-                let peers = source.mirror_mut().fetch_notes(&reports, &deadlines, &cancel);
-                peers.inspect_err(|error| {
-                    tracing::warn!("the records of the other hosts could not be fetched: {}", crate::chain(error));
-                })
-            });
-            let is_news = fetched.as_ref().is_ok_and(|fetched| fetched.changed) || matches!(peers, Some(Ok(true)));
+            let is_same = reports == *source.remote();
+            let fetched = source.latest_with(peers.as_ref().filter(|_| is_same), &cancel);
+            tracing::debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), "asked the repository");
+            let (fetched, mut heard) = match fetched {
+                Ok((fetched, heard)) => (Ok(fetched), heard),
+                Err(error) => (Err(error), Heard::Nothing),
+            };
+            if let (Some(peers), false, Ok(_)) = (&peers, is_same, &fetched) {
+                let peers = source.mirror_mut().fetch_peers(&reports, peers, &deadlines, &cancel);
+                heard = peers.unwrap_or_else(|error| {
+                    tracing::warn!(
+                        "the signs of life of the other hosts could not be fetched: {}",
+                        crate::chain(&error)
+                    );
+                    Heard::Nothing
+                });
+            }
+            let is_news = fetched.as_ref().is_ok_and(|fetched| fetched.changed) || heard == Heard::News;
             if is_news && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel) {
                 tracing::warn!(
                     error = crate::chain(&error),
                     "the mirror could not be tidied; it is tried again after the next commit"
                 );
             }
-            let asked = peers.and_then(Result::ok).map(|_| asked);
-            (source, Done::Fetched(fetched), asked)
+            let peers = peers.filter(|_| heard != Heard::Nothing).map(|whom| (whom, asked));
+            (source, Done::Fetched(fetched), peers)
         });
     }
 
-    /// Returns when the other hosts' records were asked for, once they have come in; once.
-    pub fn peers(&mut self) -> Option<Timestamp> {
+    /// Returns whose signs of life were asked for, and when, once they have come in; once.
+    pub fn peers(&mut self) -> Option<(Peers, Timestamp)> {
         self.peers.take()
     }
 
-    /// Begins to push this host's notes, and its heartbeat when `seen` says so.
-    pub fn push(&mut self, host: &HostName, seen: Option<(Timestamp, CommitId)>) {
+    /// Begins to push this host's notes, with its sign of life; that alone where `is_due`. `believed`: what it says there.
+    pub fn push(&mut self, host: &HostName, believed: Option<CommitId>, is_due: bool) {
         let (cancel, remote, host, deadlines) =
             (Arc::clone(&self.cancel), self.reports.clone(), host.clone(), self.deadlines);
         self.begin(move |mut source| {
-            let mirror = source.mirror_mut();
-            let mut pushed = mirror.push_note(&remote, &host, &deadlines, &cancel);
-            if let (Ok(_), Some((at, believed))) = (&pushed, seen) {
-                let seen = Seen { at, believed: &believed };
-                pushed = mirror.push_seen(&remote, &host, seen, &deadlines, &cancel).map(|()| Pushed::Done);
-            }
+            let seen = believed.as_ref().map(|believed| Seen { at: Timestamp::now(), believed, is_due });
+            let pushed = source.mirror_mut().publish(&remote, &host, seen, &deadlines, &cancel);
             (source, Done::Pushed(pushed), None)
         });
     }
 
-    fn begin(&mut self, work: impl FnOnce(Source) -> (Source, Done, Option<Timestamp>) + Send + 'static) {
+    fn begin(&mut self, work: impl FnOnce(Source) -> Conversed + Send + 'static) {
         if let Some(source) = self.at_rest.take() {
             self.under_way = Some(tokio::task::spawn_blocking(move || work(source)));
         }
@@ -160,7 +168,7 @@ impl Upstream {
     pub async fn done(&mut self) -> Done {
         let Some(task) = self.under_way.as_mut() else { return std::future::pending().await };
         let (source, done, peers) = task.await.expect("a conversation with the remote does not panic");
-        self.peers = peers.or(self.peers);
+        self.peers = peers.or(self.peers.take());
         self.under_way = None;
         self.at_rest = Some(source);
         let same_mirror = match &done {

@@ -9,6 +9,7 @@ use super::{Common, Ended};
 use crate::belief::{Past, Refusal};
 use crate::draw;
 use crate::folder;
+use crate::git::Peers;
 use crate::pass::Host;
 use crate::report::Notice;
 use crate::settings::Settings;
@@ -59,7 +60,7 @@ pub(super) async fn believe(
             Ok(_) => {
                 // For somebody who only looks; whoever acts has to ask.
                 if host.only_looks() {
-                    host.look_at_peers(&mirror, Timestamp::now());
+                    host.look_at_peers(&mirror, &Peers::All, Timestamp::now());
                 }
                 Believed::Yes(None)
             }
@@ -67,7 +68,7 @@ pub(super) async fn believe(
         });
     }
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(host.commits(), false);
+    upstream.fetch(host.commits(), None);
     let transfer = host.progress.transfer("the repository");
     let done = upstream.done().await;
     drop(transfer);

@@ -212,7 +212,7 @@ async fn reads(
 ) -> anyhow::Result<bool> {
     install::make_folder(&settings.state, 0o700)?;
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(Vec::new(), false);
+    upstream.fetch(Vec::new(), None);
     let tip = match upstream.done().await {
         Done::Fetched(Ok(fetched)) => fetched.tip,
         Done::Fetched(Err(error)) => {

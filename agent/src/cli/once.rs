@@ -12,7 +12,7 @@ use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::daemon::MOST_IN_A_ROW;
 use crate::difference;
-use crate::git::PushError;
+use crate::git::{Peers, PushError};
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report;
@@ -87,10 +87,11 @@ async fn take_turn(host: &mut Host, upstream: &mut Upstream, settings: &Settings
     }
     // It shows that it is there, says what it begins, and looks at the others once more after each.
     for _ in 0..3 {
-        upstream.fetch(host.commits(), true);
+        // Whoever is not there all the time asks for everybody.
+        upstream.fetch(host.commits(), Some(Peers::All));
         upstream.done().await;
-        if let (Some(asked), Some(source)) = (upstream.peers(), upstream.source()) {
-            host.look_at_peers(source.mirror(), asked);
+        if let (Some((whom, asked)), Some(source)) = (upstream.peers(), upstream.source()) {
+            host.look_at_peers(source.mirror(), &whom, asked);
         }
         host.prepare(Timestamp::now(), planner::Patience::Now).await?;
         publish(host, upstream, settings).await?;
@@ -135,7 +136,7 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     if !settings.report.push {
         return Ok(());
     }
-    upstream.push(&host.name, Some((now, record.commit)));
+    upstream.push(&host.name, Some(record.commit), true);
     match upstream.done().await {
         Done::Pushed(Ok(_)) => {
             host.rollouts.signed(now);

@@ -15,6 +15,7 @@ use super::screen::Screen;
 use super::width::{self, folded};
 use super::{Common, Ended, out, print, wakes};
 use crate::belief::Past;
+use crate::git::Peers;
 use crate::ledger::Found;
 use crate::pass::Host;
 use crate::progress::Progress;
@@ -171,7 +172,7 @@ pub(super) fn remember(host: &mut Host, settings: &Settings) -> Option<String> {
         eprintln!("mainstay: {} is not believed by this version: {refusal}", commit.short());
         return None;
     }
-    host.look_at_peers(&mirror, Timestamp::now());
+    host.look_at_peers(&mirror, &Peers::All, Timestamp::now());
     Some(subject)
 }
 

@@ -118,7 +118,7 @@ async fn reach(settings: &Settings, address: &str) -> Finding {
         Ok(upstream) => upstream,
         Err(error) => return off(crate::chain(&error)),
     };
-    upstream.fetch(Vec::new(), false);
+    upstream.fetch(Vec::new(), None);
     match upstream.done().await {
         Done::Fetched(Ok(fetched)) => {
             Finding::fine(what, format!("{shown}, {} at {}", settings.branch, fetched.tip.short()))

@@ -11,8 +11,7 @@ use spec::id::{CommitId, shown};
 
 use super::command;
 use super::error::GitError;
-use super::fetch::NOTES;
-use super::hosts::SEEN;
+use super::fetch::{NOTES, SEEN};
 use super::mirror::{Mirror, Source, commit_id, find};
 
 /// So many refs of hosts in files of their own are put into one.

@@ -1,6 +1,6 @@
 //! Asking a remote what it has, and taking over what is new.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
 
@@ -8,6 +8,7 @@ use gix::ObjectId;
 use gix::progress::Discard;
 use gix::protocol::handshake::Ref;
 use gix::protocol::transport::Service;
+use spec::digest::Digest;
 use spec::id::{CommitId, HostName, shown};
 
 use super::connect::{Kept, connect};
@@ -22,11 +23,8 @@ use super::wire::Watch;
 /// Where a fetched tip waits until it was looked at.
 const INCOMING: &str = "refs/mainstay/incoming";
 
-/// Where other hosts' notes are kept: apart from ours, so that nothing a remote sends overwrites what we report.
-pub(super) const PEERS: &str = "refs/mainstay/peers/";
-
-/// Where other hosts' signs of life are kept.
-const HEARD: &str = "refs/mainstay/heard/";
+/// Where other hosts' signs of life are kept: apart from ours, so that nothing a remote sends overwrites what we report.
+pub(super) const HEARD: &str = "refs/mainstay/heard/";
 
 /// Where signs of life are published.
 pub(super) const SEEN: &str = "refs/mainstay/seen/";
@@ -48,6 +46,35 @@ pub struct Fetched {
     pub renewed: bool,
     /// Bytes received, for the metrics.
     pub received: u64,
+}
+
+/// Whose signs of life are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Those of these hosts; who never gave one is left out.
+    Some(BTreeSet<HostName>),
+    /// Everybody's.
+    All,
+}
+
+impl Peers {
+    fn specs(&self) -> Vec<String> {
+        match self {
+            Peers::All => vec![format!("+{SEEN}*:{HEARD}*")],
+            Peers::Some(hosts) => hosts.iter().map(|host| format!("+{SEEN}{host}:{HEARD}{host}")).collect(),
+        }
+    }
+}
+
+/// What came of asking for the other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// They were not asked for, or it failed.
+    Nothing,
+    /// They said what is known here.
+    Same,
+    /// Some said something new.
+    News,
 }
 
 /// What a remote's list of refs means to us.
@@ -83,32 +110,63 @@ impl Mirror {
         deadlines: &Deadlines,
         cancel: &AtomicBool,
     ) -> Result<Fetched, FetchError> {
+        self.fetch_with(remote, None, deadlines, cancel).map(|(fetched, _)| fetched)
+    }
+
+    /// The same, and, in the same conversation, the signs of life of `peers`, to be read with [`Mirror::heard`] and
+    /// [`Mirror::record_heard`]. Whatever is wrong with those, the branch is followed.
+    ///
+    /// # Errors
+    /// See [`Mirror::fetch`].
+    pub fn fetch_with(
+        &mut self,
+        remote: &Remote,
+        peers: Option<&Peers>,
+        deadlines: &Deadlines,
+        cancel: &AtomicBool,
+    ) -> Result<(Fetched, Heard), FetchError> {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(remote.url.to_string()))?;
         let watch = Watch::new(deadlines, remote.max_bytes, cancel);
         let kept = std::mem::take(&mut self.kept);
-        let fetched = self.fetch_or_renew(remote, &kept, &watch);
+        let fetched = self.fetch_or_renew(remote, peers, &kept, &watch);
         self.kept = kept;
         fetched
     }
 
-    fn fetch_or_renew(&mut self, remote: &Remote, kept: &Kept, watch: &Watch<'_>) -> Result<Fetched, FetchError> {
+    fn fetch_or_renew(
+        &mut self,
+        remote: &Remote,
+        peers: Option<&Peers>,
+        kept: &Kept,
+        watch: &Watch<'_>,
+    ) -> Result<(Fetched, Heard), FetchError> {
         let before = self.tip();
         if !self.suspect.get() {
-            match pull_branch(&self.repo, remote, kept, watch) {
-                Ok(tip) => {
-                    self.refresh(remote, before.as_ref() != Some(&tip))?;
-                    let changed = before.as_ref() != Some(&tip);
-                    return Ok(Fetched { tip, changed, renewed: false, received: watch.received() });
+            let pulled = match pull_branch(&self.repo, remote, peers, kept, watch) {
+                Err((failure, true)) if peers.is_some() && !failure.is_cancelled() => {
+                    let error = failure.text();
+                    tracing::warn!(remote = %remote.url, error, "the signs of life of the other hosts could not be fetched");
+                    pull_branch(&self.repo, remote, None, kept, watch)
                 }
-                Err(Failure::Plain(error)) => return Err(error),
-                Err(Failure::Odd(error)) => {
+                pulled => pulled,
+            };
+            match pulled {
+                Ok((tip, heard)) => {
+                    let changed = before.as_ref() != Some(&tip);
+                    self.refresh(remote, changed || heard == Heard::News)?;
+                    let fetched = Fetched { tip, changed, renewed: false, received: watch.received() };
+                    return Ok((fetched, heard));
+                }
+                Err((Failure::Plain(error), _)) => return Err(error),
+                Err((Failure::Odd(error), _)) => {
                     tracing::warn!(remote = %remote.url, error = text(&*error), "fetch failed oddly, renewing the mirror");
                 }
             }
         }
         let tip = self.renew(remote, kept, watch)?;
         tracing::info!(remote = %remote.url, commit = %tip, "mirror renewed");
-        Ok(Fetched { changed: before.as_ref() != Some(&tip), tip, renewed: true, received: watch.received() })
+        let changed = before.as_ref() != Some(&tip);
+        Ok((Fetched { changed, tip, renewed: true, received: watch.received() }, Heard::Nothing))
     }
 
     /// Opens the repository again when a pack came in: gix has a fixed number of slots for packs, and keeps maps of files
@@ -127,11 +185,12 @@ impl Mirror {
         let fresh = beside(&self.dir, "new");
         remove(&fresh).map_err(|error| local(Box::new(error)))?;
         let repo = load(&fresh).map_err(local)?;
-        let pulled = pull_branch(&repo, remote, kept, watch).and_then(|tip| {
-            // A server that withholds objects would otherwise be cloned again with every poll, in place of what we have.
-            is_complete(&repo, object_id(&tip)).map_err(Failure::Odd)?;
-            Ok(tip)
-        });
+        let pulled =
+            pull_branch(&repo, remote, None, kept, watch).map_err(|(failure, _)| failure).and_then(|(tip, _)| {
+                // A server that withholds objects would otherwise be cloned again with every poll, in place of what we have.
+                is_complete(&repo, object_id(&tip)).map_err(Failure::Odd)?;
+                Ok(tip)
+            });
         let tip = match pulled {
             Ok(tip) => tip,
             Err(failure) => {
@@ -153,100 +212,86 @@ impl Mirror {
         Ok(tip)
     }
 
-    /// Fetches all hosts' notes and signs of life of `remote`, to be read with [`Mirror::read_note`] and [`Mirror::heard`]; true
-    /// when any of them changed.
-    ///
-    /// Notes of hosts whose ref is gone from the remote stay readable until the mirror is renewed.
+    /// Fetches the signs of life of `peers` from a remote that is not the branch's.
     ///
     /// # Errors
     /// See [`FetchError`]; what was known stays known.
-    pub fn fetch_notes(
+    pub fn fetch_peers(
         &mut self,
         remote: &Remote,
+        peers: &Peers,
         deadlines: &Deadlines,
         cancel: &AtomicBool,
-    ) -> Result<bool, FetchError> {
+    ) -> Result<Heard, FetchError> {
         let url = || remote.url.to_string();
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(url()))?;
         let watch = Watch::new(deadlines, remote.max_bytes, cancel);
         let repo = &self.repo;
-        let compare = |references: &[Ref]| {
-            let mut signs = references.iter().filter_map(|reference| {
-                let (name, id) = direct(reference)?;
-                let note = name.strip_prefix(NOTES).map(|host| format!("{PEERS}{host}"));
-                Some((note.or_else(|| Some(format!("{HEARD}{}", name.strip_prefix(SEEN)?)))?, id))
-            });
-            let known = signs.all(|(name, id)| find(repo, &name).ok().flatten() == Some(id));
-            if known { Listing::Same } else { Listing::New }
-        };
-        let specs = [format!("+{NOTES}*:{PEERS}*"), format!("+{SEEN}*:{HEARD}*")];
-        match pull(repo, remote, &specs, &self.kept, &watch, compare) {
-            Ok(listing) => {
-                self.refresh(remote, listing == Listing::New)?;
-                Ok(listing == Listing::New)
+        let compare = |references: &[Ref]| if is_news(repo, references) { Listing::New } else { Listing::Same };
+        match pull(repo, remote, &peers.specs(), &self.kept, &watch, compare) {
+            Ok(Listing::New) => {
+                self.refresh(remote, true)?;
+                Ok(Heard::News)
             }
+            Ok(_) => Ok(Heard::Same),
             Err(Failure::Plain(error)) => Err(error),
             Err(Failure::Odd(source)) => Err(FetchError::Corrupt { url: url(), source }),
         }
     }
-
-    /// Names the hosts whose notes are known here, our own included, in order.
-    pub fn note_hosts(&self) -> Vec<HostName> {
-        let mut hosts: Vec<HostName> = [NOTES, PEERS].iter().flat_map(|prefix| self.hosts_below(prefix)).collect();
-        hosts.sort();
-        hosts.dedup();
-        hosts
-    }
-
-    /// Returns what each other host's refs point at, its notes and its sign of life: a new value is a new sign of life.
-    pub fn heard(&self) -> BTreeMap<HostName, String> {
-        let mut heard: BTreeMap<HostName, String> = BTreeMap::new();
-        for prefix in [PEERS, HEARD] {
-            for host in self.hosts_below(prefix) {
-                if let Ok(Some(id)) = find(&self.repo, &format!("{prefix}{host}")) {
-                    let value = heard.entry(host).or_default();
-                    value.push_str(&id.to_string());
-                }
-            }
-        }
-        heard
-    }
-
-    fn hosts_below(&self, prefix: &str) -> Vec<HostName> {
-        let Ok(references) = self.repo.references() else { return Vec::new() };
-        let Ok(found) = references.prefixed(prefix) else { return Vec::new() };
-        found
-            .filter_map(Result::ok)
-            .filter_map(|reference| HostName::parse(reference.name().as_bstr().to_string().strip_prefix(prefix)?).ok())
-            .collect()
-    }
 }
 
-/// Brings `repo`'s tip up to date and returns it.
-fn pull_branch(repo: &gix::Repository, remote: &Remote, kept: &Kept, watch: &Watch<'_>) -> Result<CommitId, Failure> {
+/// Says whether a remote has a sign of life that is not known here.
+fn is_news(repo: &gix::Repository, references: &[Ref]) -> bool {
+    let mut signs = references.iter().filter_map(|reference| {
+        let (name, id) = direct(reference)?;
+        Some((format!("{HEARD}{}", name.strip_prefix(SEEN)?), id))
+    });
+    signs.any(|(name, id)| find(repo, &name).ok().flatten() != Some(id))
+}
+
+/// Brings `repo`'s tip up to date, with the signs of life of `peers`, and returns it. With a failure goes whether the remote had
+/// answered by then.
+fn pull_branch(
+    repo: &gix::Repository,
+    remote: &Remote,
+    peers: Option<&Peers>,
+    kept: &Kept,
+    watch: &Watch<'_>,
+) -> Result<(CommitId, Heard), (Failure, bool)> {
     let branch = remote.branch.full();
-    let known = find(repo, TIP).map_err(Failure::Odd)?;
-    let mut tip = None;
-    let listing = pull(repo, remote, &[format!("+{branch}:{INCOMING}")], kept, watch, |references| {
+    let known = find(repo, TIP).map_err(|error| (Failure::Odd(error), false))?;
+    let mut specs = vec![format!("+{branch}:{INCOMING}")];
+    specs.extend(peers.iter().flat_map(|peers| peers.specs()));
+    let (mut tip, mut heard, mut has_answered) = (None, Heard::Nothing, false);
+    let pulled = pull(repo, remote, &specs, kept, watch, |references| {
+        has_answered = true;
         tip = references.iter().filter_map(direct).find(|(name, _)| *name == branch).map(|(_, id)| id);
+        if peers.is_some() {
+            heard = if is_news(repo, references) { Heard::News } else { Heard::Same };
+        }
         match tip {
             None => Listing::Missing,
-            Some(tip) if known == Some(tip) && repo.find_commit(tip).is_ok() => Listing::Same,
+            Some(tip) if known == Some(tip) && heard != Heard::News && repo.find_commit(tip).is_ok() => Listing::Same,
             Some(_) => Listing::New,
         }
-    })?;
+    });
+    let listing = pulled.map_err(|failure| (failure, has_answered))?;
     let missing = || {
         let (url, branch) = (remote.url.to_string(), remote.branch.to_string());
-        Failure::Plain(FetchError::RefMissing { url, branch })
+        (Failure::Plain(FetchError::RefMissing { url, branch }), false)
     };
     let tip = tip.ok_or_else(missing)?;
     if listing == Listing::New {
-        // A tip that is no commit, or came without its tree, must not become ours.
-        let commit = repo.find_commit(tip).map_err(|error| Failure::Odd(error.into()))?;
-        commit.tree().map_err(|error| Failure::Odd(error.into()))?;
-        set(repo, TIP, tip).map_err(|source| Failure::Plain(local(repo, source)))?;
+        take_over(repo, tip).map_err(|failure| (failure, true))?;
     }
-    Ok(commit_id(tip))
+    Ok((commit_id(tip), heard))
+}
+
+/// Makes what came in the tip. One that is no commit, or came without its tree, must not become ours.
+fn take_over(repo: &gix::Repository, tip: ObjectId) -> Result<(), Failure> {
+    let commit = repo.find_commit(tip).map_err(|error| Failure::Odd(error.into()))?;
+    commit.tree().map_err(|error| Failure::Odd(error.into()))?;
+    set(repo, TIP, tip).map_err(|source| Failure::Plain(local(repo, source)))
 }
 
 fn direct(reference: &Ref) -> Option<(&str, ObjectId)> {
@@ -266,7 +311,7 @@ pub(super) fn pull(
     watch: &Watch<'_>,
     mut judge: impl FnMut(&[Ref]) -> Listing,
 ) -> Result<Listing, Failure> {
-    let key = format!("{} {}", remote.url, specs.join(" "));
+    let key = Digest::of(format!("{} {}", remote.url, specs.join(" ")).as_bytes());
     let opening = kept.openings.get(&key);
     let (pulled, guess) = converse(repo, remote, specs, (kept, &opening), watch, &mut judge);
     let proven = match opening {
@@ -301,6 +346,10 @@ pub(super) fn pull(
 }
 
 impl Failure {
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Failure::Plain(FetchError::Cancelled { .. }))
+    }
+
     /// Says whether another opening could have avoided this.
     fn may_be_the_opening(&self) -> bool {
         match self {

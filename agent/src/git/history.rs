@@ -6,7 +6,6 @@ use gix::ObjectId;
 use spec::id::HostName;
 
 use super::error::GitError;
-use super::fetch::PEERS;
 use super::mirror::{Mirror, Source, find};
 use super::notes::{MAX_FOLDER, blob_at, notes_tree, own};
 
@@ -21,11 +20,7 @@ impl Mirror {
     /// The mirror cannot be read.
     pub fn note_history(&self, host: &HostName, limit: usize) -> Result<(Vec<String>, bool), GitError> {
         let failed = |source: Source| self.failed(&format!("read the history of the notes of `{host}`"), source);
-        let tips = [own(host), format!("{PEERS}{host}")].map(|name| find(&self.repo, &name));
-        let mut tip = None;
-        for found in tips {
-            tip = tip.or(found.map_err(failed)?);
-        }
+        let mut tip = find(&self.repo, &own(host)).map_err(failed)?;
         let mut texts = Vec::new();
         while let Some(commit) = tip {
             let before = parent(&self.repo, commit).map_err(failed)?;

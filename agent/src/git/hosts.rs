@@ -9,21 +9,19 @@ use jiff::Timestamp;
 use spec::id::{CommitId, HostName};
 
 use super::error::GitError;
-use super::fetch::{NOTES, PEERS};
+use super::fetch::{HEARD, NOTES, Peers, SEEN};
 use super::history::{differing, parent};
-use super::mirror::{Mirror, Source};
-use super::notes::{blob_at, notes_tree};
+use super::mirror::{Mirror, Source, find};
+use super::notes::{MAX_NOTE, blob_at, notes_tree};
 
-/// Where heartbeats are.
-pub(super) const SEEN: &str = "refs/mainstay/seen/";
 /// How many commits of a host's notes are looked at until one of them holds something that can be used.
 const LOOKED_AT: usize = 5;
 /// A commit of notes changes one of them; one that was carried over from elsewhere may change many.
 const MOST_CHANGED: usize = 100;
 /// More threads than this do not read faster.
 const MOST_THREADS: usize = 8;
-/// The longest commit that is read as a heartbeat.
-const MAX_HEARTBEAT: u64 = 4 << 10;
+/// The longest commit that is read as a sign of life: a note and what stands around it.
+const MAX_SIGN: u64 = MAX_NOTE + (4 << 10);
 
 /// What the refs of all hosts hold.
 #[derive(Debug)]
@@ -53,11 +51,8 @@ impl Mirror {
         &self,
         read: impl Fn(&HostName, &[String]) -> Option<T> + Sync,
     ) -> Result<Newest<T>, GitError> {
-        let (mut tips, mut nameless) = (BTreeMap::new(), 0);
-        // Others' notes in the mirror of a host lie apart from its own, which count more.
-        for prefix in [PEERS, NOTES] {
-            nameless += self.tips(prefix, &mut tips)?;
-        }
+        let mut tips = BTreeMap::new();
+        let nameless = self.tips(NOTES, &mut tips)?;
         let tips: Vec<(HostName, ObjectId)> = tips.into_iter().collect();
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let shared = self.repo.clone().into_sync();
@@ -93,11 +88,33 @@ impl Mirror {
     /// The refs cannot be read.
     pub fn last_written(&self) -> Result<BTreeMap<HostName, Timestamp>, GitError> {
         let mut tips = BTreeMap::new();
-        for prefix in [PEERS, NOTES] {
-            self.tips(prefix, &mut tips)?;
-        }
+        self.tips(NOTES, &mut tips)?;
         let at = |tip| Timestamp::from_second(self.repo.find_commit(tip).ok()?.committer().ok()?.seconds()).ok();
         Ok(tips.into_iter().filter_map(|(host, tip)| Some((host, at(tip)?))).collect())
+    }
+
+    /// Returns what the sign of life of each of these hosts is known by, as far as it has come: another value is another sign.
+    pub fn heard(&self, whom: &Peers) -> BTreeMap<HostName, String> {
+        match whom {
+            Peers::All => {
+                let mut tips = BTreeMap::new();
+                if let Err(error) = self.tips(HEARD, &mut tips) {
+                    tracing::warn!(error = crate::chain(&error), "the signs of life of the other hosts cannot be read");
+                }
+                tips.into_iter().map(|(host, tip)| (host, tip.to_string())).collect()
+            }
+            Peers::Some(hosts) => {
+                let tip = |host: &HostName| find(&self.repo, &format!("{HEARD}{host}")).ok().flatten();
+                hosts.iter().filter_map(|host| Some((host.clone(), tip(host)?.to_string()))).collect()
+            }
+        }
+    }
+
+    /// Returns the record that a host's last sign of life has in it, if there is one; others wrote it, so anything may be there.
+    pub fn record_heard(&self, host: &HostName) -> Option<String> {
+        let tip = find(&self.repo, &format!("{HEARD}{host}")).ok().flatten()?;
+        let (_, said) = sign_of_life(&self.repo, tip)?;
+        said.split_once("\n\n").map(|(_, record)| record.to_owned())
     }
 
     /// Collects the tips of the refs below `prefix` by the hosts that they are named after, and counts the others.
@@ -145,12 +162,18 @@ fn newest<T>(
 }
 
 fn heartbeat(repo: &gix::Repository, tip: ObjectId) -> Option<Heartbeat> {
-    if repo.find_header(tip).ok()?.size() > MAX_HEARTBEAT {
+    let (at, message) = sign_of_life(repo, tip)?;
+    let said = message.lines().next().unwrap_or_default();
+    let believed = said.split_whitespace().next_back().and_then(|word| CommitId::parse(word).ok());
+    Some(Heartbeat { at, believed })
+}
+
+/// Returns when a host gave a sign of life, by its own clock, and what it said.
+fn sign_of_life(repo: &gix::Repository, tip: ObjectId) -> Option<(Timestamp, String)> {
+    if repo.find_header(tip).ok()?.size() > MAX_SIGN {
         return None;
     }
     let commit = repo.find_commit(tip).ok()?;
     let at = Timestamp::from_second(commit.committer().ok()?.seconds()).ok()?;
-    let message = String::from_utf8_lossy(commit.message_raw().ok()?).into_owned();
-    let believed = message.split_whitespace().next_back().and_then(|word| CommitId::parse(word).ok());
-    Some(Heartbeat { at, believed })
+    Some((at, std::str::from_utf8(commit.message_raw().ok()?).ok()?.to_owned()))
 }

@@ -31,7 +31,7 @@ pub(crate) mod tests;
 
 pub use clone::Followed;
 pub use error::{Cap, Deadline, FetchError, GitError, PushError};
-pub use fetch::Fetched;
+pub use fetch::{Fetched, Heard, Peers};
 pub use hosts::{Heartbeat, Newest};
 pub use mirror::{Mirror, Tidied};
 pub use push::{Pushed, Seen};

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use spec::id::{CommitId, HostName, shown};
 
 use super::error::GitError;
-use super::fetch::{NOTES, PEERS};
+use super::fetch::NOTES;
 use super::mirror::{Mirror, Source, find, object_id, set};
 
 /// The largest note that is written or read.
-const MAX_NOTE: u64 = 64 << 10;
+pub(super) const MAX_NOTE: u64 = 64 << 10;
 
 /// The largest folder of notes that is read: some 100 000 notes.
 pub(super) const MAX_FOLDER: u64 = 8 << 20;
@@ -49,29 +49,13 @@ impl Mirror {
         Ok(true)
     }
 
-    /// Reads `host`'s note on `commit`: our own, or what [`Mirror::fetch_notes`] brought of others.
+    /// Reads `host`'s note on `commit`.
     ///
     /// `None` also when the note is unreadable, not UTF-8 or larger than 64 KiB: others wrote it, so it is not an error.
     pub fn read_note(&self, host: &HostName, commit: &CommitId) -> Option<String> {
-        for name in [own(host), format!("{PEERS}{host}")] {
-            let Ok(Some(tip)) = find(&self.repo, &name) else { continue };
-            match note_at(&self.repo, tip, object_id(commit)) {
-                Ok(Some(text)) => return Some(text),
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%name, %commit, %error, "note is unreadable"),
-            }
-        }
-        None
-    }
-
-    /// Lists the commits that `host` has notes on, in no particular order.
-    pub fn noted(&self, host: &HostName) -> Vec<CommitId> {
-        let tips = [own(host), format!("{PEERS}{host}")].map(|name| find(&self.repo, &name).ok().flatten());
-        let listed = tips.into_iter().flatten().filter_map(|tip| list(&self.repo, tip).ok());
-        let mut commits: Vec<CommitId> = listed.flatten().map(|(commit, _)| super::mirror::commit_id(commit)).collect();
-        commits.sort();
-        commits.dedup();
-        commits
+        let tip = find(&self.repo, &own(host)).ok().flatten()?;
+        let note = note_at(&self.repo, tip, object_id(commit));
+        note.inspect_err(|error| tracing::debug!(%host, %commit, %error, "note is unreadable")).ok().flatten()
     }
 
     /// Copies all notes that this mirror's own refs hold into `fresh`, as far as they can be read.

@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use spec::digest::Digest;
+
 /// The longest opening that is remembered; capabilities and a request take less than 1 KiB.
 pub(super) const MAX_OPENING: usize = 16 << 10;
 
@@ -23,9 +25,12 @@ pub(super) enum Opening {
     Never,
 }
 
-/// The openings of all remotes, by address and by what is asked for.
+/// More openings than this are not remembered: which hosts are asked for changes while a rollout goes on.
+const MOST_REMEMBERED: usize = 16;
+
+/// The openings of all remotes, by the digest of the address and of what is asked for.
 #[derive(Debug, Default)]
-pub(super) struct Openings(RefCell<BTreeMap<String, Opening>>);
+pub(super) struct Openings(RefCell<BTreeMap<Digest, Opening>>);
 
 /// The part that an opening plays in one conversation.
 #[derive(Debug, Default)]
@@ -54,13 +59,17 @@ pub(super) enum Held {
 
 impl Openings {
     /// Returns what is known for `key`.
-    pub(super) fn get(&self, key: &str) -> Opening {
+    pub(super) fn get(&self, key: &Digest) -> Opening {
         self.0.borrow().get(key).cloned().unwrap_or_default()
     }
 
     /// Replaces what is known for `key`.
-    pub(super) fn set(&self, key: &str, opening: Opening) {
-        self.0.borrow_mut().insert(key.to_owned(), opening);
+    pub(super) fn set(&self, key: &Digest, opening: Opening) {
+        let mut known = self.0.borrow_mut();
+        if known.len() >= MOST_REMEMBERED && !known.contains_key(key) {
+            known.clear();
+        }
+        known.insert(*key, opening);
     }
 }
 

@@ -12,16 +12,29 @@ use super::mirror::Source;
 /// The most commits that one push sends; a host that could not push for longer sends them in several.
 const MAX_COMMITS: usize = 10_000;
 
-/// Packs what `new` reaches and `old` does not. `old` must be an ancestor of `new`.
+/// Packs, for each pair, what the new commit reaches and the old one does not. The old one must be an ancestor of the new one.
 ///
 /// # Errors
 /// An object cannot be read.
-pub(super) fn between(repo: &gix::Repository, old: Option<ObjectId>, new: ObjectId) -> Result<Vec<u8>, Source> {
+pub(super) fn between(repo: &gix::Repository, pairs: &[(Option<ObjectId>, ObjectId)]) -> Result<Vec<u8>, Source> {
+    let mut objects = BTreeMap::new();
+    for (old, new) in pairs {
+        add(repo, *old, *new, &mut objects)?;
+    }
+    encode(repo, &objects)
+}
+
+/// Adds what `new` reaches and `old` does not to `objects`.
+fn add(
+    repo: &gix::Repository,
+    old: Option<ObjectId>,
+    new: ObjectId,
+    objects: &mut BTreeMap<ObjectId, Kind>,
+) -> Result<(), Source> {
     let mut known = BTreeMap::new();
     if let Some(old) = old {
         collect(repo, repo.find_commit(old)?.tree_id()?.detach(), &BTreeMap::new(), &mut known)?;
     }
-    let mut objects = BTreeMap::new();
     let (mut pending, mut commits) = (vec![new], BTreeSet::new());
     while let Some(id) = pending.pop() {
         if Some(id) == old || !commits.insert(id) {
@@ -31,11 +44,11 @@ pub(super) fn between(repo: &gix::Repository, old: Option<ObjectId>, new: Object
             return Err(format!("there are more than {MAX_COMMITS} commits to push").into());
         }
         let commit = repo.find_commit(id)?;
-        collect(repo, commit.tree_id()?.detach(), &known, &mut objects)?;
+        collect(repo, commit.tree_id()?.detach(), &known, objects)?;
         pending.extend(commit.parent_ids().map(gix::Id::detach));
         objects.insert(id, Kind::Commit);
     }
-    encode(repo, &objects)
+    Ok(())
 }
 
 /// Adds the folder `tree` and all below it to `objects`, except what is in `known`.

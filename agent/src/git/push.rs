@@ -1,5 +1,6 @@
 //! Publishing this host's refs. Each push names the value it replaces, so it can never erase what it has not seen.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
@@ -23,13 +24,15 @@ use super::wire::Watch;
 /// How often a push is tried again at once, after taking over what somebody else pushed.
 const ATTEMPTS: usize = 3;
 
-/// What a heartbeat says.
+/// A sign of life: who looks at a whole fleet needs nothing else of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen<'c> {
     /// When the host was last alive.
     pub at: Timestamp,
     /// The commit that it believes.
     pub believed: &'c CommitId,
+    /// Whether it goes out even where there is no news.
+    pub is_due: bool,
 }
 
 /// What a push did.
@@ -41,90 +44,113 @@ pub enum Pushed {
     Done,
 }
 
+/// A ref that the remote is to have.
+struct Wanted {
+    name: String,
+    value: ObjectId,
+    lease: Lease,
+}
+
+/// What a push may replace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// Only a value that ours has in its history.
+    Continues,
+    /// Whatever is there at the moment: it is ours and worth nothing once there is a newer one.
+    Replaces,
+}
+
 /// What the remote answered to an offer.
 enum Offer {
-    /// It has the value now.
-    Taken,
-    /// It has a history that ours does not continue.
+    /// For each ref, why it was refused, if it was.
+    Answered(Vec<Option<String>>),
+    /// It has a history of the first ref that ours does not continue.
     Behind(ObjectId),
-    /// It refused, with this reason.
-    Refused(String),
 }
 
 impl Mirror {
-    /// Pushes `host`'s notes, unless the remote is known to have them.
+    /// Pushes `host`'s notes, unless the remote is known to have them, and with them its sign of life, which has the newest note in
+    /// it; that alone where only it is due. One conversation, whatever goes out.
     ///
     /// When the remote's history is not the one that ours continues (the state directory was lost, for instance), it is
     /// fetched and our notes are put on top of it.
     ///
     /// # Errors
     /// See [`PushError`]; the notes stay in the mirror.
-    pub fn push_note(
+    pub fn publish(
         &mut self,
         remote: &Remote,
         host: &HostName,
+        seen: Option<Seen<'_>>,
         deadlines: &Deadlines,
         cancel: &AtomicBool,
     ) -> Result<Pushed, PushError> {
         let (name, marker) = (own(host), pushed_marker(remote, host));
         let url = || remote.url.to_string();
         let other = |source| PushError::Other { url: url(), name: name.clone(), source };
-        let Some(mut ours) = find(&self.repo, &name).map_err(other)? else { return Ok(Pushed::Nothing) };
-        if find(&self.repo, &marker).map_err(other)? == Some(ours) {
+        let is_news = |ours: &ObjectId| Ok(find(&self.repo, &marker)? != Some(*ours));
+        let ours = find(&self.repo, &name).map_err(other)?;
+        let notes = ours.map(|ours| is_news(&ours).map(|is| is.then_some(ours))).transpose().map_err(other)?.flatten();
+        let seen = seen.filter(|seen| seen.is_due || notes.is_some());
+        let sign = seen.map(|seen| self.sign_of_life(host, seen)).transpose().map_err(|error| other(error.into()))?;
+        let sign = sign.map(|value| Wanted { name: format!("{SEEN}{host}"), value, lease: Lease::Replaces });
+        let mut wanted: Vec<Wanted> = Vec::new();
+        wanted.extend(notes.map(|value| Wanted { name: name.clone(), value, lease: Lease::Continues }));
+        wanted.extend(sign);
+        if wanted.is_empty() {
             return Ok(Pushed::Nothing);
         }
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
         let watch = Watch::new(deadlines, remote.max_bytes, cancel);
         for _ in 0..ATTEMPTS {
-            match self.offer(remote, &name, ours, Lease::Continues, &watch)? {
-                Offer::Taken => {
-                    set(&self.repo, &marker, ours).map_err(other)?;
-                    return Ok(Pushed::Done);
-                }
-                Offer::Refused(why) => return Err(classify(url(), name, why)),
+            match self.offer(remote, &wanted, &watch)? {
+                Offer::Answered(answers) => return self.take_in(remote, &marker, &wanted, answers),
                 Offer::Behind(theirs) => {
                     tracing::info!(%host, remote = %remote.url, "the remote has other notes of this host, continuing them");
                     self.take_over(remote, host, &name, theirs, &watch)?;
                     self.reload().map_err(|error| other(Box::new(error)))?;
-                    ours = find(&self.repo, &name).map_err(other)?.unwrap_or(theirs);
+                    wanted[0].value = find(&self.repo, &name).map_err(other)?.unwrap_or(theirs);
                 }
             }
         }
         Err(PushError::Retryable { url: url(), name, source: because("somebody else keeps writing to it") })
     }
 
-    /// Overwrites `host`'s heartbeat: a commit without history that says what the host believes, and when.
-    ///
-    /// # Errors
-    /// See [`PushError`].
-    pub fn push_seen(
-        &mut self,
+    /// Remembers what the remote has by now.
+    fn take_in(
+        &self,
         remote: &Remote,
-        host: &HostName,
-        seen: Seen<'_>,
-        deadlines: &Deadlines,
-        cancel: &AtomicBool,
-    ) -> Result<(), PushError> {
-        let name = format!("{SEEN}{host}");
-        let url = || remote.url.to_string();
-        let other = |source| PushError::Other { url: url(), name: name.clone(), source };
-        self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
-        let seen = self.heartbeat(host, seen).map_err(|error| other(Box::new(error)))?;
-        let watch = Watch::new(deadlines, remote.max_bytes, cancel);
-        match self.offer(remote, &name, seen, Lease::Replaces, &watch)? {
-            Offer::Taken => set(&self.repo, &name, seen).map_err(other),
-            Offer::Refused(why) => Err(classify(url(), name, why)),
-            Offer::Behind(_) => Err(other(because("a heartbeat continues nothing"))),
+        marker: &str,
+        wanted: &[Wanted],
+        answers: Vec<Option<String>>,
+    ) -> Result<Pushed, PushError> {
+        let url = remote.url.to_string();
+        let mut refused = None;
+        for (wanted, answer) in wanted.iter().zip(answers) {
+            if let Some(why) = answer {
+                refused.get_or_insert((wanted.name.clone(), why));
+                continue;
+            }
+            let kept = if wanted.lease == Lease::Continues { marker } else { &wanted.name };
+            set(&self.repo, kept, wanted.value).map_err(|source| PushError::Other {
+                url: url.clone(),
+                name: wanted.name.clone(),
+                source,
+            })?;
         }
+        refused.map_or(Ok(Pushed::Done), |(name, why)| Err(classify(url, name, why)))
     }
 
-    fn heartbeat(&self, host: &HostName, Seen { at, believed }: Seen<'_>) -> Result<ObjectId, GitError> {
-        let failed = |source: Source| self.failed("write the heartbeat", source);
+    /// Writes a commit without history that says what the host believes, and when, and below that its newest note.
+    fn sign_of_life(&self, host: &HostName, Seen { at, believed, .. }: Seen<'_>) -> Result<ObjectId, GitError> {
+        let failed = |source: Source| self.failed("write the sign of life", source);
         let tree = self.repo.write_object(gix::objs::Tree::empty()).map_err(|error| failed(error.into()))?.detach();
         let author = author(host, at);
         let mut buffer = gix::date::parse::TimeBuf::default();
         let author = author.to_ref(&mut buffer);
-        let message = format!("mainstay: {host} seen at {at}, at {believed}\n");
+        let (notes, _) = self.note_history(host, 1)?;
+        let note = notes.first().map(|note| format!("\n{note}")).unwrap_or_default();
+        let message = format!("mainstay: {host} seen at {at}, at {believed}\n{note}");
         let nothing = None::<ObjectId>;
         let commit = self.repo.new_commit_as(author, author, message, tree, nothing);
         Ok(commit.map_err(|error| failed(error.into()))?.id)
@@ -150,58 +176,53 @@ impl Mirror {
         self.rebase_notes(host, theirs).map_err(|source| PushError::Other { url, name: name.to_owned(), source })
     }
 
-    /// Offers `ours` as the new value of `name`, in place of the value that the remote says it has.
-    fn offer(
-        &self,
-        remote: &Remote,
-        name: &str,
-        ours: ObjectId,
-        lease: Lease,
-        watch: &Watch<'_>,
-    ) -> Result<Offer, PushError> {
+    /// Offers new values of refs, each in place of the value that the remote says it has.
+    fn offer(&self, remote: &Remote, wanted: &[Wanted], watch: &Watch<'_>) -> Result<Offer, PushError> {
+        let (url, name) = (|| remote.url.to_string(), || wanted[0].name.clone());
         let failed = |error: Source| {
-            let url = remote.url.to_string();
             let said = text(&*error);
             match watch.verdict() {
-                _ if is_denied(&said) => PushError::Denied { url, name: name.to_owned(), source: because(said) },
-                Some(verdict) => verdict.into_push(url, name.to_owned()),
-                None => PushError::Retryable { url, name: name.to_owned(), source: because(said) },
+                _ if is_denied(&said) => PushError::Denied { url: url(), name: name(), source: because(said) },
+                Some(verdict) => verdict.into_push(url(), name()),
+                None => PushError::Retryable { url: url(), name: name(), source: because(said) },
             }
         };
         let connection = connect(remote, Service::ReceivePack, &self.kept, watch);
         let mut transport = connection.map_err(|error| failed(error.into()))?;
-        let theirs = advertised(&mut transport, name).map_err(failed)?;
-        let (old, continued) = match (lease, theirs) {
-            (_, Some(theirs)) if theirs == ours => {
-                hang_up(&mut transport);
-                return Ok(Offer::Taken);
+        let theirs = advertised(&mut transport, wanted).map_err(failed)?;
+        let mut commands = Vec::new();
+        let mut sets = Vec::new();
+        for (wanted, theirs) in wanted.iter().zip(theirs) {
+            match theirs {
+                Some(theirs) if theirs == wanted.value => continue,
+                Some(theirs) if wanted.lease == Lease::Continues => {
+                    if !self.reaches(wanted.value, theirs).unwrap_or(false) {
+                        hang_up(&mut transport);
+                        return Ok(Offer::Behind(theirs));
+                    }
+                    sets.push((Some(theirs), wanted.value));
+                }
+                _ => sets.push((None, wanted.value)),
             }
-            (_, None) => (None, None),
-            (Lease::Replaces, theirs) => (theirs, None),
-            (Lease::Continues, Some(theirs)) if self.reaches(ours, theirs).unwrap_or(false) => {
-                (Some(theirs), Some(theirs))
-            }
-            (Lease::Continues, Some(theirs)) => {
-                hang_up(&mut transport);
-                return Ok(Offer::Behind(theirs));
-            }
-        };
-        let pack = pack::between(&self.repo, continued, ours).map_err(|source| PushError::Other {
-            url: remote.url.to_string(),
-            name: name.to_owned(),
-            source,
-        })?;
-        send(&mut transport, name, old, ours, &pack).map_err(failed)
+            let old = theirs.unwrap_or(ObjectId::null(gix::hash::Kind::Sha1));
+            commands.push(Command { old, new: wanted.value, name: &wanted.name });
+        }
+        if commands.is_empty() {
+            hang_up(&mut transport);
+            return Ok(Offer::Answered(wanted.iter().map(|_| None).collect()));
+        }
+        let pack =
+            pack::between(&self.repo, &sets).map_err(|source| PushError::Other { url: url(), name: name(), source })?;
+        let refused = send(&mut transport, &commands, &pack).map_err(failed)?;
+        Ok(Offer::Answered(wanted.iter().map(|wanted| refused.get(wanted.name.as_str()).cloned()).collect()))
     }
 }
 
-/// What a push may replace.
-#[derive(Clone, Copy)]
-enum Lease {
-    /// Only a value that ours has in its history.
-    Continues,
-    /// Whatever is there at the moment: it is ours and worth nothing once there is a newer one.
-    Replaces,
+/// A ref to update (gitprotocol-pack(5)).
+struct Command<'w> {
+    old: ObjectId,
+    new: ObjectId,
+    name: &'w str,
 }
 
 /// Names the ref that remembers what `remote` has of `host`'s notes.
@@ -210,13 +231,16 @@ fn pushed_marker(remote: &Remote, host: &HostName) -> String {
     format!("refs/mainstay/pushed/{}/{host}", digest.short())
 }
 
-/// Returns the value that the remote advertises for `name`.
-fn advertised(transport: &mut (impl Transport + ?Sized), name: &str) -> Result<Option<ObjectId>, Source> {
+/// Returns the values that the remote advertises for these refs.
+fn advertised(transport: &mut (impl Transport + ?Sized), wanted: &[Wanted]) -> Result<Vec<Option<ObjectId>>, Source> {
     let handshake =
         gix::protocol::handshake(&mut *transport, Service::ReceivePack, |_| Ok(None), Vec::new(), &mut Discard)?;
     let references = handshake.refs.unwrap_or_default();
-    let found = references.iter().map(|reference| reference.unpack()).find(|(found, _, _)| *found == name);
-    Ok(found.and_then(|(_, target, peeled)| target.or(peeled).map(ToOwned::to_owned)))
+    let value = |wanted: &Wanted| {
+        let found = references.iter().map(|reference| reference.unpack()).find(|(name, _, _)| *name == wanted.name);
+        found.and_then(|(_, target, peeled)| target.or(peeled).map(ToOwned::to_owned))
+    };
+    Ok(wanted.iter().map(value).collect())
 }
 
 /// Ends the conversation without a push. The server is done with us either way.
@@ -226,43 +250,43 @@ fn hang_up(transport: &mut (impl Transport + ?Sized)) {
     }
 }
 
-/// Sends one command and its pack (gitprotocol-pack(5), "Pushing data to a server"), and reads the report.
+/// Sends commands and their pack (gitprotocol-pack(5), "Pushing data to a server"), and returns by name why refs were refused.
 fn send(
     transport: &mut (impl Transport + ?Sized),
-    name: &str,
-    old: Option<ObjectId>,
-    new: ObjectId,
+    commands: &[Command<'_>],
     pack: &[u8],
-) -> Result<Offer, Source> {
-    let old = old.unwrap_or(ObjectId::null(gix::hash::Kind::Sha1));
+) -> Result<BTreeMap<String, String>, Source> {
     let mut writer = transport.request(WriteMode::OneLfTerminatedLinePerWriteCall, MessageKind::Flush, false)?;
     let agent = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
-    let command = format!("{old} {new} {name}\0 report-status agent={agent}");
-    std::io::Write::write_all(&mut writer, command.as_bytes())?;
+    for (at, Command { old, new, name }) in commands.iter().enumerate() {
+        let capabilities = if at == 0 { format!("\0 report-status agent={agent}") } else { String::new() };
+        std::io::Write::write_all(&mut writer, format!("{old} {new} {name}{capabilities}").as_bytes())?;
+    }
     writer.write_message(MessageKind::Flush)?;
     let (mut raw, mut report) = writer.into_parts();
     raw.write_all(pack)?;
     raw.flush()?;
     drop(raw);
-    let mut refused = None;
-    let mut taken = false;
+    let (mut taken, mut refused, mut spoilt) = (BTreeSet::new(), BTreeMap::new(), None);
     while let Some(line) = report.readline() {
         let line = line??;
         let Some(line) = line.as_bstr() else { break };
         let line = String::from_utf8_lossy(line).trim().to_owned();
-        match line.split_once(' ') {
-            Some(("ok", found)) if found == name => taken = true,
-            Some(("unpack", "ok")) => {}
-            _ => {
-                refused.get_or_insert(shown(&line));
-            }
+        match (line.split_once(' '), line.split(' ').nth(1)) {
+            (Some(("ok", name)), _) => drop(taken.insert(name.to_owned())),
+            (Some(("unpack", "ok")), _) => {}
+            (Some(("ng", _)), Some(name)) => drop(refused.insert(name.to_owned(), shown(&line))),
+            _ => drop(spoilt.get_or_insert(shown(&line))),
         }
     }
-    match refused {
-        Some(why) => Ok(Offer::Refused(why)),
-        None if taken => Ok(Offer::Taken),
-        None => Err("the server ended without a report".into()),
+    for Command { name, .. } in commands.iter().filter(|command| !taken.contains(command.name)) {
+        match &spoilt {
+            Some(why) => drop(refused.insert((*name).to_owned(), why.clone())),
+            None if refused.contains_key(*name) => {}
+            None => return Err("the server ended without a report".into()),
+        }
     }
+    Ok(refused)
 }
 
 fn is_denied(said: &str) -> bool {

@@ -56,7 +56,7 @@ fn told(case: &Case) -> String {
     let mut upstream = Upstream::open(&settings).expect("a mirror");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = runtime.block_on(async {
-        upstream.fetch(Vec::new(), false);
+        upstream.fetch(Vec::new(), None);
         upstream.done().await
     });
     let Done::Fetched(Err(error)) = done else { panic!("{}: it can be fetched", case.name) };

@@ -1,6 +1,7 @@
 //! What one host makes of the others' records, with a mirror on disk and no network.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use expect_test::expect;
 use spec::id::CommitId;
@@ -107,24 +108,32 @@ impl Scene {
         self.says(name, |record| record.apps.values_mut().for_each(|app| app.state = state));
     }
 
-    /// What stands in a host's ref is what is fetched of it, whatever that is.
+    /// What a host's sign of life has in it is what is fetched of it, whatever that is.
     fn writes(&mut self, name: &str, text: &str) {
-        self.mirror.write_note(&host(name), &commit(), text, at(0)).expect("written");
-        let git = |words: &[&str]| {
+        let git = |words: &[&str], input: &str| {
             let mut git = Command::new("git");
-            git.arg("--git-dir").arg(self.folder.path().join("mirror.git")).args(words);
-            let output = git.output().expect("git is installed");
+            git.arg("--git-dir").arg(self.folder.path().join("mirror.git")).args([
+                "-c",
+                "user.name=a",
+                "-c",
+                "user.email=a",
+            ]);
+            let git = git.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = git.spawn().expect("git is installed");
+            child.stdin.take().expect("stdin").write_all(input.as_bytes()).expect("git reads");
+            let output = child.wait_with_output().expect("git ends");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
         };
-        let (own, theirs) = (format!("refs/notes/mainstay/{name}"), format!("refs/mainstay/peers/{name}"));
-        git(&["update-ref", &theirs, &own]);
-        // Notes of its own would be no other host's.
+        let tree = git(&["hash-object", "-w", "-t", "tree", "--stdin"], "");
+        let sign = git(&["commit-tree", &tree, "-F", "-"], &format!("mainstay: {name} seen\n\n{text}"));
+        git(&["update-ref", &format!("refs/mainstay/heard/{name}"), &sign], "");
         self.mirror = Mirror::open(&self.folder.path().join("mirror.git")).expect("a mirror");
     }
 
     fn look(&mut self, now: Timestamp) {
         let scheme = self.belief.scheme.clone().expect("something waits");
-        self.rollouts.look(&self.mirror, &scheme, now, now);
+        self.rollouts.look(&self.mirror, &scheme, (&Peers::All, now), now);
     }
 
     /// What keeps the change from beginning, or that nothing does.
@@ -250,4 +259,39 @@ fn a_host_that_reports_to_nobody_takes_its_turn_all_the_same() {
     barn.state("shop", AppState::Baking);
     barn.look(at(1));
     assert_eq!(barn.told(at(1)), "it begins\n");
+}
+
+#[test]
+fn a_host_looks_at_those_who_come_before_it_and_at_everybody_right_before_it_begins() {
+    let usual = Duration::from_secs(60);
+    let only = |name: &str| Some(Peers::Some(BTreeSet::from([host(name)])));
+    let mut barn = Scene::of("barn");
+    barn.rollouts.polled(at(-1));
+    barn.told(at(0));
+    // The canary, whenever the repository is asked anyway but for those who come next.
+    assert_eq!((barn.rollouts.asks(), barn.rollouts.lacks_view()), (only("attic"), false));
+    let look = |barn: &mut Scene, minute| {
+        let whom = barn.rollouts.asks().expect("it looks");
+        let scheme = barn.belief.scheme.clone().expect("something waits");
+        barn.rollouts.look(&barn.mirror, &scheme, (&whom, at(minute)), at(minute));
+        barn.rollouts.signed(at(minute));
+        barn.told(at(minute))
+    };
+    barn.state("attic", AppState::Converged);
+    barn.state("shop", AppState::Applying);
+    assert_eq!(look(&mut barn, 1), "at most one host may change at a time: shop first\n");
+    assert_eq!(barn.rollouts.asks(), only("shop"));
+    assert_eq!(barn.rollouts.interval(usual), Duration::from_secs(30), "one batch is before it");
+    barn.state("shop", AppState::Converged);
+    assert_eq!(look(&mut barn, 2), "the other hosts' records have to be fetched again first\n");
+    // Everybody once: somebody may have what it is to have no longer.
+    assert_eq!(barn.rollouts.asks(), Some(Peers::All));
+    assert_eq!(barn.rollouts.interval(usual), Duration::from_secs(15));
+    assert_eq!(look(&mut barn, 3), "it is its turn: the other hosts have to be told before it begins\n");
+    let announced = barn.rollouts.announced();
+    barn.rollouts.seen(&announced, at(3));
+    // By now it is known who takes part.
+    let scheme = barn.belief.scheme.clone().expect("something waits");
+    assert_eq!(barn.rollouts.taking_part(&scheme), BTreeSet::from([host("attic"), host("shop")]));
+    assert_eq!(look(&mut barn, 4), "it begins\n");
 }

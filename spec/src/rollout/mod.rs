@@ -23,9 +23,9 @@ use jiff::Timestamp;
 
 pub use order::{Place, order};
 pub use overrides::overrides;
-pub use scheme::{Known, Scheme};
+pub use scheme::{Answer, Known, Scheme};
 pub use stage::{Peer, Stage, stage};
-pub use standing::{Standing, Turn};
+pub use standing::{Look, Standing, Turn};
 
 use crate::calendar;
 use crate::digest::Digest;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Change, Gate, Own, Peer, Stage, Standing, Targets, decide, needs, order, permitted, policy, policy_name, stage,
+    Change, Gate, Look, Own, Peer, Stage, Standing, Targets, Turn, decide, needs, order, permitted, policy,
+    policy_name, stage,
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
@@ -36,6 +37,17 @@ pub struct Known<'a> {
     pub stage: &'a dyn Fn(&AppName) -> Stage,
     /// Since when it knows where an application goes.
     pub since: &'a dyn Fn(&AppName) -> Timestamp,
+}
+
+/// What a host is told that asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether its change may begin.
+    pub gate: Gate,
+    /// Whether others have to know of it before it does.
+    pub has_company: bool,
+    /// Whom it has to look at next.
+    pub look: Look,
 }
 
 impl Scheme {
@@ -78,27 +90,53 @@ impl Scheme {
         policy(&self.fleet, app, &self.host)
     }
 
-    /// Decides whether the change of an application may begin, and says whether others have to know that before it does.
-    pub fn gate(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> (Gate, bool) {
+    /// Decides whether the change of an application may begin.
+    pub fn gate(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Answer {
         let change = Change { app, commit: &self.commit, host: &self.host };
         if !is_coordinated(&self.fleet, &self.host, app) {
-            return (permitted(&self.fleet, &change, now), false);
+            return Answer { gate: permitted(&self.fleet, &change, now), has_company: false, look: Look::Nobody };
         }
         let standing = self.standing(app, known, now);
         let has_company = !standing.is_alone();
         let gate = decide(&self.fleet, &change, &standing, &known.own, now);
         if gate != Gate::Go {
-            return (gate, has_company);
+            let look = self.look(&change, &standing, &gate, now);
+            return Answer { gate, has_company, look };
         }
-        (self.needs(app, known, now), has_company)
+        let needed = self.needed(app, known, now);
+        let gate = needs(&self.fleet, &change, &needed.iter().map(|(app, it)| (*app, it)).collect(), now);
+        let look = match gate {
+            Gate::Go => Look::All,
+            Gate::Wait { .. } | Gate::Blocked { .. } => {
+                Look::At { hosts: needed.iter().flat_map(|(_, standing)| standing.not_ready()).collect(), distance: 0 }
+            }
+        };
+        Answer { gate, has_company, look }
+    }
+
+    /// Says whom this host has to look at next, whose change may not begin.
+    fn look(&self, change: &Change<'_>, standing: &Standing, gate: &Gate, now: Timestamp) -> Look {
+        let breaks = |rule| super::is_broken(&self.fleet, change, rule, now);
+        if standing.is_halted() && !breaks(Rule::Failures) {
+            return Look::At { hosts: standing.failed(), distance: standing.failed().len() };
+        }
+        match gate {
+            Gate::Blocked { .. } | Gate::Wait { until: Some(_), .. } => Look::Nobody,
+            _ if standing.turn(&self.host, breaks(Rule::Waves)) == Turn::Go => Look::All,
+            _ => standing.look(&self.host, breaks(Rule::Waves)),
+        }
+    }
+
+    /// Counts where what an application needs stands, wherever it is placed.
+    fn needed<'s>(&'s self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Vec<(&'s AppName, Standing)> {
+        needed(&self.fleet, app, &self.host).map(|it| (it, self.everywhere(it, known, now))).collect()
     }
 
     /// Decides whether what an application needs is there.
     fn needs(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Gate {
         let change = Change { app, commit: &self.commit, host: &self.host };
-        let needed: Vec<(&AppName, Standing)> =
-            needed(&self.fleet, app, &self.host).map(|it| (it, self.everywhere(it, known, now))).collect();
-        needs(&self.fleet, &change, &needed.iter().map(|(app, standing)| (*app, standing)).collect(), now)
+        let needed = self.needed(app, known, now);
+        needs(&self.fleet, &change, &needed.iter().map(|(app, it)| (*app, it)).collect(), now)
     }
 
     /// Says whether the change of an application has to do with other hosts.

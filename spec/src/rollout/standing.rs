@@ -1,6 +1,6 @@
 //! Where all hosts of an application stand, and whose turn it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::order::Place;
@@ -81,8 +81,42 @@ pub enum Turn {
     Wait(String),
 }
 
+/// Whom a host has to look at next to learn whether its turn has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nobody: time, another commit or a person decides.
+    Nobody,
+    /// These hosts: unless one of them moves on, nothing changes.
+    At {
+        /// Which; of very many only those that come first.
+        hosts: BTreeSet<HostName>,
+        /// How many batches of hosts that may change at a time come before its own.
+        distance: usize,
+    },
+    /// All that take part, right before it begins.
+    All,
+}
+
+impl Look {
+    /// Returns whom to look at where both matter.
+    #[must_use]
+    pub fn and(self, other: Look) -> Look {
+        match (self, other) {
+            (Look::All, _) | (_, Look::All) => Look::All,
+            (Look::Nobody, look) | (look, Look::Nobody) => look,
+            (Look::At { mut hosts, distance }, Look::At { hosts: more, distance: other }) => {
+                hosts.extend(more);
+                Look::At { hosts, distance: distance.min(other) }
+            }
+        }
+    }
+}
+
 /// More hosts than this are counted, not named.
 const MOST_NAMED: usize = 3;
+/// A host that waits looks at so many of those before it, or at twice as many as may change at a time: that these move on shows
+/// how far the others are, and costs the git server the same in a fleet of any size.
+const MOST_LOOKED_AT: usize = 100;
 
 impl Standing {
     /// Counts where everybody stands.
@@ -201,6 +235,39 @@ impl Standing {
         Turn::Wait(format!("at most {most} may change at a time: {first}{more} first"))
     }
 
+    /// Says whom `host`, whose turn it is not yet, has to look at next.
+    pub fn look(&self, host: &HostName, no_waves: bool) -> Look {
+        let Some(at) = self.places.get(host) else { return Look::All };
+        let me = &self.members[*at];
+        let most = MOST_LOOKED_AT.max(2 * self.most_changing);
+        let open = self.first_open.map(|open| &self.members[open]).filter(|open| open.wave < me.wave && !no_waves);
+        let is_unproven = open.is_none() && !no_waves && self.before_its_wave(me).is_some();
+        let is_before = |other: &Member| match (open, other.stage) {
+            (Some(open), stage) => other.wave == open.wave && stage.is_open(),
+            (None, Stage::Baking) => is_unproven,
+            // Whoever tries it in the place of those who should have.
+            (None, _) if is_unproven => other.is_first && other.wave == me.wave || other.wave < me.wave,
+            (None, stage) => (no_waves || other.wave == me.wave) && stage.is_open(),
+        };
+        let ahead = self.members[..*at].iter().filter(|it| is_before(it));
+        let changing = self.members.iter().filter(|it| it.stage.is_changing() && it.host != *host);
+        let hosts = ahead.take(most).chain(changing.take(most)).map(|it| it.host.clone()).collect();
+        let before = if no_waves { me.in_all } else { me.in_wave };
+        Look::At { hosts, distance: before.count / self.most_changing }
+    }
+
+    /// Names the hosts on which the release failed.
+    pub fn failed(&self) -> BTreeSet<HostName> {
+        let failed = self.members.iter().filter(|it| it.stage.has_failed());
+        failed.take(MOST_LOOKED_AT).map(|it| it.host.clone()).collect()
+    }
+
+    /// Names the hosts that somebody waits for who needs this application.
+    pub fn not_ready(&self) -> BTreeSet<HostName> {
+        let open = self.members.iter().filter(|it| is_unready(it.stage) || it.stage.has_failed());
+        open.take(MOST_LOOKED_AT).map(|it| it.host.clone()).collect()
+    }
+
     /// Says why the wave of `me` has not begun, if it has not.
     fn before_its_wave(&self, me: &Member) -> Option<String> {
         if let Some(open) = self.first_open.map(|open| &self.members[open]).filter(|open| open.wave < me.wave) {
@@ -224,11 +291,9 @@ impl Standing {
 
     /// Says for whom one has to wait that needs this application, if for anybody.
     pub fn unready(&self) -> Option<String> {
-        // What is held has not got there; who is silent is not waited for.
-        let is_open = |stage: Stage| matches!(stage, Stage::Waiting | Stage::Changing | Stage::Held);
-        let open = self.members.iter().filter(|member| is_open(member.stage)).count();
+        let open = self.members.iter().filter(|member| is_unready(member.stage)).count();
         if open > 0 {
-            return Some(format!("it is not healthy at this commit on {}", self.with(open, is_open)));
+            return Some(format!("it is not healthy at this commit on {}", self.with(open, is_unready)));
         }
         (self.failed > 0).then(|| format!("it failed on {}", self.with(self.failed, Stage::has_failed)))
     }
@@ -242,4 +307,9 @@ impl Standing {
             more => format!("{} and {more} more", first.join(", ")),
         }
     }
+}
+
+/// Says whether who needs the application waits for it there: what is held has not got there; who is silent is not waited for.
+fn is_unready(stage: Stage) -> bool {
+    matches!(stage, Stage::Waiting | Stage::Changing | Stage::Held)
 }

@@ -43,7 +43,10 @@ fn a_damaged_mirror_is_renewed_and_keeps_its_notes() {
         assert_eq!(fetched.tip, next, "{what}");
         assert_eq!(files(&mirror, &next), "a \"1\"\nfleet.yaml \"fleet: home\\n\"\n", "{what}");
         assert_eq!(mirror.read_note(&host("attic"), &tip).as_deref(), Some("converged\n"), "{what}");
-        assert_eq!(mirror.push_note(&fixture.remote(), &host("attic"), &quick(), &NO).expect("pushed"), Pushed::Done);
+        assert_eq!(
+            mirror.publish(&fixture.remote(), &host("attic"), None, &quick(), &NO).expect("pushed"),
+            Pushed::Done
+        );
         git(&fixture.mirror_dir(), &["fsck", "--strict"]);
     }
 }

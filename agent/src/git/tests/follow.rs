@@ -214,7 +214,7 @@ fn what_an_unchanged_poll_costs() {
     for number in 0..100 {
         mirror.write_note(&host("attic"), &fixture.main(), &number.to_string(), at(number)).expect("written");
         let started = Instant::now();
-        mirror.push_note(&daemon.remote(), &host("attic"), &quick(), &NO).expect("pushed");
+        mirror.publish(&daemon.remote(), &host("attic"), None, &quick(), &NO).expect("pushed");
         ours.push(started.elapsed());
         if [0, 19, 99].contains(&number) {
             resident(&format!("after {} pushes", number + 1));

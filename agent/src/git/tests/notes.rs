@@ -1,5 +1,7 @@
 //! Notes and heartbeats, as git and other hosts see them.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 #[test]
@@ -14,16 +16,16 @@ fn git_reads_the_notes_that_we_write() {
     assert!(mirror.write_note(&attic, &first, "applying\n{}\n", at(1)).expect("written"));
     assert!(mirror.write_note(&attic, &first, "converged: 3 of 3\n{}\n", at(2)).expect("written"));
     assert!(!mirror.write_note(&attic, &first, "converged: 3 of 3\n{}\n", at(3)).expect("written"));
-    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(mirror.publish(&daemon.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     assert_eq!(
-        mirror.push_note(&remote("git://127.0.0.1:1/served.git"), &barn, &quick(), &NO).expect("no network"),
+        mirror.publish(&remote("git://127.0.0.1:1/served.git"), &barn, None, &quick(), &NO).expect("no network"),
         Pushed::Nothing
     );
-    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("no network"), Pushed::Nothing);
+    assert_eq!(mirror.publish(&daemon.remote(), &attic, None, &quick(), &NO).expect("no network"), Pushed::Nothing);
     assert!(mirror.write_note(&attic, &second, "waiting\n", at(4)).expect("written"));
     assert!(mirror.write_note(&barn, &second, "baking\n", at(4)).expect("written"));
     for host in [&attic, &barn] {
-        assert_eq!(mirror.push_note(&fixture.remote(), host, &quick(), &NO).expect("pushed"), Pushed::Done);
+        assert_eq!(mirror.publish(&fixture.remote(), host, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     }
 
     let served = fixture.served();
@@ -42,14 +44,78 @@ fn git_reads_the_notes_that_we_write() {
     git(&served, &["fsck", "--strict"]);
 
     // Another host reads them, and never mixes them up with its own.
+}
+
+/// Asks for the branch and for other hosts.
+fn look(mirror: &mut Mirror, remote: &Remote, whom: &Peers) -> Heard {
+    mirror.fetch_with(remote, Some(whom), &quick(), &NO).expect("fetched").1
+}
+
+#[test]
+fn who_looks_at_others_is_told_what_they_said_last_in_the_same_conversation() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let (attic, barn) = (host("attic"), host("barn"));
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &daemon.remote()).tip;
+    let mut push = |name: &HostName, note: Option<&str>, second: i64, is_due: bool| {
+        let new = note.map(|note| mirror.write_note(name, &first, note, at(second)).expect("written"));
+        let seen = Some(Seen { at: at(second), believed: &first, is_due });
+        let pushed = mirror.publish(&daemon.remote(), name, seen, &quick(), &NO).expect("pushed");
+        (new, pushed)
+    };
+    assert_eq!(push(&attic, Some("applying\n{}\n"), 1, false), (Some(true), Pushed::Done));
+    assert_eq!(push(&attic, None, 2, false), (None, Pushed::Nothing));
+    assert_eq!(push(&attic, Some("converged\n{}\n"), 3, false), (Some(true), Pushed::Done));
+    assert_eq!(push(&barn, None, 3, true), (None, Pushed::Done));
+
     let mut other = Mirror::open(&fixture.path().join("state/other")).expect("a mirror");
-    fetch(&mut other, &daemon.remote());
-    assert!(other.fetch_notes(&daemon.remote(), &quick(), &NO).expect("fetched"));
-    assert!(!other.fetch_notes(&daemon.remote(), &quick(), &NO).expect("fetched"));
-    assert_eq!(other.note_hosts(), [attic.clone(), barn.clone()]);
-    assert_eq!(other.read_note(&barn, &second).as_deref(), Some("baking\n"));
-    assert_eq!(other.read_note(&barn, &first), None);
-    assert_eq!(other.noted(&attic).len(), 2);
+    let both = Peers::Some(BTreeSet::from([attic.clone(), barn.clone(), host("away")]));
+    assert_eq!(look(&mut other, &daemon.remote(), &both), Heard::News);
+    assert_eq!(other.tip(), Some(first.clone()));
+    assert_eq!(other.record_heard(&attic).as_deref(), Some("converged\n{}\n"));
+    assert_eq!(other.record_heard(&barn), None, "it has nothing to say but that it is there");
+    let before = other.heard(&both);
+    assert_eq!(before.keys().collect::<Vec<_>>(), [&attic, &barn]);
+    assert_eq!(look(&mut other, &daemon.remote(), &both), Heard::Same);
+    assert_eq!(look(&mut other, &daemon.remote(), &Peers::Some(BTreeSet::from([host("away")]))), Heard::Same);
+    // A sign of life alone is another one, with the same record.
+    assert_eq!(push(&attic, None, 4, true), (None, Pushed::Done));
+    assert_eq!(push(&barn, None, 4, true), (None, Pushed::Done));
+    assert_eq!(look(&mut other, &daemon.remote(), &Peers::Some(BTreeSet::from([attic.clone()]))), Heard::News);
+    let after = other.heard(&Peers::All);
+    assert_ne!(after[&attic], before[&attic]);
+    assert_eq!(after[&barn], before[&barn], "nobody asked for it");
+    assert_eq!(other.record_heard(&attic).as_deref(), Some("converged\n{}\n"));
+    // The branch comes along, and everybody.
+    let second = fixture.commit("second", &[("a", "1")]);
+    assert_eq!(look(&mut other, &daemon.remote(), &Peers::All), Heard::News);
+    assert_eq!((other.tip(), other.heard(&Peers::All) != after), (Some(second), true));
+    assert_eq!(other.fetch_peers(&daemon.remote(), &Peers::All, &quick(), &NO).expect("fetched"), Heard::Same);
+    // One object for each sign, and no history of anything but the branch.
+    let kinds =
+        git(&fixture.path().join("state/other"), &["cat-file", "--batch-check=%(objecttype)", "--batch-all-objects"]);
+    assert_eq!(kinds.lines().filter(|kind| *kind == "commit").count(), 2 + 4, "{kinds}");
+}
+
+#[test]
+fn whatever_is_wrong_with_other_hosts_the_branch_is_followed() {
+    let fixture = Fixture::new();
+    let served = fixture.served();
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &fixture.remote()).tip;
+    // What a ref names is not there: the server cannot send it.
+    let lost = served.join("refs/mainstay/seen/lost");
+    fs::create_dir_all(lost.parent().expect("a folder")).expect("created");
+    fs::write(&lost, format!("{}\n", "1b".repeat(20))).expect("written");
+    let second = fixture.commit("second", &[("a", "1")]);
+    let daemon = fixture.daemon();
+    for remote in [fixture.remote(), daemon.remote()] {
+        let everybody = Some(&Peers::All);
+        let (fetched, heard) = mirror.fetch_with(&remote, everybody, &quick(), &NO).expect("the branch comes");
+        assert_eq!((&fetched.tip, fetched.renewed, heard == Heard::News), (&second, false, false));
+    }
+    assert_ne!(first, second);
 }
 
 #[test]
@@ -66,11 +132,9 @@ fn hosts_do_not_race() {
                 fetch(&mut mirror, &daemon.remote());
                 for round in 0..3 {
                     mirror.write_note(&name, tip, &format!("round {round}\n"), at(round)).expect("written");
-                    let pushed = mirror.push_note(&daemon.remote(), &name, &quick(), &NO).expect("pushed");
+                    let seen = Some(Seen { at: at(round), believed: tip, is_due: false });
+                    let pushed = mirror.publish(&daemon.remote(), &name, seen, &quick(), &NO).expect("pushed");
                     assert_eq!(pushed, Pushed::Done);
-                    mirror
-                        .push_seen(&daemon.remote(), &name, Seen { at: at(round), believed: tip }, &quick(), &NO)
-                        .expect("pushed");
                 }
             });
         }
@@ -116,7 +180,7 @@ fn a_crowd_that_reports_at_once_loses_nothing_and_hardly_ever_tries_twice() {
                 mirror.write_note(&name, tip, &format!("converged {number}\n"), at(1)).expect("written");
                 begin.wait();
                 // A host tries again with back-off; nobody waits here, which is harder.
-                (1..=20).find(|_| mirror.push_note(&daemon.remote(), &name, &quick(), &NO).is_ok()).expect("pushed")
+                (1..=20).find(|_| mirror.publish(&daemon.remote(), &name, None, &quick(), &NO).is_ok()).expect("pushed")
             })
         });
         let hosts: Vec<_> = hosts.collect();
@@ -140,7 +204,7 @@ fn a_lost_mirror_continues_the_notes_of_the_remote() {
     let mut mirror = fixture.mirror();
     let first = fetch(&mut mirror, &daemon.remote()).tip;
     mirror.write_note(&attic, &first, "converged\n", at(1)).expect("written");
-    mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed");
+    mirror.publish(&daemon.remote(), &attic, None, &quick(), &NO).expect("pushed");
     drop(mirror);
     fs::remove_dir_all(fixture.mirror_dir()).expect("lost");
 
@@ -148,7 +212,7 @@ fn a_lost_mirror_continues_the_notes_of_the_remote() {
     let mut mirror = fixture.mirror();
     fetch(&mut mirror, &daemon.remote());
     mirror.write_note(&attic, &second, "applying\n", at(9)).expect("written");
-    assert_eq!(mirror.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(mirror.publish(&daemon.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     let history = git(&fixture.served(), &["log", "--format=%at %s", "refs/notes/mainstay/attic"]);
     assert_eq!(history, "1790000009 mainstay: applying\n1790000001 mainstay: converged");
     for (commit, text) in [(&first, "converged"), (&second, "applying")] {
@@ -160,7 +224,7 @@ fn a_lost_mirror_continues_the_notes_of_the_remote() {
     let mut again = Mirror::open(&fixture.path().join("state/again")).expect("a mirror");
     fetch(&mut again, &daemon.remote());
     again.write_note(&attic, &second, "applying\n", at(10)).expect("written");
-    assert_eq!(again.push_note(&daemon.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(again.publish(&daemon.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     assert_eq!(git(&fixture.served(), &["rev-list", "--count", "refs/notes/mainstay/attic"]), "2");
 }
 
@@ -178,15 +242,15 @@ fn a_refused_push_is_denied_and_the_note_stays() {
     let tip = fetch(&mut mirror, &daemon.remote()).tip;
     mirror.write_note(&attic, &tip, "converged\n", at(1)).expect("written");
     for remote in [daemon.remote(), fixture.remote()] {
-        let error = mirror.push_note(&remote, &attic, &quick(), &NO).expect_err("refused");
+        let error = mirror.publish(&remote, &attic, None, &quick(), &NO).expect_err("refused");
         assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
     }
     let hidden = remote(&format!("git://127.0.0.1:{}/other.git", daemon.port));
-    let error = mirror.push_note(&hidden, &attic, &quick(), &NO).expect_err("refused");
+    let error = mirror.publish(&hidden, &attic, None, &quick(), &NO).expect_err("refused");
     assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
     drop(daemon);
     fs::remove_file(hook).expect("removed");
-    assert_eq!(mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(mirror.publish(&fixture.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
 }
 
 #[test]
@@ -199,30 +263,39 @@ fn a_push_that_lost_the_race_is_retried_later() {
     let lock = fixture.served().join("refs/notes/mainstay");
     fs::create_dir_all(&lock).expect("created");
     fs::write(lock.join("attic.lock"), "").expect("locked");
-    let error = mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect_err("locked");
+    let error = mirror.publish(&fixture.remote(), &attic, None, &quick(), &NO).expect_err("locked");
     assert!(matches!(error, PushError::Retryable { .. }), "{error:?}");
     fs::remove_file(lock.join("attic.lock")).expect("unlocked");
-    assert_eq!(mirror.push_note(&fixture.remote(), &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(mirror.publish(&fixture.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
 }
 
 #[test]
-fn hostile_notes_of_others_are_skipped() {
+fn hostile_signs_of_others_are_skipped() {
     let fixture = Fixture::new();
     let served = fixture.served();
     let tip = fixture.main();
-    let output = try_git(&served, &["hash-object", "-w", "--stdin"], &vec![b'x'; 1 << 20]);
-    let huge = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    git(&served, &["notes", "--ref=mainstay/huge", "add", "-C", &huge, tip.as_str()]);
-    git(&served, &["update-ref", "refs/notes/mainstay/blob", &huge]);
-    git(&served, &["update-ref", "refs/notes/mainstay/code", tip.as_str()]);
-    git(&served, &["update-ref", "refs/notes/mainstay/NOT_A_HOST", tip.as_str()]);
-    git(&served, &["notes", "--ref=mainstay/good", "add", "-m", "fine", tip.as_str()]);
-    let mut mirror = fixture.mirror();
-    fetch(&mut mirror, &fixture.remote());
-    assert!(mirror.fetch_notes(&fixture.remote(), &quick(), &NO).expect("fetched"));
-    assert_eq!(mirror.note_hosts(), ["blob", "code", "good", "huge"].map(host));
-    for name in ["blob", "code", "huge"] {
-        assert_eq!(mirror.read_note(&host(name), &tip), None, "{name}");
+    let written = |kind: &str, content: &[u8]| {
+        let output = try_git(&served, &["hash-object", "-w", "--literally", "-t", kind, "--stdin"], content);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let tree = written("tree", b"");
+    let sign = |said: &str| format!("tree {tree}\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\n{said}");
+    let signs = [
+        ("blob", written("blob", b"x")),
+        ("code", tip.to_string()),
+        ("huge", written("commit", sign(&"x".repeat(1 << 20)).as_bytes())),
+        ("NOT_A_HOST", tip.to_string()),
+        ("good", written("commit", sign("seen\n\nfine\n").as_bytes())),
+    ];
+    for (name, id) in &signs {
+        git(&served, &["update-ref", &format!("refs/mainstay/seen/{name}"), id]);
     }
-    assert_eq!(mirror.read_note(&host("good"), &tip).as_deref(), Some("fine\n"));
+    let mut mirror = fixture.mirror();
+    assert_eq!(look(&mut mirror, &fixture.remote(), &Peers::All), Heard::News);
+    let heard = mirror.heard(&Peers::All);
+    assert_eq!(heard.keys().cloned().collect::<Vec<_>>(), ["blob", "code", "good", "huge"].map(host));
+    for name in ["blob", "code", "huge"] {
+        assert_eq!(mirror.record_heard(&host(name)), None, "{name}");
+    }
+    assert_eq!(mirror.record_heard(&host("good")).as_deref(), Some("fine\n"));
 }

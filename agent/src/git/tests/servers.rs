@@ -219,8 +219,10 @@ fn a_branch_is_followed_and_notes_are_pushed_over_http() {
     let first = fetch(&mut mirror, &remote).tip;
     assert!(!fetch(&mut mirror, &remote).changed);
     mirror.write_note(&attic, &first, "converged\n", at(1)).expect("written");
-    assert_eq!(mirror.push_note(&remote, &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
-    mirror.push_seen(&remote, &attic, Seen { at: at(2), believed: &first }, &quick(), &NO).expect("pushed");
+    assert_eq!(mirror.publish(&remote, &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
+    mirror
+        .publish(&remote, &attic, Some(Seen { at: at(2), believed: &first, is_due: true }), &quick(), &NO)
+        .expect("pushed");
     assert_eq!(git(&fixture.served(), &["notes", "--ref=mainstay/attic", "show", first.as_str()]), "converged");
     let second = fixture.commit("second", &[("a", "1")]);
     assert_eq!(fetch(&mut mirror, &remote).tip, second);
@@ -229,11 +231,11 @@ fn a_branch_is_followed_and_notes_are_pushed_over_http() {
     let mut mirror = fixture.mirror();
     fetch(&mut mirror, &remote);
     mirror.write_note(&attic, &second, "applying\n", at(3)).expect("written");
-    assert_eq!(mirror.push_note(&remote, &attic, &quick(), &NO).expect("pushed"), Pushed::Done);
+    assert_eq!(mirror.publish(&remote, &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     assert_eq!(git(&fixture.served(), &["rev-list", "--count", "refs/notes/mainstay/attic"]), "2");
     git(&fixture.served(), &["config", "http.receivepack", "false"]);
     mirror.write_note(&attic, &second, "converged\n", at(4)).expect("written");
-    let error = mirror.push_note(&remote, &attic, &quick(), &NO).expect_err("read only");
+    let error = mirror.publish(&remote, &attic, None, &quick(), &NO).expect_err("read only");
     assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
 }
 
