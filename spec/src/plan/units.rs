@@ -171,7 +171,8 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
         let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
         let is_planned = draft.plan.steps.iter().chain(&draft.plan.drift).any(runs);
         // Once it is gone, nothing shows that something was due.
-        if draft.is_aside(app) || draft.plan.unknown.iter().any(|unknown| unknown.resource == id) {
+        let is_left = draft.is_aside(app) || draft.paused_owner(&id, app).is_some();
+        if is_left || draft.plan.unknown.iter().any(|unknown| unknown.resource == id) {
             draft.plan.lessons.push(Lesson::Owes(id));
         } else if !is_planned && !draft.plan.conflicts.iter().any(|conflict| conflict.resource == id) {
             let inputs = draft.inputs(name, unit, state.text.as_deref());
