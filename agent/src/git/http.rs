@@ -169,10 +169,11 @@ impl<'w> Http for Requests<'w> {
         _base_url: &str,
         headers: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> gix::Result<GetResponse<Headers<'w>, Body<'w>>> {
-        // The only thing that git gets is the capabilities, and what is known of them need not be asked for.
+        // The only thing that git gets is the capabilities, with the refs for a push, and what is known need not be asked for.
         if let Some(known) = self.watch.guess.borrow().expected.clone() {
             let exchange = self.exchange_of(None);
-            let line = b"content-type: application/x-git-upload-pack-advertisement\n".to_vec();
+            let service = url.rsplit("service=").next().unwrap_or_default();
+            let line = format!("content-type: application/x-{service}-advertisement\n").into_bytes();
             let headers = Headers { exchange: Rc::clone(&exchange), lines: Some(io::Cursor::new(line)) };
             return Ok(GetResponse { headers, body: Body { exchange, chunk: io::Cursor::new(known) } });
         }

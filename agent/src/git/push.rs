@@ -18,11 +18,11 @@ use super::fetch::{Failure, Listing, SEEN, pull, text};
 use super::mirror::{Mirror, Source, find, set};
 use super::notes::{author, own};
 use super::pack;
-use super::remote::{Deadlines, Remote};
+use super::remote::{Address, Deadlines, Remote};
 use super::wire::Watch;
 
-/// How often a push is tried again at once, after taking over what somebody else pushed.
-const ATTEMPTS: usize = 3;
+/// How often a push is tried at once: without asking what is there, and after taking over what somebody else pushed.
+const ATTEMPTS: usize = 4;
 
 /// A sign of life: who looks at a whole fleet needs nothing else of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +101,17 @@ impl Mirror {
             return Ok(Pushed::Nothing);
         }
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
-        let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+        let mut made_up = self.made_up(remote, &marker, &wanted).map_err(other)?;
         for _ in 0..ATTEMPTS {
-            match self.offer(remote, &wanted, &watch)? {
-                Offer::Answered(answers) => return self.take_in(remote, &marker, &wanted, answers),
-                Offer::Behind(theirs) => {
+            let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+            let is_made_up = made_up.is_some();
+            watch.guess.borrow_mut().expected = made_up.take();
+            match self.offer(remote, &wanted, &watch) {
+                Err(error) if is_made_up && !matches!(error, PushError::Denied { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(Offer::Answered(answers)) if is_made_up && answers.iter().any(Option::is_some) => {}
+                Ok(Offer::Answered(answers)) => return self.take_in(remote, &marker, &wanted, answers),
+                Ok(Offer::Behind(theirs)) => {
                     tracing::info!(%host, remote = %remote.url, "the remote has other notes of this host, continuing them");
                     self.take_over(remote, host, &name, theirs, &watch)?;
                     self.reload().map_err(|error| other(Box::new(error)))?;
@@ -114,6 +120,25 @@ impl Mirror {
             }
         }
         Err(PushError::Retryable { url: url(), name, source: because("somebody else keeps writing to it") })
+    }
+
+    /// Returns the list of refs that a push over http begins with, as far as it matters and as it was after the last push. A server
+    /// lists all its refs there, which of a large fleet is a thousand times what is pushed; it checks the old values that a push
+    /// names, so that what is out of date is refused.
+    fn made_up(&self, remote: &Remote, marker: &str, wanted: &[Wanted]) -> Result<Option<Vec<u8>>, Source> {
+        if !matches!(remote.url.address(), Address::Http { .. }) {
+            return Ok(None);
+        }
+        let mut list = line("# service=git-receive-pack\n");
+        list.extend_from_slice(b"0000");
+        for (at, wanted) in wanted.iter().enumerate() {
+            let kept = if wanted.lease == Lease::Continues { marker } else { &wanted.name };
+            let Some(id) = find(&self.repo, kept)? else { return Ok(None) };
+            let capabilities = if at == 0 { "\0report-status" } else { "" };
+            list.extend(line(&format!("{id} {}{capabilities}\n", wanted.name)));
+        }
+        list.extend_from_slice(b"0000");
+        Ok(Some(list))
     }
 
     /// Remembers what the remote has by now.
@@ -223,6 +248,11 @@ struct Command<'w> {
     old: ObjectId,
     new: ObjectId,
     name: &'w str,
+}
+
+/// Puts the length before a line (gitprotocol-common(5), "pkt-line Format").
+fn line(text: &str) -> Vec<u8> {
+    format!("{:04x}{text}", text.len() + 4).into_bytes()
 }
 
 /// Names the ref that remembers what `remote` has of `host`'s notes.

@@ -165,3 +165,47 @@ fn an_unchanged_tip_costs_one_exchange_over_http() {
     assert!(!fetch(&mut mirror, &remote).changed);
     assert_eq!(asked(), "GET POST POST");
 }
+
+#[test]
+fn a_push_over_http_is_one_exchange_once_it_is_known_what_is_there() {
+    let fixture = Fixture::new();
+    let (remote, requests) = http_backend(&fixture);
+    let asked = || std::mem::take(&mut *requests.lock().expect("no panic")).join(" ");
+    let attic = host("attic");
+    let mut mirror = fixture.mirror();
+    let tip = fetch(&mut mirror, &remote).tip;
+    asked();
+    let push = |mirror: &mut Mirror, note: &str, second| {
+        mirror.write_note(&attic, &tip, note, at(second)).expect("written");
+        let seen = Some(Seen { at: at(second), believed: &tip, is_due: false });
+        assert_eq!(mirror.publish(&remote, &attic, seen, &quick(), &NO).expect("pushed"), Pushed::Done);
+        let there = git(&fixture.served(), &["notes", "--ref=mainstay/attic", "show", tip.as_str()]);
+        assert_eq!(there, note);
+        let sign = git(&fixture.served(), &["log", "--format=%b", "refs/mainstay/seen/attic"]);
+        assert_eq!(sign, note);
+    };
+    push(&mut mirror, "applying", 1);
+    assert_eq!(asked(), "GET POST");
+    push(&mut mirror, "baking", 2);
+    push(&mut mirror, "converged", 3);
+    assert_eq!(asked(), "POST POST");
+    // Somebody else has written meanwhile: nothing of it is lost.
+    let mut other = Mirror::open(&fixture.path().join("state/other")).expect("a mirror");
+    fetch(&mut other, &remote);
+    asked();
+    push(&mut other, "drifted", 4);
+    assert_eq!(asked(), "GET GET POST POST GET POST", "its own history is not theirs, which is fetched");
+    push(&mut mirror, "repaired", 5);
+    let asked_then = asked();
+    assert!(asked_then.starts_with("POST GET ") && asked_then.ends_with(" GET POST"), "{asked_then}");
+    let subjects = git(&fixture.served(), &["log", "--format=%s", "refs/notes/mainstay/attic"]);
+    expect_test::expect![[r#"
+        mainstay: repaired
+        mainstay: drifted
+        mainstay: converged
+        mainstay: baking
+        mainstay: applying"#]]
+    .assert_eq(&subjects);
+    push(&mut mirror, "converged", 6);
+    assert_eq!(asked(), "POST");
+}
