@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spec::course;
 use spec::desired::Hold;
@@ -19,7 +19,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
 use spec::record::Record;
-use spec::rollout::{Answer, Gate, Known, Look, Own, Peer, Scheme, Signs, Stage};
+use spec::rollout::{Answer, Gate, Intent, Known, Look, Own, Peer, Row, Scheme, Signs, Spreading, Stage};
 use tracing::{debug, warn};
 
 use crate::belief::Belief;
@@ -55,35 +55,8 @@ struct Heard {
     at: Timestamp,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Spreading {
-    release: Digest,
-    seen: Timestamp,
-    /// When the repository answered last before that: nobody can have waited for this host longer.
-    polled: Option<Timestamp>,
-}
-
-/// Signs of life that followed each other without a gap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Row {
-    first: Timestamp,
-    last: Timestamp,
-    /// The last one before the gap.
-    before: Option<Timestamp>,
-}
-
 /// What a record announces: the releases that are about to begin, `None` for a removal.
 pub type Announced = BTreeMap<AppName, Option<Digest>>;
-
-/// A change whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Intent {
-    /// The release; `None` where the application is removed.
-    release: Option<Digest>,
-    since: Timestamp,
-    /// When the others could see it: what they said until then has to be looked at before it begins.
-    pushed: Option<Timestamp>,
-}
 
 /// What this host knows of rollouts.
 pub struct Rollouts {
@@ -216,13 +189,9 @@ impl Rollouts {
         match &answer.gate {
             Gate::Go if !answer.has_company || self.is_mute => None,
             Gate::Go => {
-                let fresh = Intent { release, since: now, pushed: None };
-                let intent = self.intents.entry(app.clone()).or_insert(fresh);
-                if intent.release != release {
-                    *intent = fresh;
-                }
-                let is_told = intent.pushed.is_some_and(|pushed| self.view.is_some_and(|view| view > pushed));
-                (!is_told).then(|| TURN.to_owned())
+                let intent = Intent::to(release, self.intents.get(app).copied(), now);
+                self.intents.insert(app.clone(), intent);
+                (!intent.is_told(self.view)).then(|| TURN.to_owned())
             }
             Gate::Wait { until, because } => {
                 self.intents.remove(app);
@@ -291,14 +260,7 @@ impl Rollouts {
             return Signs::Unreported;
         }
         let Some(row) = &self.kept.signs else { return Signs::None };
-        let silent_after = SignedDuration::try_from(scheme.policy(app).silent_after).unwrap_or(SignedDuration::MAX);
-        // Everybody counts from when they saw the release at the earliest, so what was before matters to nobody.
-        let was_away = self.kept.releases.get(app).is_none_or(|spreading| {
-            let late = spreading.polled.is_none_or(|polled| row.first.duration_since(polled) > silent_after / 4 * 3);
-            let has_gap = row.before.is_some_and(|before| before >= spreading.seen);
-            late || has_gap
-        });
-        Signs::Since { first: row.first, last: row.last, was_away }
+        row.signs(self.kept.releases.get(app), scheme.policy(app).silent_after)
     }
 
     /// Notes since when each release is known.
@@ -424,13 +386,8 @@ impl Rollouts {
     pub fn signed(&mut self, at: Timestamp) -> bool {
         let was_quiet = self.kept.signs.is_none() || self.is_mute;
         self.is_mute = false;
-        let longest = self.patience.unwrap_or(spec::manifest::SILENT_AFTER) / 2;
-        let longest = SignedDuration::try_from(longest).unwrap_or(SignedDuration::MAX);
-        self.kept.signs = Some(match self.kept.signs.take() {
-            Some(row) if at.duration_since(row.last) <= longest => Row { last: at, ..row },
-            Some(row) => Row { first: at, last: at, before: Some(row.last) },
-            None => Row { first: at, last: at, before: None },
-        });
+        let silent_after = self.patience.unwrap_or(spec::manifest::SILENT_AFTER);
+        self.kept.signs = Some(Row::with(self.kept.signs.take(), at, silent_after));
         self.save();
         let is_new = self.kept.signs.as_ref().is_some_and(|row| row.first == at);
         self.is_concerned() && (was_quiet || is_new)

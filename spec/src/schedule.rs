@@ -136,7 +136,8 @@ impl Round<'_> {
     ) -> BTreeMap<HostName, Turn> {
         let policy = self.fleet.rollouts.get(name).cloned().unwrap_or_default();
         let mut waves: BTreeMap<usize, Vec<&HostName>> = BTreeMap::new();
-        for (place, host) in rollout::order(&self.fleet, app, &policy, all.iter()) {
+        let order = rollout::order(&self.fleet, app, &policy, all.iter());
+        for (place, host) in order.iter() {
             if changing.contains(host) {
                 waves.entry(place.wave).or_default().push(host);
             }

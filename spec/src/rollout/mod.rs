@@ -14,6 +14,8 @@ mod overrides;
 mod order;
 mod stage;
 mod standing;
+mod signs;
+mod intent;
 mod scheme;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,16 +23,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use order::{Place, order};
+pub use intent::Intent;
+pub use order::{Order, Place, order};
 pub use overrides::overrides;
 pub use scheme::{Answer, Known, Scheme};
-pub use stage::{Peer, Stage, stage};
+pub use signs::{Row, Signs, Spreading};
+pub use stage::{Peer, Stage, said, stage};
 pub use standing::{Look, Standing, Turn};
 
-use crate::calendar;
+use crate::calendar::{self, Window};
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
-use crate::manifest::{App, Fleet, Held, Host, Rollout, Rule};
+use crate::manifest::{self, App, Fleet, Held, Rollout, Rule};
 
 /// May it go?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,34 +78,15 @@ pub struct Own {
     pub signs: Signs,
 }
 
-/// The signs of life of the host that asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signs {
-    /// It reports to nobody.
-    Unreported,
-    /// It has not been able to say anything yet.
-    None,
-    /// They are there.
-    Since {
-        /// When the first was pushed of those that followed each other without a gap.
-        first: Timestamp,
-        /// When the last was pushed.
-        last: Timestamp,
-        /// Whether others may have taken it for silent before the first.
-        ///
-        /// They count from when they saw the release at the earliest. So it was away when more than three quarters of
-        /// `silent-after` lie between its last answer from the repository before it saw the release and the first sign, or when
-        /// there was a gap of more than half of `silent-after` after it saw the release. A gap from before is none: hosts that
-        /// have nothing to do are quiet.
-        was_away: bool,
-    },
-}
-
 /// Returns the policy of an application's changes on `host`. One that is removed there follows the one it has elsewhere, as far
 /// as there is one alone.
 pub fn policy(fleet: &Fleet, app: &AppName, host: &HostName) -> Rollout {
-    let name = policy_name(fleet, app, host);
-    fleet.rollouts.get(name).cloned().unwrap_or_default()
+    written(fleet, app, host).cloned().unwrap_or_default()
+}
+
+/// Returns the policy, if it is written down anywhere.
+fn written<'f>(fleet: &'f Fleet, app: &AppName, host: &HostName) -> Option<&'f Rollout> {
+    fleet.rollouts.get(policy_name(fleet, app, host))
 }
 
 /// Names that policy.
@@ -112,19 +97,18 @@ pub fn policy_name<'f>(fleet: &'f Fleet, app: &AppName, host: &HostName) -> &'f 
     }
     let names: BTreeSet<&str> = application.iter().flat_map(|it| &it.variants).map(App::rollout).collect();
     match names.len() {
-        1 => names.into_iter().next().unwrap_or(crate::manifest::DEFAULT_ROLLOUT),
-        _ => crate::manifest::DEFAULT_ROLLOUT,
+        1 => names.into_iter().next().unwrap_or(manifest::DEFAULT_ROLLOUT),
+        _ => manifest::DEFAULT_ROLLOUT,
     }
 }
 
 /// Decides whether the change may begin at `now`, as far as the repository alone says: holds, freezes and windows.
 pub fn permitted(fleet: &Fleet, change: &Change<'_>, now: Timestamp) -> Gate {
-    let Some(host) = fleet.hosts.get(change.host) else { return Gate::Go };
     if let Some(held) = held(fleet, change, now) {
         return Gate::Blocked { because: format!("held: {}", held.reason) };
     }
-    let policy = policy(fleet, change.app, change.host);
-    match earliest(fleet, change, (host, &policy), now) {
+    let windows = written(fleet, change.app, change.host).map_or(&[][..], |policy| &policy.windows);
+    match earliest(fleet, change, windows, now) {
         Ok((at, _)) if at <= now => Gate::Go,
         Ok((at, because)) => Gate::Wait { until: Some(at), because },
         Err(calendar::NeverOpen) => Gate::Blocked { because: calendar::NeverOpen.to_string() },
@@ -133,9 +117,9 @@ pub fn permitted(fleet: &Fleet, change: &Change<'_>, now: Timestamp) -> Gate {
 
 /// Returns what holds the change back until somebody removes it from the repository.
 fn held<'f>(fleet: &'f Fleet, change: &Change<'_>, now: Timestamp) -> Option<&'f Held> {
-    let host = fleet.hosts.get(change.host)?;
-    let is_meant =
-        |held: &&Held| held.app.as_ref().is_none_or(|app| app == change.app) && held.place.holds(change.host, host);
+    let is_meant = |held: &&Held| {
+        held.app.as_ref().is_none_or(|app| app == change.app) && is_meant_here(fleet, &held.place, change.host)
+    };
     fleet.holds.iter().find(is_meant).filter(|_| !is_broken(fleet, change, Rule::Holds, now))
 }
 
@@ -143,7 +127,7 @@ fn held<'f>(fleet: &'f Fleet, change: &Change<'_>, now: Timestamp) -> Option<&'f
 fn earliest(
     fleet: &Fleet,
     change: &Change<'_>,
-    (host, policy): (&Host, &Rollout),
+    windows: &[Window],
     now: Timestamp,
 ) -> Result<(Timestamp, String), calendar::NeverOpen> {
     /// Each round leaves a freeze or reaches a window; as many of them cannot follow each other.
@@ -154,7 +138,7 @@ fn earliest(
             freeze.from <= at
                 && at < freeze.to
                 && (freeze.apps.is_empty() || freeze.apps.contains(change.app))
-                && freeze.place.holds(change.host, host)
+                && is_meant_here(fleet, &freeze.place, change.host)
         });
         if let Some(freeze) = frozen.filter(|_| !is_broken(fleet, change, Rule::Freezes, at)) {
             if because.is_empty() {
@@ -165,16 +149,20 @@ fn earliest(
         }
         let opening = match is_broken(fleet, change, Rule::Windows, at) {
             true => None,
-            false => calendar::opening(&policy.windows, at)?,
+            false => calendar::opening(windows, at)?,
         };
         let Some(opening) = opening else { break };
         if because.is_empty() {
-            let windows: Vec<String> = policy.windows.iter().map(ToString::to_string).collect();
-            because = format!("outside its windows ({})", windows.join("; "));
+            let all: Vec<String> = windows.iter().map(ToString::to_string).collect();
+            because = format!("outside its windows ({})", all.join("; "));
         }
         at = opening;
     }
     Ok((at, because))
+}
+
+fn is_meant_here(fleet: &Fleet, place: &manifest::Place, host: &HostName) -> bool {
+    fleet.hosts.get(host).is_some_and(|known| place.holds(host, known))
 }
 
 fn is_broken(fleet: &Fleet, change: &Change<'_>, rule: Rule, now: Timestamp) -> bool {

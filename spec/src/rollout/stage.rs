@@ -50,6 +50,25 @@ impl Stage {
     pub fn is_passed_over(self) -> bool {
         matches!(self, Stage::Failed | Stage::Down | Stage::Silent | Stage::Held)
     }
+
+    /// Returns how far a host counts that said so and was `heard` last some time ago, while a release is known `since`. What is
+    /// there, or failed, is so whether the host goes on to say it or not.
+    #[must_use]
+    pub fn unless_silent(
+        self,
+        heard: Option<Timestamp>,
+        silent_after: Duration,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> Stage {
+        if matches!(self, Stage::Done | Stage::Failed) {
+            return self;
+        }
+        // A host has as long from when this one saw the commit: that is when it began to be waited for.
+        let heard = heard.map_or(since, |heard| heard.max(since));
+        let quiet = Duration::try_from(now.duration_since(heard)).unwrap_or_default();
+        if quiet > silent_after { Stage::Silent } else { self }
+    }
 }
 
 /// What is known of another host.
@@ -62,36 +81,28 @@ pub struct Peer {
 }
 
 /// Says how far `peer` is on the way to `target` at `commit`, which this host has seen `since`.
-///
-/// A record counts for the release when its digest is the one that is expected there, or when it is of this very commit: an agent of
-/// another version may count its digests in another way.
 pub fn stage(
     peer: Option<&Peer>,
-    (app, target, commit): (&AppName, Option<Digest>, &CommitId),
+    release: (&AppName, Option<Digest>, &CommitId),
     silent_after: Duration,
     since: Timestamp,
     now: Timestamp,
 ) -> Stage {
     let record = peer.and_then(|peer| peer.record.as_ref());
-    let said = match record {
-        Some(record) => said(record, app, target, commit),
-        None => Stage::Waiting,
-    };
-    if matches!(said, Stage::Done | Stage::Failed) {
-        return said;
-    }
-    // A host has as long from when this one saw the commit: that is when it began to be waited for.
-    let heard = peer.map_or(since, |peer| peer.heard.max(since));
-    let quiet = Duration::try_from(now.duration_since(heard)).unwrap_or_default();
-    if quiet > silent_after { Stage::Silent } else { said }
+    let said = record.map_or(Stage::Waiting, |record| said(record, release));
+    said.unless_silent(peer.map(|peer| peer.heard), silent_after, since, now)
 }
 
-fn said(record: &Record, app: &AppName, target: Option<Digest>, commit: &CommitId) -> Stage {
+/// Says how far a host is on the way to `target` at `commit` by its record, whenever that was heard.
+///
+/// A record counts for the release when its digest is the one that is expected there, or when it is of this very commit: an agent of
+/// another version may count its digests in another way.
+pub fn said(record: &Record, (app, target, commit): (&AppName, Option<Digest>, &CommitId)) -> Stage {
     let (known, is_at) = (record.apps.get(app), record.commit == *commit);
     match (target, known) {
         (None, None) => Stage::Done,
-        // What is still there of an application that goes has begun to go, or has not.
-        (None, Some(known)) if is_at && known.state == AppState::Applying => Stage::Changing,
+        // What is still there of an application that goes has begun to go, or changes to what it was to be before; or waits.
+        (None, Some(known)) if known.state == AppState::Applying => Stage::Changing,
         (None, Some(known)) if is_at && known.state == AppState::Failed => Stage::Down,
         (None, Some(_)) => Stage::Waiting,
         (Some(_), None) => Stage::Waiting,
@@ -101,6 +112,8 @@ fn said(record: &Record, app: &AppName, target: Option<Digest>, commit: &CommitI
         },
         // It went back, and says which release it does not want.
         (Some(target), Some(known)) if known.bad == Some(target) || (is_at && known.bad.is_some()) => failed(known),
+        // To whatever it changes, it is not available. It says so until it has seen this commit, and no longer.
+        (Some(_), Some(known)) if known.state == AppState::Applying => Stage::Changing,
         (Some(_), Some(_)) => Stage::Waiting,
     }
 }

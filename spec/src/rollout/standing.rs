@@ -1,67 +1,63 @@
 //! Where all hosts of an application stand, and whose turn it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::order::Place;
+use super::order::Order;
 use super::stage::Stage;
 use crate::id::HostName;
 use crate::manifest::{Count, Rollout};
 
 /// Where the hosts of an application stand on the way to one release, in the order of their turns.
 ///
-/// Counted once; each host's turn is then read off, so that a fleet of thousands can be looked at as a whole.
+/// Counted once, in one walk over the order; each host's turn is then read off, so that a fleet of thousands can be looked at as a
+/// whole. What a host is told does not depend on its own stage, so that one count serves all who see the same.
 #[derive(Clone, Debug)]
 pub struct Standing {
+    order: Order,
     members: Vec<Member>,
-    places: BTreeMap<HostName, usize>,
+    waves: Vec<Wave>,
     /// The first member in the order that is neither done nor passed over.
     first_open: Option<usize>,
-    /// What came of each wave and those before it.
-    tallies: BTreeMap<usize, Tally>,
     /// The members that are not available because of the change; of many only the first.
     changing: Vec<usize>,
-    all_changing: usize,
     baking: usize,
-    failed: usize,
+    /// All of them together.
+    all: Ahead,
+    tally: Tally,
     failures: Count,
     most_changing: usize,
     silent_after: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Member {
-    host: HostName,
-    wave: usize,
     stage: Stage,
-    /// Those before it in its wave.
-    in_wave: Ahead,
-    /// Those before it in all waves.
-    in_all: Ahead,
-    /// Whether it is the first of its wave that is not passed over.
-    is_first: bool,
+    /// Those before it, of all waves.
+    ahead: Ahead,
 }
 
-/// Those who stand before a host and have not begun, or are not available.
+/// How many have not begun, or are not available.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ahead {
     /// How many.
     count: usize,
     /// How many of them are not available.
     changing: usize,
-    /// The first of them.
-    first: Option<usize>,
 }
 
-impl Ahead {
-    fn pass(&mut self, at: usize, stage: Stage) {
-        let is_changing = stage.is_changing();
-        if is_changing || stage == Stage::Waiting {
-            self.count += 1;
-            self.changing += usize::from(is_changing);
-            self.first.get_or_insert(at);
-        }
-    }
+/// A wave that somebody is in.
+#[derive(Clone, Copy, Debug)]
+struct Wave {
+    number: usize,
+    /// Those of the waves before.
+    ahead: Ahead,
+    /// Its first member that has not begun or is not available.
+    first: Option<usize>,
+    /// Its first member that is not passed over.
+    first_there: Option<usize>,
+    /// What came of it and of all before it.
+    tally: Tally,
 }
 
 /// What came of a wave and of all before it.
@@ -112,6 +108,17 @@ impl Look {
     }
 }
 
+/// What keeps a host from going.
+#[derive(Clone, Copy, Debug)]
+enum Obstacle {
+    /// This member of a wave before it.
+    Open(usize),
+    /// Nobody has shown that the release works.
+    Unproven,
+    /// As many others change, or go before it.
+    Taken(usize),
+}
+
 /// More hosts than this are counted, not named.
 const MOST_NAMED: usize = 3;
 /// A host that waits looks at so many of those before it, or at twice as many as may change at a time: that these move on shows
@@ -120,52 +127,53 @@ const MOST_LOOKED_AT: usize = 100;
 
 impl Standing {
     /// Counts where everybody stands.
-    pub fn of(policy: &Rollout, order: &BTreeMap<Place, &HostName>, stage: impl Fn(&HostName) -> Stage) -> Standing {
+    pub fn of(policy: &Rollout, order: &Order, mut stage: impl FnMut(&HostName) -> Stage) -> Standing {
         let mut standing = Standing {
+            order: order.clone(),
             members: Vec::with_capacity(order.len()),
-            places: BTreeMap::new(),
+            waves: Vec::new(),
             first_open: None,
-            tallies: BTreeMap::new(),
             changing: Vec::new(),
-            all_changing: 0,
             baking: 0,
-            failed: 0,
+            all: Ahead::default(),
+            tally: Tally::default(),
             failures: policy.failures,
             most_changing: policy.max_unavailable.of(order.len()).max(1),
             silent_after: policy.silent_after,
         };
-        let (mut in_wave, mut in_all, mut wave, mut is_first) = (Ahead::default(), Ahead::default(), None, true);
-        let mut tally = Tally::default();
-        for (at, (place, host)) in order.iter().enumerate() {
-            if wave != Some(place.wave) {
-                (wave, in_wave, is_first) = (Some(place.wave), Ahead::default(), true);
-            }
-            let stage = stage(host);
-            let (host, is_passed) = ((*host).clone(), stage.is_passed_over());
-            standing.places.insert(host.clone(), at);
-            let is_first_here = is_first && !is_passed;
-            standing.members.push(Member { host, wave: place.wave, stage, in_wave, in_all, is_first: is_first_here });
-            is_first &= is_passed;
-            in_wave.pass(at, stage);
-            in_all.pass(at, stage);
-            standing.count(at, stage);
-            tally.size += 1;
-            tally.done += usize::from(stage == Stage::Done);
-            tally.failed += usize::from(stage.has_failed());
-            standing.tallies.insert(place.wave, tally);
+        for (place, host) in order.iter() {
+            standing.count(place.wave, stage(host));
         }
         standing
     }
 
-    fn count(&mut self, at: usize, stage: Stage) {
+    fn count(&mut self, wave: usize, stage: Stage) {
+        let at = self.members.len();
+        self.members.push(Member { stage, ahead: self.all });
+        self.tally.size += 1;
+        self.tally.done += usize::from(stage == Stage::Done);
+        self.tally.failed += usize::from(stage.has_failed());
+        self.baking += usize::from(stage == Stage::Baking);
+        if self.waves.last().is_none_or(|last| last.number != wave) {
+            let (ahead, tally) = (self.all, self.tally);
+            self.waves.push(Wave { number: wave, ahead, first: None, first_there: None, tally });
+        }
+        if let Some(wave) = self.waves.last_mut() {
+            wave.tally = self.tally;
+            if stage.is_changing() || stage == Stage::Waiting {
+                wave.first.get_or_insert(at);
+            }
+            if !stage.is_passed_over() {
+                wave.first_there.get_or_insert(at);
+            }
+        }
+        self.all.count += usize::from(stage.is_changing() || stage == Stage::Waiting);
         if stage.is_changing() {
-            self.all_changing += 1;
+            self.all.changing += 1;
             if self.changing.len() < MOST_NAMED {
                 self.changing.push(at);
             }
         }
-        self.baking += usize::from(stage == Stage::Baking);
-        self.failed += usize::from(stage.has_failed());
         if stage.is_open() {
             self.first_open.get_or_insert(at);
         }
@@ -174,17 +182,20 @@ impl Standing {
     /// Says whether more hosts failed than may: of percent, in any wave and those before it, so that a wide margin for a fleet
     /// is none for its canaries.
     pub fn is_halted(&self) -> bool {
-        self.tallies.values().any(|tally| tally.failed > self.failures.of(tally.size))
+        self.halted_by().is_some()
+    }
+
+    fn halted_by(&self) -> Option<Tally> {
+        self.waves.iter().map(|wave| wave.tally).find(|tally| tally.failed > self.failures.of(tally.size))
     }
 
     /// Says which hosts halted the release.
     pub fn halt(&self) -> String {
-        let tally = self.tallies.values().find(|tally| tally.failed > self.failures.of(tally.size));
-        let may = match tally.map_or(0, |tally| self.failures.of(tally.size)) {
+        let may = match self.halted_by().map_or(0, |tally| self.failures.of(tally.size)) {
             0 => "none may".to_owned(),
             budget => format!("only {budget} may so far"),
         };
-        format!("halted: the release failed on {}, and {may}", self.with(self.failed, Stage::has_failed))
+        format!("halted: the release failed on {}, and {may}", self.with(self.tally.failed, Stage::has_failed))
     }
 
     /// Says whether there is nobody else to wait for.
@@ -199,94 +210,144 @@ impl Standing {
 
     /// Returns how far a host is.
     pub fn stage(&self, host: &HostName) -> Option<Stage> {
-        self.places.get(host).map(|at| self.members[*at].stage)
+        self.order.find(host).map(|at| self.members[at].stage)
     }
 
     /// Returns a host's wave, counted from zero.
     pub fn wave(&self, host: &HostName) -> Option<usize> {
-        self.places.get(host).map(|at| self.members[*at].wave)
+        self.order.find(host).map(|at| self.order.at(at).0.wave)
     }
 
     /// Iterates over the hosts in the order of their turns, with their waves.
     pub fn members(&self) -> impl Iterator<Item = (&HostName, usize, Stage)> {
-        self.members.iter().map(|member| (&member.host, member.wave, member.stage))
+        self.order.iter().zip(&self.members).map(|((place, host), member)| (host, place.wave, member.stage))
     }
 
     /// Says whether it is the turn of `host`, which has not begun.
     pub fn turn(&self, host: &HostName, no_waves: bool) -> Turn {
-        let Some(at) = self.places.get(host) else { return Turn::Go };
-        let me = &self.members[*at];
-        if !no_waves && let Some(because) = self.before_its_wave(me) {
-            return Turn::Wait(because);
+        let Some(at) = self.order.find(host) else { return Turn::Go };
+        let wave = self.wave_of(at).filter(|_| !no_waves);
+        match self.obstacle(at, wave) {
+            Some(obstacle) => Turn::Wait(self.text(at, wave, obstacle)),
+            None => Turn::Go,
         }
-        let ahead = if no_waves { me.in_all } else { me.in_wave };
-        let elsewhere = self.all_changing - ahead.changing - usize::from(me.stage.is_changing());
-        if ahead.count + elsewhere < self.most_changing {
-            return Turn::Go;
-        }
-        let others = ahead.first.into_iter().chain(self.changing.iter().copied().filter(|other| other != at));
-        let first = others.map(|at| self.members[at].host.as_str()).next().unwrap_or_default();
-        let more = match ahead.count + elsewhere {
-            0 | 1 => String::new(),
-            all => format!(" and {} more", all - 1),
-        };
-        let most =
-            if self.most_changing == 1 { "one host".to_owned() } else { format!("{} hosts", self.most_changing) };
-        Turn::Wait(format!("at most {most} may change at a time: {first}{more} first"))
+    }
+
+    /// Says of each host, in the order of their turns, whether [`Standing::turn`] would let it go: for all of them at the price of
+    /// one walk.
+    pub fn turns(&self) -> impl Iterator<Item = (&HostName, bool)> {
+        let mut waves = self.waves.iter().peekable();
+        self.order.iter().enumerate().map(move |(at, (place, host))| {
+            while waves.next_if(|wave| wave.number < place.wave).is_some() {}
+            (host, self.obstacle(at, waves.peek().copied()).is_none())
+        })
     }
 
     /// Says whom `host`, whose turn it is not yet, has to look at next.
     pub fn look(&self, host: &HostName, no_waves: bool) -> Look {
-        let Some(at) = self.places.get(host) else { return Look::All };
-        let me = &self.members[*at];
+        let Some(me) = self.order.find(host) else { return Look::All };
+        let wave = self.wave_of(me).filter(|_| !no_waves);
         let most = MOST_LOOKED_AT.max(2 * self.most_changing);
-        let open = self.first_open.map(|open| &self.members[open]).filter(|open| open.wave < me.wave && !no_waves);
-        let is_unproven = open.is_none() && !no_waves && self.before_its_wave(me).is_some();
-        let is_before = |other: &Member| match (open, other.stage) {
-            (Some(open), stage) => other.wave == open.wave && stage.is_open(),
-            (None, Stage::Baking) => is_unproven,
+        let in_wave = wave.and_then(|wave| self.before_its_wave(me, wave));
+        let of_wave = |at: usize| self.order.at(at).0.wave;
+        let is_before = |at: usize, stage: Stage| match (in_wave, wave) {
+            (Some(Obstacle::Open(open)), _) => of_wave(at) == of_wave(open) && stage.is_open(),
             // Whoever tries it in the place of those who should have.
-            (None, _) if is_unproven => other.is_first && other.wave == me.wave || other.wave < me.wave,
-            (None, stage) => (no_waves || other.wave == me.wave) && stage.is_open(),
+            (Some(_), Some(wave)) => {
+                stage == Stage::Baking || of_wave(at) < wave.number || wave.first_there == Some(at)
+            }
+            // Who is healthy keeps nobody of its own wave.
+            (_, wave) => {
+                stage.is_open() && stage != Stage::Baking && wave.is_none_or(|wave| of_wave(at) == wave.number)
+            }
         };
-        let ahead = self.members[..*at].iter().filter(|it| is_before(it));
-        let changing = self.members.iter().filter(|it| it.stage.is_changing() && it.host != *host);
-        let hosts = ahead.take(most).chain(changing.take(most)).map(|it| it.host.clone()).collect();
-        let before = if no_waves { me.in_all } else { me.in_wave };
-        Look::At { hosts, distance: before.count / self.most_changing }
+        let all = || self.members.iter().map(|member| member.stage).enumerate();
+        let ahead = all().take(me).filter(|(at, stage)| is_before(*at, *stage)).take(most);
+        let changing = all().filter(|(at, stage)| stage.is_changing() && *at != me).take(most);
+        let hosts = ahead.chain(changing).map(|(at, _)| self.order.at(at).1.clone()).collect();
+        let before = wave.map_or(0, |wave| wave.ahead.count);
+        Look::At { hosts, distance: (self.members[me].ahead.count - before) / self.most_changing }
     }
 
     /// Names the hosts on which the release failed.
     pub fn failed(&self) -> BTreeSet<HostName> {
-        let failed = self.members.iter().filter(|it| it.stage.has_failed());
-        failed.take(MOST_LOOKED_AT).map(|it| it.host.clone()).collect()
+        self.who(Stage::has_failed)
     }
 
     /// Names the hosts that somebody waits for who needs this application.
     pub fn not_ready(&self) -> BTreeSet<HostName> {
-        let open = self.members.iter().filter(|it| is_unready(it.stage) || it.stage.has_failed());
-        open.take(MOST_LOOKED_AT).map(|it| it.host.clone()).collect()
+        self.who(|stage| is_unready(stage) || stage.has_failed())
     }
 
-    /// Says why the wave of `me` has not begun, if it has not.
-    fn before_its_wave(&self, me: &Member) -> Option<String> {
-        if let Some(open) = self.first_open.map(|open| &self.members[open]).filter(|open| open.wave < me.wave) {
-            let verb = match open.stage {
-                Stage::Baking => "has to have been healthy for long enough",
-                _ => "has to be healthy",
-            };
-            return Some(format!("wave {} has to pass first: {} {verb}", open.wave + 1, open.host));
+    /// Names hosts that are so far; of very many only the first.
+    fn who(&self, is_so_far: impl Fn(Stage) -> bool) -> BTreeSet<HostName> {
+        let so_far = self.members().filter(|(.., stage)| is_so_far(*stage));
+        so_far.take(MOST_LOOKED_AT).map(|(host, ..)| host.clone()).collect()
+    }
+
+    fn wave_of(&self, at: usize) -> Option<&Wave> {
+        let number = self.order.at(at).0.wave;
+        self.waves.iter().find(|wave| wave.number == number)
+    }
+
+    /// Says what keeps the member at `me` from going, in its wave or in no wave at all.
+    fn obstacle(&self, me: usize, wave: Option<&Wave>) -> Option<Obstacle> {
+        if let Some(obstacle) = wave.and_then(|wave| self.before_its_wave(me, wave)) {
+            return Some(obstacle);
+        }
+        let Member { stage, ahead } = self.members[me];
+        let before = wave.map_or_else(Ahead::default, |wave| wave.ahead);
+        let in_wave = ahead.count - before.count;
+        // Who changes counts wherever it stands: it was not passed over by everybody.
+        let behind = self.all.changing - ahead.changing - usize::from(stage.is_changing());
+        let taken = in_wave + before.changing + behind;
+        (taken >= self.most_changing).then_some(Obstacle::Taken(taken))
+    }
+
+    /// Says why the wave of the member at `me` has not begun, if it has not.
+    fn before_its_wave(&self, me: usize, wave: &Wave) -> Option<Obstacle> {
+        if let Some(open) = self.first_open.filter(|open| self.order.at(*open).0.wave < wave.number) {
+            return Some(Obstacle::Open(open));
         }
         // More than failed: a single host that boasts proves nothing where others failed.
-        let is_proven = self.tallies.get(&me.wave).is_some_and(|tally| tally.done > tally.failed);
-        let is_later = self.members.first().is_some_and(|first| first.wave < me.wave);
+        let is_proven = wave.tally.done > wave.tally.failed;
+        let is_later = self.waves.first().is_some_and(|first| first.number < wave.number);
         if !is_later || is_proven {
             return None;
         }
         // Most of those who should have tried it are silent or failed: one host tries it in their place, and nobody else.
-        let is_tried = self.all_changing > usize::from(me.stage.is_changing()) || self.baking > 0;
-        (!me.is_first || is_tried)
-            .then(|| "the waves before have not proven it: one host of this wave goes first".to_owned())
+        let is_tried = self.all.changing > usize::from(self.members[me].stage.is_changing()) || self.baking > 0;
+        let is_first = wave.first_there.is_none_or(|first| me <= first);
+        (!is_first || is_tried).then_some(Obstacle::Unproven)
+    }
+
+    fn text(&self, me: usize, wave: Option<&Wave>, obstacle: Obstacle) -> String {
+        match obstacle {
+            Obstacle::Open(open) => {
+                let (place, host) = self.order.at(open);
+                let verb = match self.members[open].stage {
+                    Stage::Baking => "has to have been healthy for long enough",
+                    _ => "has to be healthy",
+                };
+                format!("wave {} has to pass first: {host} {verb}", place.wave + 1)
+            }
+            Obstacle::Unproven => "the waves before have not proven it: one host of this wave goes first".to_owned(),
+            Obstacle::Taken(taken) => {
+                let first = match wave {
+                    Some(wave) => wave.first,
+                    None => self.waves.iter().find_map(|wave| wave.first),
+                };
+                let ahead = first.into_iter().filter(|other| *other < me);
+                let others = ahead.chain(self.changing.iter().copied().filter(|other| *other != me));
+                let first = others.map(|at| self.order.at(at).1.as_str()).next().unwrap_or_default();
+                let more = if taken > 1 { format!(" and {} more", taken - 1) } else { String::new() };
+                let most = match self.most_changing {
+                    1 => "one host".to_owned(),
+                    most => format!("{most} hosts"),
+                };
+                format!("at most {most} may change at a time: {first}{more} first")
+            }
+        }
     }
 
     /// Says for whom one has to wait that needs this application, if for anybody.
@@ -295,12 +356,13 @@ impl Standing {
         if open > 0 {
             return Some(format!("it is not healthy at this commit on {}", self.with(open, is_unready)));
         }
-        (self.failed > 0).then(|| format!("it failed on {}", self.with(self.failed, Stage::has_failed)))
+        let failed = self.tally.failed;
+        (failed > 0).then(|| format!("it failed on {}", self.with(failed, Stage::has_failed)))
     }
 
     /// Names the first of `all` hosts that are so far.
     fn with(&self, all: usize, stage: impl Fn(Stage) -> bool) -> String {
-        let so_far = self.members.iter().filter(|it| stage(it.stage)).map(|it| it.host.as_str());
+        let so_far = self.members().filter(|(.., it)| stage(*it)).map(|(host, ..)| host.as_str());
         let first: Vec<&str> = so_far.take(MOST_NAMED).collect();
         match all.saturating_sub(first.len()) {
             0 => first.join(", "),

@@ -1,139 +1,176 @@
 //! What must hold of every course of a rollout, whatever the dice say.
 
-use crate::simulator::{Course, SILENT_AFTER, moment, run};
+use crate::simulator::{Commit, Course, Report, Weather, moment, run};
 
-fn rules(most: &str, failures: &str) -> String {
+pub(crate) fn rules(most: &str, failures: &str) -> String {
     format!(
         "rollouts:\n  default:\n    waves: [{{ where: {{ ring: canary }} }}, {{ share: 10% }}, {{ share: 100% }}]\n    bake: 5m\n    \
          max-unavailable: {most}\n    failures: {failures}\n    silent-after: 15m\n"
     )
 }
 
-/// How many seeds are run: more when asked for.
+/// Tells a story with as many seeds as usual, or with the range that is asked for.
 #[expect(clippy::disallowed_methods, reason = "what a test is asked for is not what the crate decides by")]
-fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let asked = std::env::var("MAINSTAY_ROLLOUT_SEEDS").ok().map(|text| text.parse().expect("a number of seeds"));
-    0..asked.unwrap_or(usual)
-}
-
-/// What most courses share: one host in twenty is away, answers and pushes are late now and then, and no two clocks agree.
-fn usual(seed: u64, hosts: usize) -> Course {
-    Course {
-        hosts,
-        canaries: 1 + hosts / 20,
-        seed,
-        offline: 5,
-        slow: 2,
-        lag: 10,
-        skew: 300,
-        canaries_are_away: false,
-        liars: 0,
-        rules: rules("2", "0"),
-        most_changing: 2,
-        commits: vec![(300, false)],
-        until: 30_000,
+pub(crate) fn each_seed(usual: u64, mut story: impl FnMut(u64)) {
+    let asked = std::env::var("MAINSTAY_ROLLOUT_SEEDS").ok();
+    let seeds = asked.map_or(0..usual, |asked| {
+        let (first, end) = asked.split_once("..").expect("a range of seeds: 50..60");
+        first.parse().expect("a seed")..end.parse().expect("a seed")
+    });
+    for seed in seeds {
+        let told = Told(seed);
+        story(seed);
+        drop(told);
     }
 }
+
+/// Says how to see a failure again.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("again with MAINSTAY_ROLLOUT_SEEDS={}..{}", self.0, self.0 + 1);
+        }
+    }
+}
+
+/// One host in twenty is away, answers and pushes are late now and then or lost, and no two clocks agree.
+const USUAL: Weather = Weather {
+    offline: 5,
+    for_good: 30,
+    longest_away: 3000,
+    spells: 1,
+    no_canaries: false,
+    slow: 2,
+    slowest: 1500,
+    lag: 10,
+    lost: 2,
+    skew: 300,
+    liars: 0,
+    restarts: 10,
+    longest_change: 90,
+};
+
+pub(crate) fn good(at: u64) -> Commit {
+    Commit { at, breaks: 0 }
+}
+
+pub(crate) fn bad(at: u64) -> Commit {
+    Commit { at, breaks: 100 }
+}
+
+pub(crate) fn usual(seed: u64, hosts: usize) -> Course {
+    Course {
+        seed,
+        hosts,
+        canaries: 1 + hosts / 20,
+        rules: rules("2", "0"),
+        most_changing: 2,
+        commits: vec![good(300)],
+        until: 60_000,
+        weather: USUAL,
+    }
+}
+
+/// Everything goes wrong at once: hosts come and go, change slowly, and act upon what they saw long ago.
+const ROUGH: Weather =
+    Weather { offline: 70, longest_away: 2500, spells: 4, slow: 20, lag: 30, lost: 5, longest_change: 400, ..USUAL };
 
 fn between(seed: u64, least: u64, most: u64) -> usize {
     usize::try_from(least + (seed * 37) % (most - least)).expect("it is small")
 }
 
+/// Everybody has the last release who was there.
+fn nobody_is_left(course: &Course, report: &Report) {
+    assert_eq!(report.left, Vec::<String>::new(), "seed {}, {} hosts: {:?}", course.seed, course.hosts, report.took);
+}
+
 #[test]
 fn a_good_commit_reaches_everybody_who_is_there() {
-    for seed in seeds(50) {
+    each_seed(50, |seed| {
         let hosts = between(seed, 3, 150);
         let most = hosts / 4 + 1;
         let rules = rules(&most.to_string(), "10%");
-        let course = Course { liars: 1, rules, most_changing: most, ..usual(seed, hosts) };
+        let weather = Weather { liars: 1, ..USUAL };
+        let course = Course { rules, most_changing: most, weather, ..usual(seed, hosts) };
         let report = run(&course);
         // In a small fleet one host that moans is more than the share that may fail.
         if report.moaners == 0 {
-            assert_eq!(report.left, Vec::<String>::new(), "seed {seed}, {hosts} hosts: {:?}", report.took);
+            nobody_is_left(&course, &report);
             assert!(report.worst > 0, "seed {seed}");
         }
-    }
+    });
 }
 
 #[test]
 fn a_bad_commit_stops_at_the_canaries_and_a_good_one_behind_it_goes_on() {
-    for seed in seeds(50) {
-        let hosts = between(seed, 10, 210);
-        let course = Course { commits: vec![(300, true), (4000, false)], ..usual(seed, hosts) };
+    each_seed(50, |seed| {
+        let course = Course { commits: vec![bad(300), good(4000)], ..usual(seed, between(seed, 10, 210)) };
         let report = run(&course);
         let canaries = course.canaries;
         assert!(report.took[1] <= canaries, "seed {seed}: {} took it, of {canaries} canaries", report.took[1]);
-        assert_eq!(report.left, Vec::<String>::new(), "seed {seed}, {hosts} hosts: {:?}", report.took);
-    }
+        nobody_is_left(&course, &report);
+    });
 }
 
 #[test]
 fn hosts_that_come_and_go_with_answers_that_take_minutes_never_change_together() {
-    for seed in seeds(100) {
-        run(&Course {
-            canaries: 1,
-            offline: 70,
-            slow: 30,
-            lag: 30,
-            rules: rules("1", "0"),
-            most_changing: 1,
-            commits: vec![(300, false), (4000, false), (9000, false)],
-            until: 16_000,
-            ..usual(seed, 12)
-        });
-    }
+    each_seed(200, |seed| {
+        let commits = vec![good(300), good(6000), good(12_000)];
+        let course = Course { commits, weather: ROUGH, until: 20_000, ..usual(seed, between(seed, 5, 40)) };
+        let alone = Course { rules: rules("1", "0"), most_changing: 1, ..course.clone() };
+        run(&course);
+        run(&alone);
+    });
+}
+
+#[test]
+fn commits_in_the_middle_of_others_never_change_more_hosts_than_may() {
+    each_seed(200, |seed| {
+        let pause = 50 + (seed * 53) % 900;
+        let commits = (0..20).map(|it| good(300 + it * pause)).collect();
+        let weather = Weather { offline: 20, slow: 30, slowest: 400, ..ROUGH };
+        let course = Course { canaries: 4, commits, weather, until: 40_000, ..usual(seed, between(seed, 8, 40)) };
+        let report = run(&course);
+        nobody_is_left(&course, &report);
+    });
+}
+
+#[test]
+fn failures_in_different_waves_count_together() {
+    let waves = "waves: [{ where: { ring: canary } }, { share: 20% }, { share: 40% }, { share: 60% }, { share: 100% }]";
+    let rules = format!(
+        "rollouts: {{ default: {{ {waves}, bake: 5m, max-unavailable: 1, failures: 3, silent-after: 15m }} }}\n"
+    );
+    each_seed(50, |seed| {
+        let (rules, commits) = (rules.clone(), vec![Commit { at: 300, breaks: 25 }, good(20_000)]);
+        let course = Course { canaries: 2, rules, most_changing: 1, commits, ..usual(seed, 30) };
+        let report = run(&course);
+        nobody_is_left(&course, &report);
+    });
 }
 
 #[test]
 fn where_all_canaries_are_away_one_host_alone_tries_a_bad_commit() {
-    for seed in seeds(50) {
-        let report = run(&Course {
-            canaries: 3,
-            offline: 0,
-            canaries_are_away: true,
-            rules: rules("50%", "0"),
-            most_changing: 20,
-            commits: vec![(300, true)],
-            until: 6000,
-            ..usual(seed, 40)
-        });
-        assert_eq!(report.took[1], 1, "seed {seed}");
-    }
+    each_seed(50, |seed| {
+        let weather = Weather { offline: 0, no_canaries: true, ..USUAL };
+        let (rules, commits) = (rules("50%", "0"), vec![bad(300)]);
+        let course = Course { canaries: 3, rules, most_changing: 20, commits, until: 6000, weather, ..usual(seed, 40) };
+        assert_eq!(run(&course).took[1], 1, "seed {seed}");
+    });
 }
 
 #[test]
 fn nobody_begins_in_a_freeze_by_any_clock_and_everybody_goes_on_after_it() {
     let (from, to) = (1500, 9000);
     let freeze = format!("freezes: [{{ from: \"{}\", to: \"{}\", reason: holidays }}]\n", moment(from), moment(to));
-    for seed in seeds(50) {
-        let hosts = between(seed, 20, 120);
+    each_seed(50, |seed| {
         let rules = format!("{}{freeze}", rules("2", "0"));
-        let course = Course { rules, commits: vec![(300, false), (2000, false)], ..usual(seed, hosts) };
+        let course = Course { rules, commits: vec![good(300), good(2000)], ..usual(seed, between(seed, 20, 120)) };
         let report = run(&course);
-        // What was announced before begins as soon as the others know.
-        let late = course.skew + SILENT_AFTER / 4;
-        let within = |at: &&(usize, u64)| (from + late..to - course.skew).contains(&at.1);
+        let within = |at: &&(usize, u64)| (from + USUAL.skew..to - USUAL.skew).contains(&at.1);
         assert_eq!(report.began.iter().find(within), None, "seed {seed}");
-        assert_eq!(report.left, Vec::<String>::new(), "seed {seed}, {hosts} hosts: {:?}", report.took);
-    }
-}
-
-#[test]
-fn ten_thousand_hosts() {
-    for seed in seeds(1) {
-        let course = Course {
-            canaries: 20,
-            liars: 1,
-            rules: rules("5%", "10%"),
-            most_changing: 500,
-            commits: vec![(300, true), (2000, false)],
-            until: 20_000,
-            ..usual(seed, 10_000)
-        };
-        let report = run(&course);
-        assert!(report.took[1] <= 20, "seed {seed}: {:?}", report.took);
-        if report.moaning_canaries <= 2 {
-            assert!(report.left.is_empty(), "seed {seed}: {} are left: {:?}", report.left.len(), report.left);
-        }
-    }
+        nobody_is_left(&course, &report);
+    });
 }

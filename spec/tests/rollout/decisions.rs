@@ -30,11 +30,14 @@ fn turns(rules: &str, stages: &[Stage], expected: Expect) {
     let fleet = fleet(stages.len(), 1, &format!("rollouts: {{ default: {{ {rules} }} }}\n"));
     let policy = rollout::policy(&fleet, &app(), &host(0));
     let order = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
-    let given: BTreeMap<&HostName, Stage> = order.values().copied().zip(stages.iter().copied()).collect();
+    let given: BTreeMap<&HostName, Stage> = order.iter().map(|it| it.1).zip(stages.iter().copied()).collect();
     let standing = Standing::of(&policy, &order, |host| given[host]);
     let mut text = String::new();
     if standing.is_halted() {
         text.push_str(&format!("{}\n", standing.halt()));
+    }
+    for (host, is_due) in standing.turns() {
+        assert_eq!(standing.turn(host, false) == Turn::Go, is_due, "{host}");
     }
     for (host, wave, stage) in standing.members() {
         let turn = match standing.turn(host, false) {
@@ -282,6 +285,8 @@ fn a_record_says_how_far_its_host_is() {
         (Some(record(AppState::Converged, "old", plain)), Waiting),
         (Some(record(AppState::Applying, "new", plain)), Changing),
         (Some(record(AppState::Unhealthy, "new", plain)), Changing),
+        // Not available, whatever it changes to.
+        (Some(record(AppState::Applying, "old", plain)), Changing),
         (Some(record(AppState::Baking, "new", plain)), Baking),
         (Some(record(AppState::Converged, "new", plain)), Done),
         (Some(record(AppState::Repaired, "new", plain)), Done),
@@ -318,6 +323,7 @@ fn who_has_removed_it_is_done() {
     };
     let mut gone = record(AppState::Converged, "old", |_, _| {});
     assert_eq!(said(gone.clone()), Waiting);
+    assert_eq!(said(record(AppState::Applying, "old", |_, _| {})), Changing);
     gone.apps.clear();
     assert_eq!(said(gone), Done);
 }

@@ -11,3 +11,4 @@ mod decisions;
 mod fleet;
 mod simulator;
 mod courses;
+mod crowds;

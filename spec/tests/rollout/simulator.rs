@@ -1,227 +1,69 @@
 //! Thousands of hosts that follow one repository, each with its own view of it, its own delays and its own bad days.
 //!
-//! The repository is a list of what was pushed, in order. Every host polls it, decides with `rollout::decide`, and pushes what
-//! it does, all of it late by some seconds. What must hold at every moment is looked at at every moment.
+//! Every host asks what was pushed, decides with `rollout::decide`, says what it is about to do, looks again, does it, and says
+//! what came of it; all of that late by some seconds or minutes. What must hold at every moment is looked at by `laws`.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+mod course;
+mod dice;
+mod host;
+mod laws;
+mod repository;
+
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use spec::digest::Digest;
-use spec::id::{AppName, CommitId, HostName};
-use spec::manifest::{Fleet, Rollout};
+use spec::manifest::Fleet;
 use spec::memory::AppState;
-use spec::record::{AppRecord, Record};
-use spec::rollout::{self, Change, Gate, Own, Peer, Signs, Standing};
+use spec::rollout::{self, Change, Gate, Intent, Own, Row, Signs, Spreading};
 
-use crate::fleet::{app, commit, fleet, host};
+pub(crate) use course::{Commit, Course, Report, Weather};
+use dice::Dice;
+use host::{Doing, Nature, SimHost};
+use laws::{Begin, Laws};
+use repository::{Repository, Said, Snapshot, converged, failed, said};
 
-/// Views are of the last of these moments: as if each answer were late by as much more. Crowds have longer ones.
-const TICK: u64 = 15;
-const TICK_OF_A_CROWD: u64 = 60;
-/// From so many hosts on it is a crowd.
+use crate::fleet::{app, fleet, host};
+
+/// From so many hosts on it is a crowd: its hosts ask less often, as the agent does.
 const CROWD: usize = 2000;
 pub(crate) const SILENT_AFTER: u64 = 900;
 
-/// Random numbers of which each seed has its own row (SplitMix64, Steele, Lea and Flood 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn range(&mut self, least: u64, most: u64) -> u64 {
-        least + self.next() % (most - least + 1)
-    }
-
-    fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
-
-/// What a host is like.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Nature {
-    Honest,
-    /// Says that it is there as soon as it hears of a release.
-    Boasts,
-    /// Says that every release failed.
-    Moans,
-    /// Cannot push.
-    Mute,
-}
-
-/// A commit of the application, and when it arrives.
-struct Commit {
-    id: CommitId,
-    digest: Digest,
-    at: u64,
-    is_bad: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Doing {
-    Rests,
-    /// Has said that it begins, and begins when that is pushed.
-    Announces(usize),
-    Changes(usize),
-    Bakes(usize, u64),
-}
-
-struct SimHost {
-    name: HostName,
-    nature: Nature,
-    /// When it is away: from, to.
-    away: Vec<(u64, u64)>,
-    /// By how many seconds its clock is ahead of the others', or behind them.
-    skew: i64,
-    doing: Doing,
-    /// The release that it runs.
-    runs: usize,
-    /// The release that failed here.
-    bad: Option<usize>,
-    /// The newest commit it has seen, since when, and when the repository had answered last before.
-    seen: (usize, u64),
-    polled_before: u64,
-    view: u64,
-    /// Nothing happens here: what it asks is not played.
-    is_idle: bool,
-    signs: Option<Row>,
-    /// What it says, and the last of it that arrived.
-    said: Option<Said>,
-    arrived: Option<Said>,
-    pushes: u64,
-    /// Every release that it began, in order, and when.
-    began: Vec<(usize, u64)>,
-    /// What it saw when it asked for something that has not come back yet.
-    stuck: Option<(Rc<Standing>, usize)>,
-    /// Counts what it does, so that what was planned before a restart is not done after.
-    life: u32,
-}
-
-/// Signs of life that followed each other without a gap, and the last one before that gap.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    first: u64,
-    last: u64,
-    before: Option<u64>,
+struct Event {
+    host: usize,
+    what: What,
 }
 
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Event {
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// It asks the repository; of what was planned only the last counts.
+    Poll(u32),
+    /// What it saw when it asked is acted upon at last.
+    Late(u32),
+    /// What it said has arrived, and whether it is told so.
     Pushed {
-        host: usize,
         life: u32,
-        state: Said,
+        said: Said,
+        is_told: bool,
     },
-    /// What was pushed at a moment can be seen now.
-    Shown {
-        host: usize,
-        push: u64,
-        state: Said,
-        at: u64,
-    },
-    Poll {
-        host: usize,
-    },
-    Changed {
-        host: usize,
-        life: u32,
-    },
-    Restart {
-        host: usize,
-    },
-    Decide {
-        host: usize,
-        life: u32,
-    },
-}
-
-/// What a record says.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Said {
-    commit: usize,
-    state: u8,
-    bad: Option<usize>,
-}
-
-const STATES: [AppState; 6] = [
-    AppState::Waiting,
-    AppState::Applying,
-    AppState::Baking,
-    AppState::Converged,
-    AppState::RolledBack,
-    AppState::Failed,
-];
-const WAITING: u8 = 0;
-const APPLYING: u8 = 1;
-const BAKING: u8 = 2;
-const CONVERGED: u8 = 3;
-const ROLLED_BACK: u8 = 4;
-
-fn converged(commit: usize) -> Said {
-    Said { commit, state: CONVERGED, bad: None }
-}
-
-/// The number that a host is called by.
-fn number(host: &HostName) -> usize {
-    host.as_str()[1..].parse().expect("a number")
-}
-
-/// What a run is made of.
-pub(crate) struct Course {
-    pub(crate) hosts: usize,
-    pub(crate) canaries: usize,
-    pub(crate) seed: u64,
-    /// How many hosts in a hundred are away for a while, or for good, and of how many polls in a hundred the answer takes minutes.
-    pub(crate) offline: u64,
-    pub(crate) slow: u64,
-    /// Of how many pushes in a hundred the others see nothing for up to a minute, while they see later ones.
-    pub(crate) lag: u64,
-    /// By how many seconds clocks are ahead or behind at most.
-    pub(crate) skew: u64,
-    pub(crate) canaries_are_away: bool,
-    pub(crate) liars: u64,
-    pub(crate) rules: String,
-    pub(crate) most_changing: usize,
-    /// When each commit comes, and whether it breaks every host that takes it.
-    pub(crate) commits: Vec<(u64, bool)>,
-    pub(crate) until: u64,
+    /// Its change is over.
+    Changed(u32),
+    /// What it is healthy at turns out to be broken.
+    Spoilt(usize),
+    Restart,
 }
 
 struct World {
     fleet: Fleet,
-    policy: Rollout,
-    app: AppName,
-    commits: Vec<Commit>,
+    repository: Repository,
     hosts: Vec<SimHost>,
-    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
-    order: u64,
+    /// What happens in each second.
+    queue: Vec<Vec<Event>>,
     dice: Dice,
-    /// What the repository holds, and what it held at the last tick.
-    git: Vec<Option<Rc<Peer>>>,
-    /// The push that each of these is of.
-    pushes: Vec<u64>,
-    shown: Vec<Option<Rc<Peer>>>,
-    shown_at: u64,
-    tick: u64,
-    order_of_turns: Vec<(rollout::Place, usize)>,
-    /// What was counted at the last tick, by commit.
-    counted: BTreeMap<usize, Rc<Standing>>,
-    most_changing: usize,
-    until: u64,
-    /// Of how many polls in a hundred the answer takes minutes.
-    slow: u64,
-    lag: u64,
-    changing: usize,
-    worst: usize,
+    laws: Laws,
+    course: Course,
 }
 
 /// The moment of the story that is so many seconds after its beginning, a Friday in 2027.
@@ -232,105 +74,43 @@ pub(crate) fn moment(seconds: u64) -> Timestamp {
 
 impl World {
     fn new(course: &Course) -> World {
-        let mut dice = Dice(course.seed);
+        let mut dice = Dice::new(course.seed);
         let fleet = fleet(course.hosts, course.canaries, &course.rules);
-        let mut all = vec![(0, false)];
-        all.extend(&course.commits);
-        let commits = all.iter().enumerate().map(|(number, (at, is_bad))| Commit {
-            id: commit(number),
-            digest: Digest::of(format!("release {number}").as_bytes()),
-            at: *at,
-            is_bad: *is_bad,
-        });
-        let commits: Vec<Commit> = commits.collect();
-        let hosts = (0..course.hosts).map(|number| {
-            let nature = match dice.range(0, 299) {
-                it if it < course.liars => Nature::Boasts,
-                it if it < 2 * course.liars => Nature::Moans,
-                it if it < 3 * course.liars => Nature::Mute,
-                _ => Nature::Honest,
-            };
-            let mut away = Vec::new();
-            if number < course.canaries && course.canaries_are_away {
-                away.push((0, course.until * 2));
-            } else if dice.percent(course.offline) {
-                let from = dice.range(0, course.until / 2);
-                let long = if dice.percent(70) { dice.range(60, 3000) } else { course.until };
-                away.push((from, from + long));
-            }
-            SimHost {
-                name: host(number),
-                nature,
-                away,
-                doing: Doing::Rests,
-                runs: 0,
-                bad: None,
-                skew: i64::try_from(dice.range(0, 2 * course.skew)).expect("it is small")
-                    - i64::try_from(course.skew).expect("it is small"),
-                seen: (0, 0),
-                polled_before: 0,
-                view: 0,
-                is_idle: true,
-                signs: None,
-                said: Some(converged(0)),
-                arrived: Some(converged(0)),
-                pushes: 0,
-                stuck: None,
-                began: Vec::new(),
-                life: 0,
-            }
-        });
-        let hosts: Vec<SimHost> = hosts.collect();
         let policy = rollout::policy(&fleet, &app(), &host(0));
-        let order_of_turns = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
-        let order_of_turns = order_of_turns.into_iter().map(|(place, name)| (place, number(name))).collect();
-        let mut world = World {
-            fleet,
-            policy,
-            app: app(),
-            commits,
-            hosts,
-            queue: BinaryHeap::new(),
-            order: 0,
-            dice,
-            git: vec![None; course.hosts],
-            pushes: vec![0; course.hosts],
-            shown: Vec::new(),
-            tick: if course.hosts < CROWD { TICK } else { TICK_OF_A_CROWD },
-            order_of_turns,
-            shown_at: 0,
-            counted: BTreeMap::new(),
-            most_changing: course.most_changing,
-            until: course.until,
-            slow: course.slow,
-            lag: course.lag,
-            changing: 0,
-            worst: 0,
-        };
+        let order = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
+        let mut hosts: Vec<SimHost> = (0..course.hosts).map(|it| SimHost::new(it, course, &mut dice)).collect();
+        for (place, name) in order.iter() {
+            hosts[repository::number(name)].wave = place.wave;
+        }
+        let entry = |host: &SimHost| (host.nature != Nature::Mute).then_some((converged(0), moment(0)));
+        let entries = hosts.iter().map(entry).collect();
+        let laws = Laws::new(&policy, course.most_changing, &hosts, course.commits.len() + 1, course.seed);
+        let repository = Repository::new(course, policy, order, entries, course.hosts >= CROWD);
+        let seconds = usize::try_from(course.until).expect("it is small") + 1;
+        let queue = vec![Vec::new(); seconds];
+        let mut world = World { fleet, repository, hosts, queue, dice, laws, course: course.clone() };
         for number in 0..world.hosts.len() {
-            if world.hosts[number].nature != Nature::Mute {
-                let record = world.record(number, Said { commit: 0, state: CONVERGED, bad: None }, 0);
-                world.git[number] = Some(Rc::new(Peer { record: Some(record), heard: moment(0) }));
-            }
-            let first = world.next_commit(0).unwrap_or_default() + world.dice.range(1, 120);
-            world.at(first, Event::Poll { host: number });
-            if world.dice.percent(10) {
+            let first = world.repository.next_commit(0).unwrap_or_default() + world.dice.range(1, 120);
+            world.poll_at(number, first);
+            if world.dice.percent(course.weather.restarts) {
                 let at = world.dice.range(1, course.until);
-                world.at(at, Event::Restart { host: number });
+                world.at(at, number, What::Restart);
             }
         }
-        world.shown.clone_from(&world.git);
         world
     }
 
-    fn at(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse((at, self.order, event)));
+    fn at(&mut self, at: u64, host: usize, what: What) {
+        let second = usize::try_from(at).expect("it is small");
+        if let Some(events) = self.queue.get_mut(second) {
+            events.push(Event { host, what });
+        }
     }
 
-    /// Returns when the next commit comes, after `now`.
-    fn next_commit(&self, now: u64) -> Option<u64> {
-        self.commits.iter().map(|commit| commit.at).find(|at| *at > now)
+    /// The host asks at a moment, and not at the one that was planned before.
+    fn poll_at(&mut self, number: usize, at: u64) {
+        self.hosts[number].polls += 1;
+        self.at(at, number, What::Poll(self.hosts[number].polls));
     }
 
     /// What a host's clock shows.
@@ -338,242 +118,202 @@ impl World {
         moment(at) + SignedDuration::from_secs(self.hosts[number].skew)
     }
 
-    fn record(&self, number: usize, said: Said, now: u64) -> Record {
-        let at = self.clock(number, now);
-        let commit = &self.commits[said.commit];
-        let record = AppRecord {
-            state: STATES[usize::from(said.state)],
-            since: at,
-            from: None,
-            digest: commit.digest,
-            contested: Vec::new(),
-            images: BTreeMap::new(),
-            changes: 1,
-            bad: said.bad.map(|bad| self.commits[bad].digest),
-            runs: (said.bad == Some(said.commit)).then(|| self.commits[0].id.clone()),
-            failure: None,
-        };
-        Record {
-            fleet: "home".to_owned(),
-            host: self.hosts[number].name.clone(),
-            commit: commit.id.clone(),
-            counter: 1,
-            at,
-            apps: BTreeMap::from([(self.app.clone(), record)]),
+    fn run(&mut self) {
+        for now in 0..=self.course.until {
+            let second = usize::try_from(now).expect("it is small");
+            // What happens now can make more happen in the same second.
+            while !self.queue[second].is_empty() {
+                for event in mem::take(&mut self.queue[second]) {
+                    self.happen(event, now);
+                }
+            }
+            if now % 600 == 0 && self.is_over(now) {
+                break;
+            }
         }
     }
 
-    /// Returns what is in the repository, as of the last tick.
-    fn look(&mut self, now: u64) {
-        if now / self.tick != self.shown_at / self.tick {
-            self.shown.clone_from(&self.git);
-            self.counted.clear();
-            self.shown_at = now / self.tick * self.tick;
+    fn happen(&mut self, Event { host, what }: Event, now: u64) {
+        match what {
+            What::Poll(polls) if self.hosts[host].polls == polls => self.poll(host, now),
+            What::Late(life) => self.decide_late(host, life, now),
+            What::Pushed { life, said, is_told } => self.pushed(host, (said, is_told), life, now),
+            What::Changed(life) if self.hosts[host].life == life => self.changed(host, now),
+            What::Spoilt(release) => self.spoilt(host, release, now),
+            What::Restart => self.restart(host, now),
+            What::Poll(_) | What::Changed(_) => {}
         }
-    }
-
-    fn standing(&mut self, newest: usize, since: u64) -> Rc<Standing> {
-        if let Some(counted) = self.counted.get(&newest) {
-            return Rc::clone(counted);
-        }
-        let order = self.order_of_turns.iter().map(|(place, number)| (*place, &self.hosts[*number].name)).collect();
-        let commit = &self.commits[newest];
-        let now = moment(self.shown_at);
-        let standing = Standing::of(&self.policy, &order, |name| {
-            let release = (&self.app, Some(commit.digest), &commit.id);
-            rollout::stage(self.shown[number(name)].as_deref(), release, self.policy.silent_after, moment(since), now)
-        });
-        let standing = Rc::new(standing);
-        self.counted.insert(newest, Rc::clone(&standing));
-        standing
-    }
-
-    fn is_away(&self, number: usize, now: u64) -> bool {
-        self.hosts[number].away.iter().any(|(from, to)| (*from..*to).contains(&now))
-    }
-
-    /// Pushes what a host says, some seconds late.
-    fn say(&mut self, number: usize, now: u64, state: Said) {
-        let host = &mut self.hosts[number];
-        let is_quiet = host.signs.is_none_or(|row| now - row.last > SILENT_AFTER / 3);
-        if host.nature == Nature::Mute || (host.said == Some(state) && !is_quiet) {
-            return;
-        }
-        host.said = Some(state);
-        let late = self.dice.range(0, 20);
-        let life = self.hosts[number].life;
-        self.at(now + late, Event::Pushed { host: number, life, state });
     }
 
     /// Says whether everybody has what is to be had, so that nothing happens any more.
     fn is_over(&self, now: u64) -> bool {
-        let newest = self.commits.len() - 1;
-        let has_it = |host: &SimHost| host.runs == newest && host.doing == Doing::Rests;
-        let is_gone = |host: &SimHost| host.away.iter().any(|(from, to)| *from <= now && *to > self.until);
-        now > self.commits[newest].at
-            && self.hosts.iter().all(|host| host.nature != Nature::Honest || has_it(host) || is_gone(host))
+        let newest = self.repository.releases.len() - 1;
+        let is_there = |host: &SimHost| host.doing == Doing::Rests && (host.runs == newest || host.bad == Some(newest));
+        let is_gone = |host: &SimHost| host.away.iter().any(|(from, to)| *from <= now && *to > self.course.until);
+        now > self.repository.releases[newest].at
+            && self.hosts.iter().all(|host| host.nature != Nature::Honest || is_there(host) || is_gone(host))
     }
 
-    fn run(&mut self) {
-        let mut looked = 0;
-        while let Some(Reverse((now, _, event))) = self.queue.pop() {
-            if now > self.until || (now >= looked + 600 && self.is_over(now)) {
-                break;
-            }
-            looked = if now >= looked + 600 { now } else { looked };
-            match event {
-                Event::Poll { host } => self.poll(host, now),
-                Event::Pushed { host, life, state } => self.pushed(host, life, state, now),
-                Event::Shown { host, push, state, at } => self.show(host, push, state, at),
-                Event::Changed { host, life } => self.changed(host, life, now),
-                Event::Restart { host } => self.restart(host, now),
-                Event::Decide { host, life } => self.decide_late(host, life, now),
-            }
-            assert!(
-                self.changing <= self.most_changing,
-                "{} hosts change at {now}, of which {} may: {:?}",
-                self.changing,
-                self.most_changing,
-                self.hosts
-                    .iter()
-                    .filter(|it| matches!(it.doing, Doing::Changes(_)))
-                    .map(|it| &it.name)
-                    .collect::<Vec<_>>()
-            );
-            self.worst = self.worst.max(self.changing);
-        }
-    }
-
-    fn pushed(&mut self, number: usize, life: u32, state: Said, now: u64) {
-        if self.is_away(number, now) {
-            // It never arrived, and the host knows.
-            let host = &mut self.hosts[number];
-            host.said = None;
-            if let Doing::Announces(_) = host.doing {
-                host.doing = Doing::Rests;
-            }
+    /// Says something as soon as what was said before has arrived; the same again only when it has been quiet for long.
+    fn say(&mut self, number: usize, now: u64, said: Said) {
+        let host = &mut self.hosts[number];
+        let is_quiet = host.sign_at.is_none_or(|last| now - last > SILENT_AFTER / 3);
+        if host.nature == Nature::Mute || (host.says == Some(said) && !is_quiet) {
             return;
         }
-        let host = &mut self.hosts[number];
-        host.pushes += 1;
-        host.arrived = Some(state);
-        host.signs = Some(match host.signs {
-            Some(row) if now - row.last <= SILENT_AFTER / 2 => Row { last: now, ..row },
-            Some(row) => Row { first: now, last: now, before: Some(row.last) },
-            None => Row { first: now, last: now, before: None },
-        });
-        let push = host.pushes;
-        match self.dice.percent(self.lag) {
-            true => {
-                let late = self.dice.range(1, 60);
-                self.at(now + late, Event::Shown { host: number, push, state, at: now });
-            }
-            false => self.show(number, push, state, now),
+        host.says = Some(said);
+        if !host.is_pushing {
+            self.push(number, now);
         }
+    }
+
+    fn push(&mut self, number: usize, now: u64) {
+        let host = &mut self.hosts[number];
+        let Some(said) = host.says else { return };
+        host.is_pushing = true;
+        let life = host.life;
+        let weather = &self.course.weather;
+        let most = if self.dice.percent(weather.lag) { 80 } else { 20 };
+        let is_told = !self.dice.percent(weather.lost);
+        let late = self.dice.range(0, most);
+        self.at(now + late, number, What::Pushed { life, said, is_told });
+    }
+
+    fn pushed(&mut self, number: usize, (said, is_told): (Said, bool), life: u32, now: u64) {
+        let is_away = self.hosts[number].is_away(now);
+        if !is_away {
+            self.repository.push(number, said, now);
+        }
+        let clock = self.clock(number, now);
         let host = &mut self.hosts[number];
         if host.life != life {
             return;
         }
-        if let Doing::Announces(release) = host.doing {
-            let is_fresh = now - host.view <= SILENT_AFTER / 4;
-            if is_fresh && state.state == APPLYING {
-                self.begin(number, release, now);
-            } else {
-                let host = &mut self.hosts[number];
-                (host.doing, host.said) = (Doing::Rests, None);
-            }
-        }
-    }
-
-    /// Shows what was pushed at a moment; nothing older than what is shown.
-    fn show(&mut self, number: usize, push: u64, state: Said, at: u64) {
-        if push > self.pushes[number] {
-            let record = self.record(number, state, at);
-            self.pushes[number] = push;
-            self.git[number] = Some(Rc::new(Peer { record: Some(record), heard: moment(at) }));
-        }
-    }
-
-    fn begin(&mut self, number: usize, release: usize, now: u64) {
-        let is_mute = self.hosts[number].nature == Nature::Mute;
-        let host = &mut self.hosts[number];
-        host.doing = Doing::Changes(release);
-        host.began.push((release, now));
-        // Who cannot tell the others what it does is not counted: they pass it over.
-        self.changing += usize::from(!is_mute);
-        let (long, life) = (self.dice.range(5, 90), self.hosts[number].life);
-        self.at(now + long, Event::Changed { host: number, life });
-    }
-
-    fn changed(&mut self, number: usize, life: u32, now: u64) {
-        if self.hosts[number].life != life {
+        host.is_pushing = false;
+        if is_away || !is_told {
+            // It is said again when the host looks around next.
+            host.says = None;
             return;
         }
-        let Doing::Changes(release) = self.hosts[number].doing else { return };
-        let is_bad = self.commits[release].is_bad;
-        let host = &mut self.hosts[number];
-        self.changing -= usize::from(host.nature != Nature::Mute);
-        if is_bad {
-            host.bad = Some(release);
-            host.doing = Doing::Rests;
-            self.say(number, now, Said { commit: release, state: ROLLED_BACK, bad: Some(release) });
-        } else {
-            host.runs = release;
-            host.doing = Doing::Bakes(release, now);
-            self.say(number, now, Said { commit: release, state: BAKING, bad: None });
+        (host.arrived, host.sign_at) = (Some(said), Some(now));
+        host.signs = Some(Row::with(host.signs, clock, Duration::from_secs(SILENT_AFTER)));
+        let release = Some(self.repository.releases[said.commit].digest);
+        if said.state == AppState::Applying
+            && let Some(intent) = host.intent.as_mut().filter(|it| it.release == release && it.pushed.is_none())
+        {
+            intent.pushed = Some(clock);
+            let soon = self.repository.shown_at(now) + self.dice.range(1, 5);
+            self.poll_at(number, soon);
+        }
+        if self.hosts[number].says != Some(said) {
+            self.push(number, now);
+        }
+        // Something else lets it look at itself before it has asked again.
+        if let Some(snapshot) = self.hosts[number].intent_by.take() {
+            self.act(number, &snapshot, now);
         }
     }
 
+    fn begin(&mut self, number: usize, release: usize, snapshot: &Rc<Snapshot>, now: u64) {
+        let host = &mut self.hosts[number];
+        (host.doing, host.intent, host.intent_by) = (Doing::Changes(release), None, None);
+        host.began.push((release, now));
+        let life = host.life;
+        let begin = Begin { number, release, now, seen: (snapshot.at, &snapshot.hosts) };
+        self.laws.begins(&begin, &self.hosts);
+        let long = self.dice.range(5, self.course.weather.longest_change);
+        self.at(now + long, number, What::Changed(life));
+    }
+
+    /// Says whether a release breaks a host: always the same one.
+    fn is_broken_by(&self, number: usize, release: usize) -> bool {
+        let mut dice = Dice::new(self.course.seed ^ ((release as u64) << 32) ^ number as u64);
+        dice.percent(self.repository.releases[release].breaks)
+    }
+
+    fn changed(&mut self, number: usize, now: u64) {
+        let Some(release) = self.hosts[number].changes() else { return };
+        self.laws.ends(&self.hosts[number]);
+        let is_broken = self.is_broken_by(number, release);
+        // A third of what is broken shows it only after a while.
+        let is_late = self.dice.percent(33);
+        let bake = self.repository.policy.bake.as_secs();
+        if is_broken && !is_late {
+            return self.go_back(number, release, now);
+        }
+        if is_broken {
+            let late = self.dice.range(1, bake - 1);
+            self.at(now + late, number, What::Spoilt(release));
+        }
+        let host = &mut self.hosts[number];
+        (host.runs, host.doing) = (release, Doing::Bakes(release, now));
+        self.say(number, now, said(release, AppState::Baking));
+    }
+
+    fn spoilt(&mut self, number: usize, release: usize, now: u64) {
+        if matches!(self.hosts[number].doing, Doing::Bakes(it, _) if it == release) {
+            self.go_back(number, release, now);
+        }
+    }
+
+    fn go_back(&mut self, number: usize, release: usize, now: u64) {
+        let host = &mut self.hosts[number];
+        (host.bad, host.doing) = (Some(release), Doing::Rests);
+        host.runs = host.began.iter().rev().map(|it| it.0).find(|it| *it != release).unwrap_or_default();
+        self.say(number, now, failed(release));
+    }
+
+    /// The agent dies and starts again: what had begun goes on, and what was only said is said anew.
     fn restart(&mut self, number: usize, now: u64) {
         let host = &mut self.hosts[number];
         host.life += 1;
-        host.said = None;
-        match host.doing {
-            // What had begun goes on.
-            Doing::Changes(_) => {
-                let life = host.life;
-                self.at(now + 30, Event::Changed { host: number, life });
-            }
-            Doing::Announces(_) => host.doing = Doing::Rests,
-            _ => {}
+        (host.says, host.intent, host.intent_by, host.stuck, host.is_pushing) = (None, None, None, None, false);
+        let life = host.life;
+        if host.changes().is_some() {
+            self.at(now + 30, number, What::Changed(life));
         }
+        self.poll_at(number, now + 5);
     }
 
     fn poll(&mut self, number: usize, now: u64) {
+        let is_crowd = self.hosts.len() >= CROWD;
+        let pause = if is_crowd { self.dice.range(90, 112) } else { self.dice.range(40, 80) };
+        self.poll_at(number, now + pause);
         let host = &self.hosts[number];
-        if self.is_away(number, now) || host.stuck.is_some() {
-            let next = now + self.dice.range(40, 120);
-            return self.at(next, Event::Poll { host: number });
+        if host.is_away(now) || host.stuck.is_some() {
+            return;
         }
-        self.look(now);
-        let view = self.shown_at;
-        let newest = self.commits.iter().rposition(|commit| commit.at <= view).expect("the first is always there");
-        if self.hosts[number].seen.0 != newest {
-            let before = self.polled_before(number, newest, view);
+        self.hosts[number].intent_by = None;
+        let snapshot = self.repository.look(now);
+        let newest = self.repository.newest(snapshot.at);
+        self.take_up(number, newest, &snapshot, now);
+        if self.dice.percent(self.course.weather.slow) {
+            // The answer is acted upon late.
+            let late = self.dice.range(60, self.course.weather.slowest);
             let host = &mut self.hosts[number];
-            (host.seen, host.polled_before) = ((newest, now), before);
+            host.stuck = Some(snapshot);
+            let life = host.life;
+            return self.at(now + late, number, What::Late(life));
         }
-        self.hosts[number].view = view;
-        self.act(number, newest, now, None);
-        let host = &self.hosts[number];
-        let is_told = host.nature == Nature::Mute || host.arrived.is_some_and(|said| said == converged(newest));
-        // Who has nothing to do asks as before, and learns nothing until the next commit is there.
-        let is_idle = host.runs == newest && host.doing == Doing::Rests && is_told;
-        self.hosts[number].is_idle = is_idle;
-        let pause = if self.hosts.len() < CROWD { self.dice.range(40, 80) } else { self.dice.range(90, 112) };
-        match (is_idle, self.next_commit(view)) {
-            (true, None) => {}
-            (true, Some(next)) => {
-                let late = self.dice.range(1, 120);
-                self.at(next.max(now) + late, Event::Poll { host: number });
-            }
-            (false, _) => self.at(now + pause, Event::Poll { host: number }),
+        self.act(number, &snapshot, now);
+        self.rest(number, snapshot.at, now);
+    }
+
+    /// Notes since when a commit is known, and when the repository answered.
+    fn take_up(&mut self, number: usize, newest: usize, snapshot: &Rc<Snapshot>, now: u64) {
+        if self.hosts[number].newest != newest {
+            let polled = Some(self.polled_before(number, newest, snapshot.at)).map(|at| self.clock(number, at));
+            let (seen, release) = (self.clock(number, now), self.repository.releases[newest].digest);
+            let host = &mut self.hosts[number];
+            (host.newest, host.since) = (newest, now);
+            host.spreading = Some(Spreading { release, seen, polled });
         }
+        self.hosts[number].view = snapshot.at;
     }
 
     /// Says when the repository had answered a host last that sees a commit now: somebody idle asks every other minute.
     fn polled_before(&mut self, number: usize, newest: usize, view: u64) -> u64 {
-        let usual = view.saturating_sub(self.dice.range(60, 120)).min(self.commits[newest].at);
+        let usual = view.saturating_sub(self.dice.range(60, 120)).min(self.repository.releases[newest].at);
         let host = &self.hosts[number];
         if !host.is_idle {
             return host.view;
@@ -582,80 +322,100 @@ impl World {
         away.map_or(usual, |(from, _)| *from).max(host.view)
     }
 
-    fn decide_late(&mut self, number: usize, life: u32, now: u64) {
-        let Some((standing, newest)) = self.hosts[number].stuck.take() else { return };
-        if self.hosts[number].life == life && self.hosts[number].seen.0 == newest && !self.is_away(number, now) {
-            self.act(number, newest, now, Some(standing));
+    /// Who has nothing to do asks as before, and learns nothing until the next commit is there.
+    fn rest(&mut self, number: usize, view: u64, now: u64) {
+        let host = &mut self.hosts[number];
+        let newest = host.newest;
+        let is_told = host.nature == Nature::Mute || host.arrived == Some(converged(newest));
+        host.is_idle = host.runs == newest && host.doing == Doing::Rests && is_told;
+        if host.is_idle {
+            let late = self.dice.range(1, 120);
+            let next = self.repository.next_commit(view).unwrap_or(self.course.until);
+            self.poll_at(number, next.max(now) + late);
         }
     }
 
-    fn act(&mut self, number: usize, newest: usize, now: u64, standing: Option<Rc<Standing>>) {
+    fn decide_late(&mut self, number: usize, life: u32, now: u64) {
+        if self.hosts[number].life == life
+            && let Some(snapshot) = self.hosts[number].stuck.take()
+        {
+            self.act(number, &snapshot, now);
+        }
+    }
+
+    fn act(&mut self, number: usize, snapshot: &Rc<Snapshot>, now: u64) {
+        self.bake(number, now);
         let host = &self.hosts[number];
-        match (host.nature, host.doing) {
-            (Nature::Boasts, _) => return self.say(number, now, Said { commit: newest, state: CONVERGED, bad: None }),
-            (Nature::Moans, _) => {
-                return self.say(number, now, Said { commit: newest, state: ROLLED_BACK, bad: Some(newest) });
-            }
-            (_, Doing::Announces(_) | Doing::Changes(_)) => return,
-            (_, Doing::Bakes(release, since)) => {
-                let is_baked = Duration::from_secs(now - since) >= self.policy.bake;
-                if release == newest && !is_baked {
-                    return self.say(number, now, Said { commit: release, state: BAKING, bad: None });
-                }
-                if release == newest {
-                    self.hosts[number].doing = Doing::Rests;
-                    return self.say(number, now, converged(release));
-                }
-                self.hosts[number].doing = Doing::Rests;
-            }
-            (_, Doing::Rests) => {}
+        let newest = host.newest;
+        let state = match (host.nature, host.doing) {
+            (Nature::Boasts, _) => converged(newest),
+            (Nature::Moans, _) => failed(newest),
+            (_, Doing::Changes(release)) => said(release, AppState::Applying),
+            (_, Doing::Bakes(release, _)) if release == newest => said(release, AppState::Baking),
+            _ if host.runs == newest => converged(newest),
+            _ if host.bad == Some(newest) => failed(newest),
+            _ => return self.wait(number, snapshot, now),
+        };
+        self.say(number, now, state);
+    }
+
+    /// What has been healthy for long enough is there; what another commit came for before that has its turn anew.
+    fn bake(&mut self, number: usize, now: u64) {
+        let host = &mut self.hosts[number];
+        let Doing::Bakes(release, since) = host.doing else { return };
+        let is_baked = Duration::from_secs(now - since) >= self.repository.policy.bake;
+        if is_baked {
+            self.laws.bakes(release, now);
         }
+        if is_baked || release != host.newest {
+            host.doing = Doing::Rests;
+        }
+    }
+
+    /// Decides whether it is a host's turn; if so, says that first.
+    fn wait(&mut self, number: usize, snapshot: &Rc<Snapshot>, now: u64) {
+        let newest = self.hosts[number].newest;
+        let (gate, view) = self.gate(number, snapshot, now);
+        let clock = self.clock(number, now);
+        let host = &mut self.hosts[number];
+        if gate != Gate::Go {
+            (host.intent, host.intent_by) = (None, None);
+            return self.say(number, now, said(newest, AppState::Waiting));
+        }
+        if host.nature == Nature::Mute {
+            return self.begin(number, newest, snapshot, now);
+        }
+        let intent = Intent::to(Some(self.repository.releases[newest].digest), host.intent, clock);
+        host.intent = Some(intent);
+        match intent.is_told(Some(view)) {
+            true => self.begin(number, newest, snapshot, now),
+            false => {
+                host.intent_by = Some(Rc::clone(snapshot));
+                self.say(number, now, said(newest, AppState::Applying));
+            }
+        }
+    }
+
+    /// Decides as the host does, and says by its clock what it saw.
+    fn gate(&self, number: usize, snapshot: &Rc<Snapshot>, now: u64) -> (Gate, Timestamp) {
         let host = &self.hosts[number];
-        if host.runs == newest {
-            if host.arrived != Some(converged(newest)) {
-                self.say(number, now, converged(newest));
-            }
-            return;
-        }
-        if host.bad == Some(newest) {
-            return self.say(number, now, Said { commit: newest, state: ROLLED_BACK, bad: Some(newest) });
-        }
-        let since = host.seen.1;
         let signs = match (host.nature, host.signs) {
             (Nature::Mute, _) => Signs::Unreported,
             (_, None) => Signs::None,
-            (_, Some(row)) => Signs::Since {
-                first: self.clock(number, row.first),
-                last: self.clock(number, row.last),
-                was_away: row.first.saturating_sub(host.polled_before) > SILENT_AFTER * 3 / 4
-                    || row.before.is_some_and(|before| before >= since),
-            },
+            (_, Some(row)) => row.signs(host.spreading.as_ref(), self.repository.policy.silent_after),
         };
-        let own = Own { view: self.clock(number, host.view), signs };
-        let (name, commit) = (host.name.clone(), self.commits[newest].id.clone());
-        let standing = match standing {
-            Some(standing) => standing,
-            None => self.standing(newest, since.min(self.shown_at)),
-        };
-        if self.dice.percent(self.slow) && self.hosts[number].stuck.is_none() {
-            // The answer takes its time, and is acted upon when it is there.
-            let (host, life) = (number, self.hosts[number].life);
-            self.hosts[number].stuck = Some((standing, newest));
-            let late = self.dice.range(60, 900);
-            return self.at(now + late, Event::Decide { host, life });
+        let own = Own { view: self.clock(number, snapshot.at), signs };
+        let counted = self.repository.standing(snapshot, host.newest, host.since, now);
+        // Most of a crowd wait for others: only every hundredth of these is asked, to see that it does.
+        let waits = !counted.turns[number];
+        if waits && self.hosts.len() >= CROWD && !(now + number as u64).is_multiple_of(100) {
+            return (Gate::Wait { until: None, because: String::new() }, own.view);
         }
-        let change = Change { app: &self.app, commit: &commit, host: &name };
-        let gate = rollout::decide(&self.fleet, &change, &standing, &own, self.clock(number, now));
-        match gate {
-            Gate::Go if self.hosts[number].nature == Nature::Mute => self.begin(number, newest, now),
-            Gate::Go => {
-                self.hosts[number].doing = Doing::Announces(newest);
-                self.say(number, now, Said { commit: newest, state: APPLYING, bad: None });
-            }
-            Gate::Wait { .. } | Gate::Blocked { .. } => {
-                self.say(number, now, Said { commit: newest, state: WAITING, bad: None });
-            }
-        }
+        let commit = &self.repository.releases[host.newest].id;
+        let change = Change { app: &self.repository.app, commit, host: &host.name };
+        let gate = rollout::decide(&self.fleet, &change, &counted.standing, &own, self.clock(number, now));
+        assert!(gate != Gate::Go || !waits, "{} goes out of turn", host.name);
+        (gate, own.view)
     }
 }
 
@@ -663,42 +423,21 @@ impl World {
 pub(crate) fn run(course: &Course) -> Report {
     let mut world = World::new(course);
     world.run();
-    let newest = world.commits.len() - 1;
-    let honest: Vec<&SimHost> = world.hosts.iter().filter(|it| it.nature == Nature::Honest).collect();
-    for host in &world.hosts {
-        let mut before = 0;
-        for (release, _) in &host.began {
-            assert!(*release > before, "{} went back by itself: {:?}", host.name, host.began);
-            before = *release;
-        }
-    }
+    let newest = world.repository.releases.len() - 1;
     let is_here =
-        |host: &&&SimHost| !host.away.iter().any(|(from, to)| *from < course.until && *to + 4000 > course.until);
-    let left: Vec<String> = honest
-        .iter()
-        .filter(is_here)
-        .filter(|host| host.runs != newest && host.bad != Some(newest))
-        .map(|host| format!("{} runs {} ({:?})", host.name, host.runs, host.doing))
-        .collect();
+        |host: &&SimHost| !host.away.iter().any(|(from, to)| *from < course.until && *to + 4000 > course.until);
+    let honest = world.hosts.iter().filter(|it| it.nature == Nature::Honest);
+    let left = honest.filter(is_here).filter(|host| host.runs != newest && host.bad != Some(newest));
+    let left = left.map(|host| format!("{} runs {} ({:?})", host.name, host.runs, host.doing)).collect();
     let began: Vec<(usize, u64)> = world.hosts.iter().flat_map(|host| host.began.clone()).collect();
     let took = |release: usize| began.iter().filter(|(began, _)| *began == release).count();
     let moans = |hosts: &[SimHost]| hosts.iter().filter(|it| it.nature == Nature::Moans).count();
-    let (moaners, moaning_canaries) = (moans(&world.hosts), moans(&world.hosts[..course.canaries]));
-    Report { left, took: (0..=newest).map(took).collect(), worst: world.worst, began, moaners, moaning_canaries }
-}
-
-/// What came of a course.
-#[derive(Debug)]
-pub(crate) struct Report {
-    /// The honest hosts that were there and are not at the last release.
-    pub(crate) left: Vec<String>,
-    /// How many hosts began each release.
-    pub(crate) took: Vec<usize>,
-    /// How many were changing at the same time at most.
-    pub(crate) worst: usize,
-    /// Each begin of a release, and when.
-    pub(crate) began: Vec<(usize, u64)>,
-    /// How many hosts say that what works failed, and how many canaries do.
-    pub(crate) moaners: usize,
-    pub(crate) moaning_canaries: usize,
+    Report {
+        left,
+        took: (0..=newest).map(took).collect(),
+        worst: world.laws.worst,
+        moaners: moans(&world.hosts),
+        moaning_canaries: moans(&world.hosts[..course.canaries]),
+        began,
+    }
 }

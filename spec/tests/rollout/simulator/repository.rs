@@ -1,0 +1,201 @@
+//! The repository: commits, what every host said last, and what a host that asks is shown.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use spec::digest::Digest;
+use spec::id::{AppName, CommitId, HostName};
+use spec::manifest::Rollout;
+use spec::memory::AppState;
+use spec::record::{AppRecord, Record};
+use spec::rollout::{self, Order, Stage, Standing};
+
+use super::course::Course;
+use super::moment;
+use crate::fleet::{app, commit, host};
+
+/// What a record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Said {
+    pub(super) commit: usize,
+    pub(super) state: AppState,
+    pub(super) bad: Option<usize>,
+}
+
+pub(super) fn said(commit: usize, state: AppState) -> Said {
+    Said { commit, state, bad: None }
+}
+
+pub(super) fn converged(commit: usize) -> Said {
+    said(commit, AppState::Converged)
+}
+
+pub(super) fn failed(commit: usize) -> Said {
+    Said { commit, state: AppState::RolledBack, bad: Some(commit) }
+}
+
+/// What a host said last, and when it gave its last sign of life.
+pub(super) type Entry = Option<(Said, Timestamp)>;
+
+/// A commit of the application, and when it arrives.
+pub(super) struct Release {
+    pub(super) id: CommitId,
+    pub(super) digest: Digest,
+    pub(super) at: u64,
+    /// How many of a hundred hosts it breaks.
+    pub(super) breaks: u64,
+}
+
+/// Where everybody stands.
+pub(super) struct Counted {
+    pub(super) standing: Standing,
+    /// Whose turn it would be, by number.
+    pub(super) turns: Vec<bool>,
+}
+
+impl Counted {
+    fn new(standing: Standing, numbers: &[usize]) -> Counted {
+        let mut turns = vec![false; numbers.len()];
+        for ((_, is_due), number) in standing.turns().zip(numbers) {
+            turns[*number] = is_due;
+        }
+        Counted { standing, turns }
+    }
+}
+
+/// What the repository held at a moment.
+pub(super) struct Snapshot {
+    pub(super) at: u64,
+    pub(super) hosts: Vec<Entry>,
+    /// What was counted from it: for which commit, since when that was known, and when.
+    counted: RefCell<BTreeMap<(usize, u64, u64), Rc<Counted>>>,
+}
+
+/// The repository, and the rules by which its hosts stand.
+pub(super) struct Repository {
+    pub(super) app: AppName,
+    pub(super) releases: Vec<Release>,
+    pub(super) policy: Rollout,
+    order: Order,
+    /// The numbers of the hosts in that order.
+    numbers: Vec<usize>,
+    hosts: Vec<Entry>,
+    shown: Rc<Snapshot>,
+    /// Who asks is shown what was there at the last of these moments: as if each answer were late by as much more.
+    tick: u64,
+    is_crowd: bool,
+}
+
+impl Repository {
+    pub(super) fn new(course: &Course, policy: Rollout, order: Order, hosts: Vec<Entry>, is_crowd: bool) -> Repository {
+        let first = super::course::Commit { at: 0, breaks: 0 };
+        let all = std::iter::once(&first).chain(&course.commits).enumerate();
+        let releases = all.map(|(number, it)| Release {
+            id: commit(number),
+            digest: Digest::of(format!("release {number}").as_bytes()),
+            at: it.at,
+            breaks: it.breaks,
+        });
+        let shown = Rc::new(Snapshot { at: 0, hosts: hosts.clone(), counted: RefCell::default() });
+        let tick = if is_crowd { 60 } else { 15 };
+        let numbers = order.iter().map(|(_, name)| number(name)).collect();
+        Repository { app: app(), releases: releases.collect(), policy, order, numbers, hosts, shown, tick, is_crowd }
+    }
+
+    /// Takes in what a host pushed.
+    pub(super) fn push(&mut self, number: usize, said: Said, now: u64) {
+        self.hosts[number] = Some((said, moment(now)));
+    }
+
+    /// Returns what is there, as of the last tick.
+    pub(super) fn look(&mut self, now: u64) -> Rc<Snapshot> {
+        let at = now / self.tick * self.tick;
+        if at != self.shown.at {
+            self.shown = Rc::new(Snapshot { at, hosts: self.hosts.clone(), counted: RefCell::default() });
+        }
+        Rc::clone(&self.shown)
+    }
+
+    /// Returns the first moment at which what is there now is shown.
+    pub(super) fn shown_at(&self, now: u64) -> u64 {
+        (now / self.tick + 1) * self.tick
+    }
+
+    /// Returns when the next commit comes, after `now`.
+    pub(super) fn next_commit(&self, now: u64) -> Option<u64> {
+        self.releases.iter().map(|release| release.at).find(|at| *at > now)
+    }
+
+    /// Returns the newest commit at a moment.
+    pub(super) fn newest(&self, at: u64) -> usize {
+        self.releases.iter().rposition(|release| release.at <= at).expect("the first is always there")
+    }
+
+    /// Counts where everybody stands at `now`, by what was there when somebody asked who knows of a release `since`. Who has known
+    /// of it for so long that it makes no difference any more shares what is counted; so do those of a crowd who heard of it, or
+    /// act late upon it, at about the same time.
+    pub(super) fn standing(&self, snapshot: &Snapshot, release: usize, since: u64, now: u64) -> Rc<Counted> {
+        let grain = if self.is_crowd { 600 } else { 1 };
+        let late = now.saturating_sub(snapshot.at) / grain * grain;
+        let now = snapshot.at + late;
+        let longest = self.policy.silent_after.as_secs() + 1;
+        let grain = if self.is_crowd { 300 } else { 1 };
+        let since = (since / grain * grain).max(now.saturating_sub(longest));
+        let mut counted = snapshot.counted.borrow_mut();
+        let fresh = || Rc::new(Counted::new(self.count(snapshot, release, since, now), &self.numbers));
+        Rc::clone(counted.entry((release, since, now)).or_insert_with(fresh))
+    }
+
+    fn count(&self, snapshot: &Snapshot, release: usize, since: u64, now: u64) -> Standing {
+        // All who said the same are as far.
+        let mut stages: Vec<(Said, Stage)> = Vec::new();
+        let mut stage_of = |said: Said| match stages.iter().find(|(known, _)| *known == said) {
+            Some((_, stage)) => *stage,
+            None => {
+                let target = &self.releases[release];
+                let stage = rollout::said(&self.record(said), (&self.app, Some(target.digest), &target.id));
+                stages.push((said, stage));
+                stage
+            }
+        };
+        let (silent_after, since, now) = (self.policy.silent_after, moment(since), moment(now));
+        let mut numbers = self.numbers.iter();
+        Standing::of(&self.policy, &self.order, |_| {
+            let entry = numbers.next().and_then(|number| snapshot.hosts[*number]);
+            let stage = entry.map_or(Stage::Waiting, |(said, _)| stage_of(said));
+            stage.unless_silent(entry.map(|(_, heard)| heard), silent_after, since, now)
+        })
+    }
+
+    fn record(&self, said: Said) -> Record {
+        let at = moment(0);
+        let commit = &self.releases[said.commit];
+        let record = AppRecord {
+            state: said.state,
+            since: at,
+            from: None,
+            digest: commit.digest,
+            contested: Vec::new(),
+            images: BTreeMap::new(),
+            changes: 1,
+            bad: said.bad.map(|bad| self.releases[bad].digest),
+            runs: (said.bad == Some(said.commit)).then(|| self.releases[0].id.clone()),
+            failure: None,
+        };
+        Record {
+            fleet: "home".to_owned(),
+            host: host(0),
+            commit: commit.id.clone(),
+            counter: 1,
+            at,
+            apps: BTreeMap::from([(self.app.clone(), record)]),
+        }
+    }
+}
+
+/// The number that a host is called by.
+pub(super) fn number(host: &HostName) -> usize {
+    host.as_str()[1..].parse().expect("a number")
+}
