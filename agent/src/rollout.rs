@@ -78,6 +78,8 @@ pub struct Rollouts {
     /// This host tells nobody what it does.
     is_mute: bool,
     intents: BTreeMap<AppName, Intent>,
+    /// Those of the last time: who goes along with another one goes on with its own, though its own turn has not come.
+    before: BTreeMap<AppName, Intent>,
     gates: BTreeMap<AppName, Gate>,
     /// How many hosts take part, and after which time one of them is silent.
     size: usize,
@@ -106,6 +108,7 @@ impl Rollouts {
             surveyed: BTreeMap::new(),
             is_mute: !reports,
             intents: BTreeMap::new(),
+            before: BTreeMap::new(),
             gates: BTreeMap::new(),
             size: 0,
             silent_after: None,
@@ -141,6 +144,7 @@ impl Rollouts {
         let mut pending = course::pending(&belief.desired, memory);
         pending.retain(|app| !held.contains_key(app));
         self.intents.retain(|app, _| pending.contains(app));
+        self.before.clone_from(&self.intents);
         self.gates.retain(|app, _| pending.contains(app));
         let mut holds = BTreeMap::new();
         self.look = Look::Nobody;
@@ -158,11 +162,11 @@ impl Rollouts {
         holds
     }
 
-    /// Lets applications go together that something moves between: the first of each group takes its turn for all of them, since
-    /// each has an order of its own, and two hosts would otherwise wait for each other. Who may not go for another reason than that
-    /// its own turn has not come keeps its hold, and with it the others.
+    /// Lets applications go together that something moves between, or that read the same: one of each group takes its turn for all
+    /// of them, since each has an order of its own, and two hosts would otherwise wait for each other. Who may not go for another
+    /// reason than that its own turn has not come is held, and with it the others; none begins before all are announced.
     pub fn lead(
-        &self,
+        &mut self,
         belief: &Belief,
         memory: &Memory,
         mut holds: BTreeMap<AppName, Hold>,
@@ -171,13 +175,30 @@ impl Rollouts {
     ) -> BTreeMap<AppName, Hold> {
         let Some(scheme) = &belief.scheme else { return holds };
         for group in groups {
-            let Some(first) = group.iter().find(|app| scheme.is_coordinated(app)) else { continue };
-            if holds.contains_key(first) || self.gates.get(first) != Some(&Gate::Go) {
-                continue;
+            // What is held for a reason of its own is waited for, or not, where holds are worked out.
+            let group = group.iter().filter(|app| self.gates.contains_key(*app)).cloned().collect();
+            let Some(leader) = scheme.leader(&group) else { continue };
+            let is_its_turn = self.gates.get(leader) == Some(&Gate::Go);
+            let turn = Hold::Waits(TURN.to_owned());
+            for app in group.iter().filter(|app| *app != leader) {
+                if !is_its_turn && holds.get(app).is_none_or(|hold| *hold == turn) {
+                    let why = format!("it goes together with {leader}, whose turn has not come");
+                    holds.insert(app.clone(), Hold::Waits(why));
+                }
+                if !is_its_turn {
+                    continue;
+                }
+                let gate = self.with_known(scheme, memory, app, now, |known| scheme.may_follow(app, known, now));
+                let answer = Answer { gate, has_company: scheme.is_coordinated(app), look: Look::Nobody };
+                let release = belief.desired.apps.get(app).map(|wanted| wanted.digest);
+                match self.hold(app, release, &answer, now) {
+                    Some(why) => drop(holds.insert(app.clone(), Hold::Waits(why))),
+                    None => drop(holds.remove(app)),
+                }
             }
-            for other in group.iter().filter(|other| *other != first) {
-                if self.with_known(scheme, memory, other, now, |known| scheme.may_follow(other, first, known, now)) {
-                    holds.remove(other);
+            if group.iter().any(|app| holds.get(app) == Some(&turn)) {
+                for app in &group {
+                    holds.entry(app.clone()).or_insert_with(|| turn.clone());
                 }
             }
         }
@@ -189,7 +210,8 @@ impl Rollouts {
         match &answer.gate {
             Gate::Go if !answer.has_company || self.is_mute => None,
             Gate::Go => {
-                let intent = Intent::to(release, self.intents.get(app).copied(), now);
+                let before = self.intents.get(app).or(self.before.get(app)).copied();
+                let intent = Intent::to(release, before, now);
                 self.intents.insert(app.clone(), intent);
                 (!intent.is_told(self.view)).then(|| TURN.to_owned())
             }
@@ -450,6 +472,7 @@ impl Rollouts {
         self.peers.clear();
         self.read.clear();
         self.intents.clear();
+        self.before.clear();
         self.gates.clear();
         self.kept.heard.clear();
         self.kept.releases.clear();

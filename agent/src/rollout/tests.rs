@@ -43,10 +43,18 @@ struct Scene {
 
 impl Scene {
     fn of(name: &str) -> Scene {
+        Scene::with(name, FLEET, &[("web", "{}")])
+    }
+
+    /// A fleet, and its applications with what their app.yaml says.
+    fn with(name: &str, fleet: &str, apps: &[(&str, &str)]) -> Scene {
         let folder = tempfile::tempdir().expect("a folder");
         let mut tree = Tree::default();
-        tree.insert("fleet.yaml", FLEET.as_bytes());
-        tree.insert("apps/web/files/etc/web", b"2\n");
+        tree.insert("fleet.yaml", fleet.as_bytes());
+        for (app, text) in apps {
+            tree.insert(&format!("apps/{app}/app.yaml"), text.as_bytes());
+            tree.insert(&format!("apps/{app}/files/etc/{app}"), b"2\n");
+        }
         let mut memory = Memory::default();
         let (belief, _) = belief::believe(&tree, Some(commit()), &host(name), &memory, None).expect("it is sound");
         let known = AppMemory {
@@ -67,7 +75,9 @@ impl Scene {
             bad: None,
             unhealthy: None,
         };
-        memory.apps.insert(web(), known);
+        for (app, _) in apps {
+            memory.apps.insert(AppName::parse(app).expect("a name"), known.clone());
+        }
         let mirror = Mirror::open(&folder.path().join("mirror.git")).expect("a mirror");
         let rollouts = Rollouts::open(folder.path(), &host(name), true);
         Scene { folder, mirror, belief, memory, rollouts, counter: 0 }
@@ -254,11 +264,11 @@ fn a_host_that_reports_to_nobody_takes_its_turn_all_the_same() {
     barn.told(at(0));
     barn.state("attic", AppState::Converged);
     barn.state("shop", AppState::Applying);
-    barn.look(at(1));
-    assert_eq!(barn.told(at(1)), "at most one host may change at a time: shop first\n");
+    barn.look(at(12));
+    assert_eq!(barn.told(at(12)), "at most one host may change at a time: shop first\n");
     barn.state("shop", AppState::Baking);
-    barn.look(at(1));
-    assert_eq!(barn.told(at(1)), "it begins\n");
+    barn.look(at(12));
+    assert_eq!(barn.told(at(12)), "it begins\n");
 }
 
 #[test]
@@ -294,4 +304,50 @@ fn a_host_looks_at_those_who_come_before_it_and_at_everybody_right_before_it_beg
     let scheme = barn.belief.scheme.clone().expect("something waits");
     assert_eq!(barn.rollouts.taking_part(&scheme), BTreeSet::from([host("attic"), host("shop")]));
     assert_eq!(look(&mut barn, 4), "it begins\n");
+}
+
+/// Two applications between which something moves, each with a policy by which another host goes first.
+const TWO_ORDERS: &str = "fleet: home\nhosts:\n  attic: { labels: { ring: one } }\n  barn: { labels: { ring: two } }\nrollouts:\n  one:\n    waves: [ { where: { ring: one } }, { where: { ring: two } } ]\n    max-unavailable: 1\n  two:\n    waves: [ { where: { ring: two } }, { where: { ring: one } } ]\n    max-unavailable: 1\n    bake: 10m\n";
+
+#[test]
+fn applications_that_go_together_by_different_policies_go_by_that_of_the_more_careful_one() {
+    let (fan, web) = (AppName::parse("fan").expect("a name"), web());
+    let group = [BTreeSet::from([fan.clone(), web.clone()])];
+    let mut told = Vec::new();
+    for name in ["attic", "barn"] {
+        let mut scene = Scene::with(name, TWO_ORDERS, &[("fan", "rollout: one"), ("web", "rollout: two")]);
+        scene.rollouts.polled(at(-1));
+        for minute in [0, 1, 2] {
+            let scheme = scene.belief.scheme.clone().expect("something waits");
+            scene.rollouts.look(&scene.mirror, &scheme, (&Peers::All, at(minute)), at(minute));
+            scene.rollouts.signed(at(minute));
+            let Scene { belief, memory, rollouts, .. } = &mut scene;
+            let holds = rollouts.holds(belief, memory, &BTreeMap::new(), at(minute));
+            let holds = rollouts.lead(belief, memory, holds, &group, at(minute));
+            for app in [&fan, &web] {
+                let why = holds.get(app).map_or("it begins".to_owned(), |hold| match hold {
+                    Hold::Waits(why) => why.clone(),
+                    other => format!("{other:?}"),
+                });
+                told.push(format!("{name} {app}: {why}"));
+            }
+            rollouts.retract(|app| holds.get(app).is_some_and(|hold| *hold != Hold::Waits(TURN.to_owned())));
+            let announced = rollouts.announced();
+            rollouts.seen(&announced, at(minute));
+        }
+    }
+    expect![[r#"
+        attic fan: it goes together with web, whose turn has not come
+        attic web: wave 1 has to pass first: barn has to be healthy
+        attic fan: it goes together with web, whose turn has not come
+        attic web: wave 1 has to pass first: barn has to be healthy
+        attic fan: it goes together with web, whose turn has not come
+        attic web: wave 1 has to pass first: barn has to be healthy
+        barn fan: it is its turn: the other hosts have to be told before it begins
+        barn web: it is its turn: the other hosts have to be told before it begins
+        barn fan: it begins
+        barn web: it begins
+        barn fan: it begins
+        barn web: it begins"#]]
+    .assert_eq(&told.join("\n"));
 }

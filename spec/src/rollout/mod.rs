@@ -21,7 +21,7 @@ mod scheme;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use intent::Intent;
 pub use order::{Order, Place, order};
@@ -187,6 +187,21 @@ pub fn decide(fleet: &Fleet, change: &Change<'_>, standing: &Standing, own: &Own
         return Gate::Go;
     }
     seen_by_others(own, standing.silent_after(), now)
+}
+
+/// Decides whether the release is known for long enough, `since` when, where a single host says that it works: it shortens nobody's
+/// bake by boasting.
+pub fn soaked(fleet: &Fleet, change: &Change<'_>, standing: &Standing, since: Timestamp, now: Timestamp) -> Gate {
+    let bake = written(fleet, change.app, change.host).map(|policy| policy.bake).unwrap_or_default();
+    let end =
+        SignedDuration::try_from(bake).ok().and_then(|bake| since.checked_add(bake).ok()).unwrap_or(Timestamp::MAX);
+    match standing.only_word(change.host) {
+        Some(only) if now < end && !is_broken(fleet, change, Rule::Waves, now) => Gate::Wait {
+            until: Some(end),
+            because: format!("{only} alone says that it works, and cannot have been healthy for long enough"),
+        },
+        _ => Gate::Go,
+    }
 }
 
 /// Waits until it is sure that the view is new enough and that nobody takes this host for silent.

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 
 use super::{
     Change, Gate, Look, Own, Peer, Stage, Standing, Targets, Turn, decide, needs, order, permitted, policy,
-    policy_name, stage,
+    policy_name, soaked, stage,
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
-use crate::manifest::{App, Fleet, Rollout, Rule};
+use crate::manifest::{self, App, Fleet, Rollout, Rule};
 use crate::resolve;
 
 /// How the changes of one commit spread, as far as they concern one host.
@@ -98,7 +98,10 @@ impl Scheme {
         }
         let standing = self.standing(app, known, now);
         let has_company = !standing.is_alone();
-        let gate = decide(&self.fleet, &change, &standing, &known.own, now);
+        let gate = match decide(&self.fleet, &change, &standing, &known.own, now) {
+            Gate::Go => soaked(&self.fleet, &change, &standing, (known.since)(app), now),
+            gate => gate,
+        };
         if gate != Gate::Go {
             let look = self.look(&change, &standing, &gate, now);
             return Answer { gate, has_company, look };
@@ -144,17 +147,43 @@ impl Scheme {
         is_coordinated(&self.fleet, &self.host, app)
     }
 
-    /// Says whether an application may go along with another one whose turn it is: by the same policy, with nothing against it but
-    /// that its own turn may be another.
-    pub fn may_follow(&self, app: &AppName, leader: &AppName, known: &Known<'_>, now: Timestamp) -> bool {
+    /// Names the one of a group that takes the turn for all of them.
+    ///
+    /// It is the one whose changes are spread most carefully anywhere in the fleet, so that it is before the same others on every
+    /// host: wherever a host waits for another one, that one waits by the same order, or by one that comes later in this sense,
+    /// and so they never wait in a circle.
+    pub fn leader<'g>(&self, group: &'g BTreeSet<AppName>) -> Option<&'g AppName> {
+        let coordinated = group.iter().filter(|app| self.is_coordinated(app)).rev();
+        coordinated.max_by_key(|app| self.care(app))
+    }
+
+    /// Says how carefully the changes of an application are spread: in how many waves, and how long each has to be healthy.
+    fn care(&self, app: &AppName) -> (usize, Duration) {
+        let names = match self.fleet.apps.get(app) {
+            Some(application) => application.variants.iter().map(App::rollout).collect(),
+            None => vec![manifest::DEFAULT_ROLLOUT],
+        };
+        let policies = names.into_iter().filter_map(|name| self.fleet.rollouts.get(name));
+        policies.map(|policy| (policy.waves.len(), policy.bake)).max().unwrap_or_default()
+    }
+
+    /// Says why an application may not go along with another one whose turn it is, if it may not: whatever its own policy has
+    /// against it but that its own turn is another.
+    pub fn may_follow(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Gate {
         let change = Change { app, commit: &self.commit, host: &self.host };
-        let name = |app| policy_name(&self.fleet, app, &self.host);
-        let is_alike = self.is_coordinated(app) && name(app) == name(leader);
-        let breaks = super::is_broken(&self.fleet, &change, Rule::Failures, now);
-        is_alike
-            && permitted(&self.fleet, &change, now) == Gate::Go
-            && (breaks || !self.standing(app, known, now).is_halted())
-            && self.needs(app, known, now) == Gate::Go
+        let permitted = permitted(&self.fleet, &change, now);
+        if permitted != Gate::Go || !self.is_coordinated(app) {
+            return permitted;
+        }
+        let standing = self.standing(app, known, now);
+        if standing.is_halted() && !super::is_broken(&self.fleet, &change, Rule::Failures, now) {
+            return Gate::Blocked { because: standing.halt() };
+        }
+        if !standing.has_room(&self.host) {
+            let because = "as many of its hosts change as may".to_owned();
+            return Gate::Wait { until: None, because };
+        }
+        self.needs(app, known, now)
     }
 
     /// Says how many hosts take part in the largest of what is coordinated.
@@ -176,7 +205,9 @@ impl Scheme {
     /// Counts where all hosts of an application stand that another one needs.
     fn everywhere(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Standing {
         let first = self.targets.get(app).and_then(|targets| targets.keys().next()).unwrap_or(&self.host);
-        self.count(app, known, now, |_| true, &policy(&self.fleet, app, first))
+        // Where it is removed, nobody needs it.
+        let is_placed = |host: &HostName| self.fleet.apps.get(app).is_some_and(|it| it.on(host).is_some());
+        self.count(app, known, now, is_placed, &policy(&self.fleet, app, first))
     }
 
     fn count(

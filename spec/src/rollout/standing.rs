@@ -243,6 +243,23 @@ impl Standing {
         })
     }
 
+    /// Says whether as few others change as may, whosever turn it is.
+    pub fn has_room(&self, host: &HostName) -> bool {
+        let is_changing = self.stage(host).is_some_and(Stage::is_changing);
+        self.all.changing - usize::from(is_changing) < self.most_changing
+    }
+
+    /// Names the host that alone says that the release works, where `host` is of a wave that others came before.
+    pub fn only_word(&self, host: &HostName) -> Option<&HostName> {
+        let wave = self.order.find(host).and_then(|at| self.wave_of(at))?;
+        let is_later = self.waves.first().is_some_and(|first| first.number < wave.number);
+        let mut done = self.members().filter(|(other, _, stage)| *other != host && *stage == Stage::Done);
+        match (done.next(), done.next()) {
+            (Some((only, ..)), None) if is_later => Some(only),
+            _ => None,
+        }
+    }
+
     /// Says whom `host`, whose turn it is not yet, has to look at next.
     pub fn look(&self, host: &HostName, no_waves: bool) -> Look {
         let Some(me) = self.order.find(host) else { return Look::All };
@@ -276,7 +293,8 @@ impl Standing {
 
     /// Names the hosts that somebody waits for who needs this application.
     pub fn not_ready(&self) -> BTreeSet<HostName> {
-        self.who(|stage| is_unready(stage) || stage.has_failed())
+        let is_nowhere = self.is_healthy_nowhere();
+        self.who(|stage| is_nowhere || is_unready(stage) || stage.has_failed())
     }
 
     /// Names hosts that are so far; of very many only the first.
@@ -357,7 +375,17 @@ impl Standing {
             return Some(format!("it is not healthy at this commit on {}", self.with(open, is_unready)));
         }
         let failed = self.tally.failed;
-        (failed > 0).then(|| format!("it failed on {}", self.with(failed, Stage::has_failed)))
+        if failed > 0 {
+            return Some(format!("it failed on {}", self.with(failed, Stage::has_failed)));
+        }
+        // Nobody waits for who is silent, and nobody builds upon what nobody vouches for.
+        let silent = self.members.len();
+        self.is_healthy_nowhere()
+            .then(|| format!("it is healthy nowhere at this commit; silent: {}", self.with(silent, |_| true)))
+    }
+
+    fn is_healthy_nowhere(&self) -> bool {
+        self.tally.done == 0 && self.baking == 0 && !self.members.is_empty()
     }
 
     /// Names the first of `all` hosts that are so far.

@@ -439,3 +439,44 @@ fn nobody_begins_unseen_or_with_an_old_view() {
     "#]]
     .assert_eq(&text);
 }
+
+/// Writes what is decided for who needs an application whose hosts are so far.
+fn needed(stages: &[Stage], expected: Expect) {
+    let fleet = fleet(stages.len() + 1, 1, "");
+    let (app, commit, host) = (app(), commit(2), host(stages.len()));
+    let policy = rollout::policy(&fleet, &app, &host);
+    let order = rollout::order(&fleet, &app, &policy, fleet.hosts.keys().filter(|it| **it != host));
+    let mut stages = stages.iter();
+    let standing = Standing::of(&policy, &order, |_| *stages.next().expect("as many as hosts"));
+    let change = Change { app: &app, commit: &commit, host: &host };
+    let all = BTreeMap::from([(&app, &standing)]);
+    expected.assert_eq(&said(&rollout::needs(&fleet, &change, &all, noon())));
+}
+
+#[test]
+fn what_is_needed_is_healthy_where_it_is_heard_of_and_somewhere() {
+    needed(
+        &[Done, Waiting, Silent],
+        expect![[r#"
+        waits: it needs web: it is not healthy at this commit on h2
+    "#]],
+    );
+    needed(
+        &[Done, Baking, Silent],
+        expect![[r#"
+        goes
+    "#]],
+    );
+    needed(
+        &[Done, Held],
+        expect![[r#"
+        waits: it needs web: it is not healthy at this commit on h0
+    "#]],
+    );
+    needed(
+        &[Silent; 5],
+        expect![[r#"
+        waits: it needs web: it is healthy nowhere at this commit; silent: h1, h4, h2 and 2 more
+    "#]],
+    );
+}

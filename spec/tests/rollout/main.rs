@@ -12,3 +12,4 @@ mod fleet;
 mod simulator;
 mod courses;
 mod crowds;
+mod liars;

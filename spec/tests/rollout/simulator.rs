@@ -413,7 +413,11 @@ impl World {
         }
         let commit = &self.repository.releases[host.newest].id;
         let change = Change { app: &self.repository.app, commit, host: &host.name };
-        let gate = rollout::decide(&self.fleet, &change, &counted.standing, &own, self.clock(number, now));
+        let clock = self.clock(number, now);
+        let gate = match rollout::decide(&self.fleet, &change, &counted.standing, &own, clock) {
+            Gate::Go => rollout::soaked(&self.fleet, &change, &counted.standing, self.clock(number, host.since), clock),
+            gate => gate,
+        };
         assert!(gate != Gate::Go || !waits, "{} goes out of turn", host.name);
         (gate, own.view)
     }
