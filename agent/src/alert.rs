@@ -8,7 +8,7 @@ mod message;
 mod receiver;
 mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use spec::lookout::Call;
+use spec::manifest::Alert;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -70,22 +73,44 @@ impl Alerts {
         &self.receivers
     }
 
-    /// Begins to tell, for as long as pictures come.
-    pub fn begin(self, pictures: &watch::Receiver<Arc<Snapshot>>) {
+    /// Begins to tell, for as long as pictures come. What was told of the fleet as a whole is passed on to `told_of`.
+    pub fn begin(self, pictures: &watch::Receiver<Arc<Snapshot>>, told_of: mpsc::Sender<Call>) {
         let (kinds, state): (Arc<[Kind]>, Arc<Path>) = (self.kinds.into(), self.state.into());
         for receiver in self.receivers {
-            let teller = Teller {
-                told: Told::read(&state, receiver.name()),
-                receiver,
-                kinds: Arc::clone(&kinds),
-                tells_recovery: self.tells_recovery,
-                state: Arc::clone(&state),
-                not_before: BTreeMap::new(),
-                repeat_at: Instant::now(),
-                failed: None,
-                complaint: String::new(),
-            };
+            let (kinds, told_of) = (Arc::clone(&kinds), told_of.clone());
+            let teller = Teller::new(receiver, kinds, self.tells_recovery, Arc::clone(&state), told_of);
             tokio::spawn(teller.tell(pictures.clone()));
+        }
+        tokio::spawn(follow(state, told_of, pictures.clone()));
+    }
+}
+
+/// Tells those whom the repository names, for as long as it does.
+async fn follow(state: Arc<Path>, told_of: mpsc::Sender<Call>, mut pictures: watch::Receiver<Arc<Snapshot>>) {
+    let mut tellers: BTreeMap<Alert, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let picture = Arc::clone(&pictures.borrow_and_update());
+        let is_known = picture.alerts.iter().all(|alert| tellers.contains_key(alert));
+        if picture.ready && !(is_known && picture.alerts.len() == tellers.len()) {
+            tellers.retain(|alert, teller| {
+                let stays = picture.alerts.contains(alert);
+                if !stays {
+                    teller.abort();
+                }
+                stays
+            });
+            let ids: BTreeSet<String> = picture.alerts.iter().map(Alert::id).collect();
+            Told::keep_only(&state, &ids);
+            for alert in picture.alerts.iter() {
+                if !tellers.contains_key(alert)
+                    && let Some(teller) = Teller::of(alert, &state, &told_of)
+                {
+                    tellers.insert(alert.clone(), tokio::spawn(teller.tell(pictures.clone())));
+                }
+            }
+        }
+        if pictures.changed().await.is_err() {
+            return;
         }
     }
 }
@@ -103,9 +128,44 @@ struct Teller {
     failed: Option<(Instant, Duration)>,
     /// Why the last delivery failed, so that it is said once.
     complaint: String,
+    /// Whom it is told when something of the fleet was told.
+    told_of: mpsc::Sender<Call>,
+    /// What was told of the fleet and may be asked for again until that is known.
+    sent: BTreeMap<String, Call>,
 }
 
 impl Teller {
+    fn new(
+        receiver: Receiver,
+        kinds: Arc<[Kind]>,
+        tells_recovery: bool,
+        state: Arc<Path>,
+        told_of: mpsc::Sender<Call>,
+    ) -> Teller {
+        Teller {
+            told: Told::read(&state, &receiver.key()),
+            receiver,
+            kinds,
+            tells_recovery,
+            state,
+            not_before: BTreeMap::new(),
+            repeat_at: Instant::now(),
+            failed: None,
+            complaint: String::new(),
+            told_of,
+            sent: BTreeMap::new(),
+        }
+    }
+
+    /// Makes one for somebody whom the repository names.
+    fn of(alert: &Alert, state: &Arc<Path>, told_of: &mpsc::Sender<Call>) -> Option<Teller> {
+        let receiver = Receiver::of(alert);
+        let receiver = receiver.inspect_err(|error| warn!("somebody whom fleet.yaml names cannot be told: {error:#}"));
+        let kinds = Kind::ALL.into_iter().filter(|kind| alert.on.contains(kind.as_str())).collect();
+        let tells_recovery = alert.on.contains(message::RECOVERED);
+        Some(Teller::new(receiver.ok()?, kinds, tells_recovery, Arc::clone(state), told_of.clone()))
+    }
+
     async fn tell(mut self, mut pictures: watch::Receiver<Arc<Snapshot>>) {
         loop {
             let picture = Arc::clone(&pictures.borrow_and_update());
@@ -138,6 +198,9 @@ impl Teller {
                 }
             }
         }
+        if let Err(wait) = self.tell_of_the_fleet(picture, is_repeated, &mut next).await {
+            return Some(wait);
+        }
         if is_repeated {
             self.repeat_at = Instant::now() + REPEAT;
             next = Some(self.repeat_at);
@@ -146,10 +209,52 @@ impl Teller {
         next.map(|next| next.saturating_duration_since(Instant::now()).max(SHORTEST))
     }
 
+    /// Tells what of the fleet falls to this host, and passes on that it did.
+    async fn tell_of_the_fleet(
+        &mut self,
+        picture: &Snapshot,
+        is_repeated: bool,
+        next: &mut Option<Instant>,
+    ) -> Result<(), Duration> {
+        let Some(id) = self.receiver.id().map(str::to_owned) else { return Ok(()) };
+        let calls = || picture.calls.iter().filter(|call| call.to == id);
+        self.sent.retain(|key, _| calls().any(|call| !call.is_told && call.subject.to_string() == *key));
+        for call in calls() {
+            let key = call.subject.to_string();
+            let is_again = call.is_told && is_repeated && !call.is_over;
+            let is_sent = self.sent.get(&key).is_some_and(|sent| is_same(sent, call));
+            if is_sent || (call.is_told && !is_again) {
+                continue;
+            }
+            let now = Instant::now();
+            if let Some(due) = self.not_before.get(&key).copied().filter(|due| *due > now && !is_again) {
+                *next = Some(next.map_or(due, |next| next.min(due)));
+                continue;
+            }
+            self.deliver(call.is_over, &Message::of_fleet(picture, call, Timestamp::now())).await?;
+            if is_again {
+                continue;
+            }
+            self.not_before.insert(key.clone(), Instant::now() + CALM);
+            self.sent.insert(key, call.clone());
+            if self.told_of.send(call.clone()).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Tells one thing; returns how long to wait when it could not be delivered.
     async fn tell_one(&mut self, change: &Change, picture: &Snapshot) -> Result<(), Duration> {
-        let is_silent = change.now.is_none() && !self.tells_recovery && !self.receiver.forgets();
-        if !is_silent && let Err(error) = self.receiver.deliver(&Message::of(picture, change, Timestamp::now())).await {
+        self.deliver(change.now.is_none(), &Message::of(picture, change, Timestamp::now())).await?;
+        self.keep(change);
+        Ok(())
+    }
+
+    /// Delivers a message, unless it is that something is over and nobody wants to hear of that.
+    async fn deliver(&mut self, is_over: bool, message: &Message) -> Result<(), Duration> {
+        let is_silent = is_over && !self.tells_recovery && !self.receiver.forgets();
+        if !is_silent && let Err(error) = self.receiver.deliver(message).await {
             let wait = self.failed.map_or(AGAIN, |(_, wait)| (wait * 2).min(LATEST));
             self.failed = Some((Instant::now() + wait.mul_f64(0.75 + fastrand::f64() / 4.0), wait));
             let text = error.to_string();
@@ -163,7 +268,6 @@ impl Teller {
             info!(receiver = self.receiver.name(), "alerts are delivered again");
             self.complaint.clear();
         }
-        self.keep(change);
         Ok(())
     }
 
@@ -177,11 +281,16 @@ impl Teller {
             None => self.told.0.remove(&key),
         };
         if before.as_ref() != change.now.as_ref()
-            && let Err(error) = self.told.write(&self.state, self.receiver.name())
+            && let Err(error) = self.told.write(&self.state, &self.receiver.key())
         {
             warn!(%error, "failed to write down what was told: it may be told twice");
         }
     }
+}
+
+/// Says whether both tell the same.
+fn is_same(one: &Call, other: &Call) -> bool {
+    (&one.finding.about, one.is_over) == (&other.finding.about, other.is_over)
 }
 
 /// Something to tell.
@@ -221,6 +330,20 @@ fn changes(told: &Told, picture: &Snapshot, kinds: &[Kind], is_repeated: bool) -
 impl Told {
     fn path(state: &Path, receiver: &str) -> PathBuf {
         state.join(format!("alerts-{receiver}.json"))
+    }
+
+    /// Forgets what was told those whom the repository names no longer.
+    fn keep_only(state: &Path, ids: &BTreeSet<String>) {
+        let Ok(entries) = fs::read_dir(state) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = name.strip_prefix("alerts-fleet-").and_then(|rest| rest.strip_suffix(".json"));
+            if id.is_some_and(|id| !ids.contains(id))
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                warn!(%error, "failed to remove {name}, which is of no use any more");
+            }
+        }
     }
 
     /// Reads what was told before the agent was started; nothing when that cannot be read, so that it is rather told twice.

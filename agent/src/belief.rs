@@ -9,7 +9,8 @@ use spec::desired::Desired;
 use spec::diagnostic::{Diagnostic, Severity};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
-use spec::manifest::{self, Rollout};
+use spec::lookout::Watch;
+use spec::manifest::{self, Alert, Rollout};
 use spec::memory::Memory;
 use spec::resolve;
 use spec::rollout::{self, Scheme};
@@ -28,6 +29,10 @@ pub struct Belief {
     pub scheme: Option<Arc<Scheme>>,
     /// How each application changes here, where the repository says something about that.
     pub policies: BTreeMap<AppName, Rollout>,
+    /// Who is told of this host and of the fleet.
+    pub alerts: Arc<[Alert]>,
+    /// What this host listens for, if it is one of those who do for the fleet.
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// Why a tree is not believed. Nothing of it is applied anywhere.
@@ -115,5 +120,7 @@ pub fn believe(
     let scheme = commit.as_ref().and_then(|commit| Scheme::of(&fleet, commit, host, &pending)).map(Arc::new);
     let apps = desired.apps.keys().map(|app| (app.clone(), rollout::policy(&fleet, app, host)));
     let policies = apps.filter(|(_, policy)| *policy != Rollout::default()).collect();
-    Ok((Belief { commit, desired, scheme, policies }, parsed.diagnostics))
+    let watch = commit.as_ref().and_then(|_| Watch::of(&fleet, host)).map(Arc::new);
+    let alerts = fleet.alerts.into();
+    Ok((Belief { commit, desired, scheme, policies, alerts, watch }, parsed.diagnostics))
 }

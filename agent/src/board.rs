@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use spec::desired::{Desired, FileKind};
 use spec::id::{CommitId, ENDPOINTS_FILE, HostPath};
+use spec::lookout::Call;
 use spec::plan::{Plan, Step, Why};
 use tokio::sync::{Notify, watch};
 
@@ -96,6 +97,7 @@ impl Board {
             || before.condition != condition
             || before.plan != view
             || before.commit.as_ref().map(|commit| &commit.id) != aim.commit.as_ref()
+            || host.belief.as_ref().is_some_and(|belief| *belief.alerts != *before.alerts)
             || self.lacks_names(upstream);
         if !is_news {
             return;
@@ -119,6 +121,15 @@ impl Board {
         self.sender.send_replace(Arc::new(next));
     }
 
+    /// What of the fleet falls to this host to tell is another.
+    pub fn calls(&mut self, calls: Vec<Call>) {
+        if *self.sender.borrow().calls != *calls {
+            let mut next = self.sender.borrow().next();
+            next.calls = calls.into();
+            self.sender.send_replace(Arc::new(next));
+        }
+    }
+
     fn put_up(&mut self, next: Snapshot, host: &Host) {
         self.edition = Some(host.edition());
         self.sender.send_replace(Arc::new(next));
@@ -134,6 +145,7 @@ impl Board {
         next.fleet = Some(desired.fleet.clone());
         next.commit = memory.believed.as_ref().map(release);
         next.apps = memory.apps.iter().map(|(name, known)| (name.clone(), App::of(known, release))).collect();
+        next.alerts = host.belief.as_ref().map(|belief| Arc::clone(&belief.alerts)).unwrap_or_default();
         let endpoints = endpoints(desired);
         if *next.endpoints != endpoints {
             next.endpoints = Arc::new(endpoints);

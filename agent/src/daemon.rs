@@ -6,9 +6,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sd_notify::NotifyState;
 use spec::id::{AppName, CommitId};
+use spec::lookout::Call;
 use spec::memory::{AppMemory, AppState};
 use spec::plan;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -45,6 +47,9 @@ const PUSH_AGAIN: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts to push.
 const PUSH_LATEST: Duration = Duration::from_secs(900);
 
+/// So many calls are told before the loop takes note of them.
+const MOST_CALLS: usize = 32;
+
 /// Why the loop turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wake {
@@ -64,6 +69,8 @@ enum Wake {
     Change,
     /// A check was looked at.
     Check,
+    /// Somebody was told of what is the matter with the fleet.
+    Told,
     /// Nothing: the watchdog sees that the loop turns.
     Alive,
     /// The service manager, or a person, wants the agent to end.
@@ -122,6 +129,8 @@ struct Daemon {
     /// Where the endpoint sees what is known here.
     board: Board,
     asked: Arc<Asked>,
+    /// Tells what was told of the fleet.
+    told_of: mpsc::Receiver<Call>,
 }
 
 /// Runs until told to stop.
@@ -143,6 +152,7 @@ pub async fn run(
     let engine = Arc::new(host.another_engine());
     let (name, repository) =
         (host.name.clone(), Repository { url: upstream.address(), branch: settings.branch.clone() });
+    let (tell_of, told_of) = mpsc::channel(MOST_CALLS);
     let mut daemon = Daemon {
         vigil: Vigil::default(),
         watch: Watch::new(
@@ -175,13 +185,14 @@ pub async fn run(
         notice,
         board: Board::new(Snapshot::first(name, repository)),
         asked: Arc::new(Asked::default()),
+        told_of,
         settings,
     };
     daemon.board.notice(&daemon.notice);
     daemon.remember();
     let longest = HUNG + daemon.settings.job.max(daemon.settings.pull);
     let _answering = endpoint::open(endpoint, &daemon.board, &daemon.asked, &progress, longest);
-    alerts.begin(&daemon.board.watch());
+    alerts.begin(&daemon.board.watch(), tell_of);
     let watchdog = tokio::spawn(watchdog(Arc::clone(&progress), longest));
     let ended = daemon.turn(&progress).await;
     watchdog.abort();
@@ -229,7 +240,7 @@ impl Daemon {
             let (push_at, poll_at) = (self.push_due(), self.poll_due());
             let busy = self.upstream.is_busy();
             let mut done = None;
-            let mut checked = None;
+            let (mut checked, mut said) = (None, None);
             let wake = tokio::select! {
                 ended = ended(&mut self.late, &mut self.upstream) => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
@@ -239,6 +250,7 @@ impl Daemon {
                 _ = hangup.recv() => Wake::Poke,
                 () = self.asked.next() => Wake::Sync,
                 seen = self.vigil.next(&self.engine) => { checked = Some(seen); Wake::Check }
+                Some(call) = self.told_of.recv() => { said = Some(call); Wake::Told }
                 () = progress.stopped() => Wake::Stop,
                 () = tokio::time::sleep(ALIVE) => Wake::Alive,
             };
@@ -269,6 +281,7 @@ impl Daemon {
                 }
                 Wake::Upstream => self.hear(done).await?,
                 Wake::Check => self.checked(checked)?,
+                Wake::Told => self.told_of(said.as_ref())?,
                 Wake::Stop => {}
             }
         }
@@ -296,6 +309,16 @@ impl Daemon {
             self.look_at = Instant::now();
         }
         Ok(())
+    }
+
+    /// Takes in that somebody was told of what is the matter with the fleet, and publishes it, so that nobody else tells.
+    fn told_of(&mut self, call: Option<&Call>) -> Result<(), LedgerError> {
+        let now = Timestamp::now();
+        if let Some(call) = call {
+            self.host.told(call, now);
+        }
+        self.board.calls(self.host.calls(now));
+        self.note()
     }
 
     /// Takes in what the repository said.
@@ -383,7 +406,7 @@ impl Daemon {
     fn fetch(&mut self) {
         (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
         self.spread = 0.9 + fastrand::f64() / 5.0;
-        self.upstream.fetch(self.host.commits(), self.host.rollouts.asks());
+        self.upstream.fetch(self.host.commits(), self.host.asks(self.asked_at));
     }
 
     /// Takes in what came of asking for the other hosts. Says whether anything did.
@@ -497,6 +520,7 @@ impl Daemon {
             return Ok(false);
         };
         self.board.rest(&self.host, &mut self.upstream, &passed);
+        self.board.calls(self.host.calls(now));
         self.note()?;
         self.vigil.follow(self.host.checks());
         if let Some(aim) = self.host.aim() {
@@ -570,6 +594,7 @@ impl Daemon {
         let memory = &self.host.ledger.memory;
         let Some(mut record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
         self.host.rollouts.announce(&mut record);
+        self.host.lookout.announce(&mut record);
         if !self.upstream.is_news(&record) {
             self.announced = self.host.rollouts.announced();
             return Ok(());
@@ -614,6 +639,7 @@ impl Daemon {
             Ok(pushed) => {
                 let (announced, at) = &self.offered;
                 let is_first = pushed == Pushed::Done && self.host.rollouts.signed(*at);
+                self.host.lookout.signed();
                 // Before it begins, what the others said until then is looked at.
                 if self.host.rollouts.seen(announced, Timestamp::now()) {
                     self.poll_at = Instant::now();
@@ -638,6 +664,7 @@ impl Daemon {
                 self.notice.unreported = Some(text);
                 if matches!(error, PushError::Denied { .. }) {
                     self.host.rollouts.denied();
+                    self.host.lookout.denied();
                 }
                 (self.seen_at, self.sign_at) = (None, None);
                 self.push_failures = self.push_failures.saturating_add(1);

@@ -169,6 +169,7 @@ mod tests {
             counter,
             at: at(100),
             apps: apps.collect(),
+            told: Vec::new(),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod apply;
 pub mod report;
 pub mod publish;
 pub mod rollout;
+pub mod lookout;
 pub mod pass;
 pub mod watch;
 pub mod upstream;

@@ -15,6 +15,7 @@ use spec::id::{AppName, CommitId, HostName, HostPath, ResourceId, UnitName, User
 use spec::images;
 use spec::inputs;
 use spec::journal;
+use spec::lookout::Call;
 use spec::memory::{AppState, Memory, Ran};
 use spec::pins;
 use spec::plan::{self, Plan};
@@ -33,6 +34,7 @@ use crate::engine::{Engine, Owner, credentials};
 use crate::git::{Mirror, Peers};
 use crate::ledger::{Found, Ledger, LedgerError};
 use crate::leftovers;
+use crate::lookout::Lookout;
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
 use crate::publish;
@@ -67,6 +69,8 @@ pub struct Host {
     releases: Releases,
     /// What is known of how changes spread over the fleet.
     pub rollouts: Rollouts,
+    /// What is the matter with the fleet, and what of it this host tells.
+    pub lookout: Lookout,
     eyes: Eyes,
     state: PathBuf,
     /// How patient to be.
@@ -135,6 +139,7 @@ impl Host {
         let ledger = Ledger::peek(&settings.state)?;
         let mut host = Host::with(ledger, name, settings, progress);
         host.rollouts.only_look();
+        host.lookout.only_look();
         Ok(host)
     }
 
@@ -177,6 +182,7 @@ impl Host {
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
         let releases = Releases::open(&settings.state);
         let rollouts = Rollouts::open(&settings.state, &name, settings.report.push);
+        let lookout = Lookout::open(&settings.state, &name, settings.report.push, settings.report.heartbeat);
         Host {
             name,
             providers,
@@ -189,6 +195,7 @@ impl Host {
             in_motion: false,
             releases,
             rollouts,
+            lookout,
             eyes: Eyes::new(),
             state: settings.state.clone(),
             patience,
@@ -244,8 +251,38 @@ impl Host {
 
     /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
     pub fn look_at_peers(&mut self, mirror: &Mirror, whom: &Peers, asked: Timestamp) {
-        if let Some(scheme) = self.belief.as_ref().and_then(|belief| belief.scheme.clone()) {
-            self.rollouts.look(mirror, &scheme, (whom, asked), Timestamp::now());
+        let (Some(belief), now) = (&self.belief, Timestamp::now()) else { return };
+        if let Some(scheme) = &belief.scheme {
+            self.rollouts.look(mirror, scheme, (whom, asked), now);
+        }
+        self.lookout.look(mirror, belief, self.rollouts.records(), (whom, asked), now);
+    }
+
+    /// Returns whom to ask for with the next look at the repository: something here waits for them, or they are listened for.
+    pub fn asks(&self, now: Timestamp) -> Option<Peers> {
+        let listened_for = self.belief.as_ref().and_then(|belief| self.lookout.asks(belief, now));
+        match (self.rollouts.asks(), listened_for) {
+            (Some(Peers::Some(some)), Some(Peers::Some(others))) => Some(Peers::Some(&some | &others)),
+            (Some(Peers::All), _) | (_, Some(Peers::All)) => Some(Peers::All),
+            (some, others) => some.or(others),
+        }
+    }
+
+    /// Finds what is the matter with the fleet, and returns what of it this host has to tell somebody.
+    pub fn calls(&mut self, now: Timestamp) -> Vec<Call> {
+        let Some(belief) = &self.belief else { return Vec::new() };
+        if belief.alerts.is_empty() {
+            return Vec::new();
+        }
+        let halts = self.rollouts.halts(belief, &self.ledger.memory, now);
+        self.lookout.take(belief, halts, now);
+        self.lookout.calls(belief)
+    }
+
+    /// Notes that something of the fleet was told.
+    pub fn told(&mut self, call: &Call, now: Timestamp) {
+        if let Some(belief) = &self.belief {
+            self.lookout.told(belief, call, now);
         }
     }
 

@@ -294,7 +294,8 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
         (app.clone(), record)
     });
     let fleet = belief.desired.fleet.clone();
-    Some(Record { fleet, host: host.clone(), commit, counter: memory.counter + 1, at: now, apps: apps.collect() })
+    let (counter, apps, told) = (memory.counter + 1, apps.collect(), Vec::new());
+    Some(Record { fleet, host: host.clone(), commit, counter, at: now, apps, told })
 }
 
 /// Says how an application fares on the way to the believed commit, and since when.

@@ -19,7 +19,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
 use spec::record::Record;
-use spec::rollout::{Answer, Gate, Intent, Known, Look, Own, Peer, Row, Scheme, Signs, Spreading, Stage};
+use spec::rollout::{Answer, Gate, Halt, Intent, Known, Look, Own, Peer, Row, Scheme, Signs, Spreading, Stage};
 use tracing::{debug, warn};
 
 use crate::belief::Belief;
@@ -57,6 +57,15 @@ struct Heard {
 
 /// What a record announces: the releases that are about to begin, `None` for a removal.
 pub type Announced = BTreeMap<AppName, Option<Digest>>;
+
+/// Which rollouts are halted for everybody who has not begun.
+#[derive(Debug, Default)]
+pub struct Halts {
+    /// By application, and how long others wait for a host that says nothing.
+    pub halted: BTreeMap<AppName, (Halt, Duration)>,
+    /// Of which applications this host cannot tell now.
+    pub unclear: BTreeSet<AppName>,
+}
 
 /// What this host knows of rollouts.
 pub struct Rollouts {
@@ -160,6 +169,32 @@ impl Rollouts {
         self.asks = self.asks_for(scheme);
         self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_waited_for())).min();
         holds
+    }
+
+    /// Says which rollouts are halted, by what this host knows of the others.
+    pub fn halts(&self, belief: &Belief, memory: &Memory, now: Timestamp) -> Halts {
+        let mut halts = Halts::default();
+        let Some(scheme) = &belief.scheme else { return halts };
+        for app in course::pending(&belief.desired, memory) {
+            match self.gates.get(&app) {
+                // Right after the start.
+                _ if self.peers.is_empty() => drop(halts.unclear.insert(app)),
+                Some(Gate::Blocked { .. }) => {
+                    let patience = scheme.policy(&app).silent_after;
+                    let halt = self.with_known(scheme, memory, &app, now, |known| scheme.halt(&app, known, now));
+                    halts.halted.extend(halt.map(|halt| (app, (halt, patience))));
+                }
+                Some(_) => {}
+                // Something else holds it back, so that nobody looked.
+                None => drop(halts.unclear.insert(app)),
+            }
+        }
+        halts
+    }
+
+    /// Iterates over the records of the other hosts that were read.
+    pub fn records(&self) -> impl Iterator<Item = (&HostName, &Record)> {
+        self.peers.iter().filter_map(|(host, peer)| Some((host, peer.record.as_ref()?)))
     }
 
     /// Lets applications go together that something moves between, or that read the same: one of each group takes its turn for all
@@ -519,7 +554,7 @@ fn failed(known: &AppMemory) -> Stage {
 }
 
 /// Reads the record in another host's sign of life, if it is one: others wrote it, so anything may be there.
-fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
+pub(crate) fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
     match Record::parse(&mirror.record_heard(host)?) {
         Ok(record) if record.host != *host || record.fleet != fleet => {
             warn!(%host, "a record is left out: it is of another host or fleet than its ref");

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName};
+use spec::lookout::Call;
+use spec::manifest::Alert;
 use spec::memory::{AppMemory, AppState};
 
 use crate::git::Mirror;
@@ -59,6 +61,12 @@ pub struct Snapshot {
     pub changes: Vec<Arc<Change>>,
     /// Where to find the services that this host's environment offers.
     pub endpoints: Arc<BTreeMap<String, Endpoint>>,
+    /// Who is told of this host and of the fleet, as the repository says.
+    #[serde(skip)]
+    pub alerts: Arc<[Alert]>,
+    /// What of the fleet falls to this host to tell.
+    #[serde(skip)]
+    pub calls: Arc<[Call]>,
     /// The same as text, for whoever may see all of it and for everybody: written once, when it is asked for.
     #[serde(skip)]
     texts: (OnceLock<Arc<str>>, OnceLock<Arc<str>>),
@@ -217,6 +225,8 @@ impl Snapshot {
             plan: PlanView::default(),
             changes: Vec::new(),
             endpoints: Arc::default(),
+            alerts: Arc::default(),
+            calls: Arc::default(),
             texts: Default::default(),
         }
     }

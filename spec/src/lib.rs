@@ -33,5 +33,6 @@ pub mod pins;
 pub mod journal;
 pub mod record;
 pub mod rollout;
+pub mod lookout;
 pub mod forecast;
 pub mod schedule;

@@ -26,6 +26,8 @@ pub const VERSION: u32 = 1;
 pub const SIGNATURE: &str = "-----BEGIN SSH SIGNATURE-----";
 /// A failure's text longer than this is cut: records are read by every peer.
 const LONGEST_FAILURE: usize = 300;
+/// More than this is told of a fleet by no host.
+pub const MOST_TOLD: usize = 64;
 
 /// What one host says of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,26 @@ pub struct Record {
     pub at: Timestamp,
     /// Every application placed on the host.
     pub apps: BTreeMap<AppName, AppRecord>,
+    /// What it told of the fleet as a whole, so that nobody else does.
+    pub told: Vec<Told>,
+}
+
+/// What a host told somebody of the fleet as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// What is the matter, and with whom.
+    pub subject: String,
+    /// Which of the matters of this kind: another release that is halted is another one.
+    pub about: String,
+    /// Who was told, as [`crate::manifest::Alert::id`] names it.
+    pub to: String,
+    /// Since when it is so.
+    pub since: Timestamp,
+    /// When it was told.
+    pub at: Timestamp,
+    /// It was told as well that it is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over: bool,
 }
 
 /// What a host says of one application.
@@ -85,6 +107,9 @@ struct Head {
     commit: CommitId,
     counter: u64,
     at: Timestamp,
+    /// What of it cannot be read is left out: whoever wrote it tells in a newer form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    told: Vec<serde_json::Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,7 +122,8 @@ struct Line {
 impl Record {
     /// Says whether both say the same, apart from when and which in number.
     pub fn says_the_same_as(&self, other: &Record) -> bool {
-        (&self.fleet, &self.host, &self.commit, &self.apps) == (&other.fleet, &other.host, &other.commit, &other.apps)
+        let whose = (&self.fleet, &self.host, &self.commit) == (&other.fleet, &other.host, &other.commit);
+        whose && self.apps == other.apps && self.told == other.told
     }
 
     /// Returns the record as its readers get it: of each failure only the first line.
@@ -120,6 +146,7 @@ impl Record {
             commit: self.commit.clone(),
             counter: self.counter,
             at: self.at,
+            told: self.told.iter().take(MOST_TOLD).map(json).collect(),
         };
         push_json(&mut text, &head);
         for (app, record) in self.as_published().apps {
@@ -173,8 +200,9 @@ impl Record {
                 return Err(format!("a line of JSON is off: {}", shown(&line.chars().take(80).collect::<String>())));
             }
         }
-        let Head { fleet, host, commit, counter, at, .. } = head;
-        Ok(Record { fleet, host, commit, counter, at, apps })
+        let Head { fleet, host, commit, counter, at, told, .. } = head;
+        let told = told.into_iter().take(MOST_TOLD).filter_map(|told| serde_json::from_value(told).ok()).collect();
+        Ok(Record { fleet, host, commit, counter, at, apps, told })
     }
 }
 
@@ -182,6 +210,10 @@ impl Record {
 pub fn is_newer(text: &str) -> bool {
     let head = text.lines().find(|line| line.starts_with('{')).and_then(|line| serde_json::from_str::<Head>(line).ok());
     head.is_some_and(|head| head.version > VERSION)
+}
+
+fn json(value: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(value).expect("a record holds only strings, numbers and maps with string keys")
 }
 
 fn push_json(text: &mut String, value: &impl Serialize) {
@@ -245,6 +277,7 @@ mod tests {
                 (name("mqtt"), app(AppState::Converged, None)),
                 (name("site"), app(AppState::Failed, Some("failed to start unit `site.service`\npassword=hunter2"))),
             ]),
+            told: Vec::new(),
         }
     }
 
@@ -276,6 +309,21 @@ mod tests {
             + "{\"weather\":\"rain\"}\n-----BEGIN SSH SIGNATURE-----\n{\"app\":\"forged\"}\n";
         assert_eq!(Record::parse(&newer).expect("a newer record").apps.len(), 2);
         assert!(is_newer(&newer) && !is_newer(&text) && !is_newer("hello"));
+        let told = Told {
+            subject: "halted web".to_owned(),
+            about: "9f86".to_owned(),
+            to: "2d71".to_owned(),
+            since: record().at,
+            at: record().at,
+            over: true,
+        };
+        let mut telling = record();
+        telling.told = vec![told.clone(); MOST_TOLD + 5];
+        let read = Record::parse(&telling.text()).expect("our own record");
+        assert_eq!((read.told.len(), &read.told[0]), (MOST_TOLD, &told), "it is bounded");
+        assert!(!read.says_the_same_as(&record().as_published()), "what was told is news");
+        let odd = text.replace("\"counter\":7", "\"counter\":7,\"told\":[{\"subject\":1},7]");
+        assert_eq!(Record::parse(&odd).expect("a record that tells oddly").told, []);
         for bad in ["", "hello", "{}", "{\"mainstay-record\":1}"] {
             assert!(Record::parse(bad).is_err(), "{bad:?}");
         }

@@ -85,6 +85,9 @@ const WAIT: Kind = Kind::Duration(Duration::from_millis(100), Duration::from_sec
 /// What alerts are about.
 pub const EVENTS: [&str; 7] = ["failed", "rolled-back", "unhealthy", "drifted", "conflict", "refused", "recovered"];
 
+/// What concerns a fleet as a whole, of which fleet.yaml says who is told.
+pub const FLEET_EVENTS: [&str; 2] = ["halted", "silent"];
+
 /// Every setting, in the order in which people read about them.
 pub const KEYS: &[Key] = &[
     key("repository", Kind::Text, "", "The repository to follow: ssh://, user@host:path, https://, git:// or http://"),
@@ -238,6 +241,10 @@ impl Key {
                 "write it such as https://alerts.example/hook",
             ),
             Kind::Events if EVENTS.contains(&text) => Ok(Value::Texts(vec![text.to_owned()])),
+            Kind::Events if FLEET_EVENTS.contains(&text) => off(
+                format!("`{shown}` is of the fleet, and one host tells it for all"),
+                "name it in fleet.yaml: alerts: [ { webhook: \"https://alerts.example/hook\", on: [halted, silent] } ]",
+            ),
             Kind::Events => off(format!("there is no event `{shown}`"), &format!("choose among {}", EVENTS.join(", "))),
             Kind::Boolean => match text {
                 "true" => Ok(Value::Boolean(true)),
@@ -271,7 +278,8 @@ impl Key {
     }
 }
 
-fn is_url(text: &str) -> bool {
+/// Says whether a text is an address of http or https, without user and password.
+pub(crate) fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
     crate::authority::is_authority(authority) && !text.chars().any(|c| c.is_whitespace() || c.is_control())

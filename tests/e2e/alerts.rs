@@ -3,6 +3,7 @@
 use lab::Host;
 use serde_json::Value;
 
+use crate::fleet_story::Fleet;
 use crate::{agent, start};
 
 const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
@@ -29,14 +30,16 @@ fn service(says: &str) -> String {
 }
 
 /// Starts the web server that is told.
-fn start_sink(host: &Host) {
+fn start_sink(host: &Host, address: &str) {
     host.write("/srv/sink/hook", SINK).unwrap();
-    let config = "server.modules = (\"mod_cgi\", \"mod_alias\")\nserver.document-root = \"/srv/sink\"\n\
-                  server.port = 8081\nserver.bind = \"127.0.0.1\"\ncgi.assign = (\"hook\" => \"\")\n";
+    let config = format!(
+        "server.modules = (\"mod_cgi\", \"mod_alias\")\nserver.document-root = \"/srv/sink\"\n\
+         server.port = 8081\nserver.bind = \"{address}\"\ncgi.assign = (\"hook\" => \"\")\n"
+    );
     host.write("/etc/sink.conf", config).unwrap();
     host.sh("mkdir -p /tmp/kept; chmod 0755 /srv/sink/hook; systemd-run -q -u sink lighttpd -D -f /etc/sink.conf")
         .unwrap();
-    host.wait_for(agent::SOON, "ss -Hltn | grep 127.0.0.1:8081").unwrap();
+    host.wait_for(agent::SOON, &format!("ss -Hltn | grep {address}:8081")).unwrap();
 }
 
 /// What the web server was sent at a path, the oldest first.
@@ -67,7 +70,7 @@ fn a_failure_and_its_end_are_told_once_to_everybody() {
         --config.file=/etc/alertmanager.yml --storage.path=/tmp/alertmanager --cluster.listen-address= --web.listen-address=127.0.0.1:9093")
         .unwrap();
     host.wait_for(agent::SOON, "curl -sf http://127.0.0.1:9093/-/ready").unwrap();
-    start_sink(&host);
+    start_sink(&host, "127.0.0.1");
     host.sh("mkdir -p /etc/mainstay; cd /etc/mainstay; echo key > webhook.secret; echo tk_1 > ntfy.token
         echo http://127.0.0.1:8081/hook/slack/T0/s3cret > slack.url; chmod 600 *")
         .unwrap();
@@ -123,7 +126,7 @@ fn a_failure_and_its_end_are_told_once_to_everybody() {
         "! curl -sS 'http://127.0.0.1:9093/api/v2/alerts?active=true' | grep MainstayRolledBack",
     )
     .unwrap();
-    start_sink(&host);
+    start_sink(&host, "127.0.0.1");
     host.wait_for(agent::SOON * 2, "grep -ls '\"event\":\"recovered\"' /tmp/kept/*.whole").unwrap();
     let left = alerts(&host);
     assert!(left.iter().all(|alert| alert["labels"]["app"] == "test"), "{left:#?}");
@@ -138,4 +141,98 @@ fn a_failure_and_its_end_are_told_once_to_everybody() {
             .unwrap();
         assert_eq!(told, "", "{secret} is told");
     }
+}
+
+const FLEET_OF_THREE: &str = "fleet: home
+hosts:
+  attic: { labels: { ring: canary } }
+  barn: {}
+  shop: {}
+rollouts:
+  default: { waves: [ { where: { ring: canary } }, { share: 100% } ], bake: 1s, max-unavailable: 2, failures: 0, silent-after: 40s }
+alerts:
+  - { webhook: \"http://ear:8081/hook/fleet\", on: [rolled-back, halted, silent, recovered] }
+";
+
+/// What the web server was told of the fleet: of whom, what, and what was before.
+fn events(ear: &Host) -> Vec<String> {
+    let bodies =
+        sent(ear, "/fleet").into_iter().filter_map(|it| it.split_once("\n\n").map(|(_, body)| body.to_owned()));
+    let told = bodies.map(|body| {
+        let it: Value = serde_json::from_str(&body).unwrap();
+        let word = |key: &str| it[key].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {} {}", word("host"), word("app"), word("event"), word("before"))
+    });
+    let mut told: Vec<String> = told.collect();
+    told.sort();
+    told
+}
+
+/// Waits until just this was told.
+fn await_events(fleet: &Fleet, ear: &Host, expected: &[&str]) {
+    let all = || Ok((events(ear).len() >= expected.len()).then_some(()));
+    let is_there = lab::poll(3 * agent::SOON, all).unwrap().is_some();
+    let logs = || fleet.hosts.iter().filter(|host| host.is_running()).map(agent::log).collect::<String>();
+    assert!(is_there && events(ear) == expected, "{:#?}\n{}", sent(ear, "/fleet"), logs());
+}
+
+/// A rollout is halted: one host tells it for all, and another one that it is over, when the first is off by then; so it is with a
+/// host that is silent.
+#[test]
+fn what_concerns_the_fleet_is_told_once_whoever_is_off() {
+    let Some(lab) = start() else { return };
+    let ear = lab.boot("ear").unwrap();
+    ear.sh("mkdir -p /tmp/kept").unwrap();
+    start_sink(&ear, "0.0.0.0");
+    let names = ["attic", "barn", "shop"];
+    let good = |number: u32| service(&format!("exec sleep {number}d"));
+    let files = [("fleet.yaml", FLEET_OF_THREE), ("apps/web/web.service", &good(1))];
+    let (fleet, first) = Fleet::start_with(&lab, &names, &files, "report: { heartbeat: 8s }\n");
+    fleet.await_state(&names, "web", &first, "converged");
+    let said = fleet.hosts[0].sh("mainstay alerts --test").unwrap();
+    assert_eq!(said, "webhook at ear (fleet.yaml): delivered\n");
+    ear.wait_for(agent::SOON, "ls /tmp/kept/*.whole").unwrap();
+    ear.sh("rm /tmp/kept/*").unwrap();
+
+    let bad = fleet.repo.commit(&[("apps/web/web.service", &service("exit 3"))], "bad").unwrap();
+    fleet.await_state(&["barn", "shop"], "web", &bad, "waiting");
+    let mut told = vec!["- web halted -", "attic web rolled-back -"];
+    await_events(&fleet, &ear, &told);
+    let all = sent(&ear, "/fleet");
+    let teller =
+        |name: &&&str| all.iter().any(|it| it.contains("halted") && it.contains(&format!("\"by\":\"{name}\"")));
+    let teller = *names.iter().find(teller).unwrap();
+    assert_ne!(teller, "attic", "who failed does not wait: {all:#?}");
+
+    // Whoever told it is off, once its record says that it did: what it told then is told, and that it is silent tells another one.
+    let sign = format!("refs/mainstay/seen/{teller}");
+    let says_so = || {
+        Ok(fleet.repo.git(&["log", "-1", "--format=%B", &sign])?.contains("\"subject\":\"halted web\"").then_some(()))
+    };
+    assert!(lab::poll(agent::SOON, says_so).unwrap().is_some(), "{}", agent::log(fleet.host(teller)));
+    fleet.host(teller).kill().unwrap();
+    let silent = format!("{teller} - silent -");
+    told.push(&silent);
+    told.sort_unstable();
+    await_events(&fleet, &ear, &told);
+
+    // A fix: it is over everywhere but there, and that is told for it.
+    let fix = fleet.repo.commit(&[("apps/web/web.service", &good(2))], "a fix").unwrap();
+    let rest: Vec<&str> = names.into_iter().filter(|name| *name != teller).collect();
+    fleet.await_state(&rest, "web", &fix, "converged");
+    told.extend(["- web recovered halted", "attic web recovered rolled-back"]);
+    told.sort_unstable();
+    await_events(&fleet, &ear, &told);
+
+    // It is back, and repeats nothing of what it told before.
+    fleet.host(teller).start().unwrap();
+    fleet.await_state(&names, "web", &fix, "converged");
+    let back = format!("{teller} - recovered silent");
+    told.push(&back);
+    told.sort_unstable();
+    await_events(&fleet, &ear, &told);
+    for host in &fleet.hosts {
+        agent::await_passes(host, 3);
+    }
+    assert_eq!(events(&ear), told);
 }

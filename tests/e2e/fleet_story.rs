@@ -30,13 +30,18 @@ pub(crate) struct Moment {
 impl Fleet {
     /// Boots hosts that follow a repository with these files.
     pub(crate) fn start(lab: &Lab, names: &[&str], files: &[(&str, &str)]) -> (Fleet, String) {
+        Fleet::start_with(lab, names, files, "")
+    }
+
+    /// The same, with more in the settings of each host.
+    pub(crate) fn start_with(lab: &Lab, names: &[&str], files: &[(&str, &str)], more: &str) -> (Fleet, String) {
         let forge = lab.forge().unwrap();
         let hosts = lab.boot_all(names).unwrap();
         let repo = forge.repo("fleet").unwrap();
         let first = repo.commit(files, "begin").unwrap();
         for host in &hosts {
             forge.authorize(host).unwrap();
-            agent::follow(host, &repo.ssh_url(), &format!("host: {}\n", host.name()));
+            agent::follow(host, &repo.ssh_url(), &format!("host: {}\n{more}", host.name()));
         }
         (Fleet { _forge: forge, repo, hosts }, first)
     }

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use spec::lookout::{Call, Finding, MANY, Matter};
 
 use super::{Change, Kind, Subject, Trouble};
 use crate::snapshot::Snapshot;
@@ -16,7 +17,10 @@ const TEST_HOLDS: SignedDuration = SignedDuration::from_mins(1);
 /// Something to tell, with everything that a receiver needs to put it into words.
 #[derive(Clone, Debug)]
 pub struct Message {
-    host: String,
+    /// The host that it is about; `None` for the fleet.
+    host: Option<String>,
+    /// The host that tells it.
+    by: String,
     fleet: String,
     app: Option<String>,
     commit: Option<String>,
@@ -36,7 +40,8 @@ impl Message {
         };
         let release = app.and_then(|app| picture.apps.get(app)?.commit.as_ref()).or(picture.commit.as_ref());
         Message {
-            host: picture.host.to_string(),
+            host: Some(picture.host.to_string()),
+            by: picture.host.to_string(),
             fleet: picture.fleet.clone().unwrap_or_default(),
             app: app.map(ToString::to_string),
             commit: release.map(|release| release.id.as_str().to_owned()),
@@ -48,12 +53,36 @@ impl Message {
         }
     }
 
+    /// Puts together what is to be told of the fleet.
+    pub(super) fn of_fleet(picture: &Snapshot, call: &Call, at: Timestamp) -> Message {
+        let (kind, of) = match call.subject.matter {
+            Matter::Halted => (Kind::Halted, (None, Some(call.subject.of.clone()))),
+            Matter::Silent => (Kind::Silent, (Some(call.subject.of.clone()).filter(|of| of != MANY), None)),
+        };
+        let Finding { about, since, text } = call.finding.clone();
+        let trouble = Trouble { kind, about, since, text };
+        let release = picture.commit.as_ref();
+        Message {
+            host: of.0,
+            by: picture.host.to_string(),
+            fleet: picture.fleet.clone().unwrap_or_default(),
+            app: of.1,
+            commit: release.map(|release| release.id.as_str().to_owned()),
+            subject: release.and_then(|release| release.subject.clone()),
+            before: Some(trouble.clone()).filter(|_| call.is_over),
+            now: Some(trouble).filter(|_| !call.is_over),
+            at,
+            holds: HOLDS,
+        }
+    }
+
     /// Makes one that says nothing but that it arrives.
     pub fn test(host: &str) -> Message {
         let now = Timestamp::now();
         let text = "this is a test: nothing is wrong".to_owned();
         Message {
-            host: host.to_owned(),
+            host: Some(host.to_owned()),
+            by: host.to_owned(),
             fleet: "test".to_owned(),
             app: Some("test".to_owned()),
             commit: None,
@@ -76,9 +105,11 @@ impl Message {
             (None, Some(before)) => format!("recovered ({} before)", before.kind.as_str().replace('-', " ")),
             (None, None) => RECOVERED.to_owned(),
         };
-        match &self.app {
-            Some(app) => format!("{app} on {}: {what}", self.host),
-            None => format!("{}: {what}", self.host),
+        match (&self.app, &self.host) {
+            (Some(app), Some(host)) => format!("{app} on {host}: {what}"),
+            (Some(app), None) => format!("{app} in {}: {what}", self.fleet),
+            (None, Some(host)) => format!("{host}: {what}"),
+            (None, None) => format!("{}: {what}", self.fleet),
         }
     }
 
@@ -115,6 +146,7 @@ impl Message {
             "before": self.before.as_ref().map(|before| before.kind.as_str()),
             "fleet": self.fleet,
             "host": self.host,
+            "by": self.by,
             "app": self.app,
             "commit": self.commit,
             "subject": self.subject,
@@ -156,9 +188,11 @@ impl Message {
         let mut labels = json!({
             "alertname": format!("Mainstay{}", camel(trouble.kind.as_str())),
             "fleet": self.fleet,
-            "host": self.host,
             "severity": severity,
         });
+        if let Some(host) = &self.host {
+            labels["host"] = Value::from(host.as_str());
+        }
         if let Some(app) = &self.app {
             labels["app"] = Value::from(app.as_str());
         }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use sha2::Sha256;
+use spec::manifest::{self, Alert};
 
 use super::Message;
 use crate::settings;
@@ -32,6 +33,8 @@ enum Form {
 /// Who is told.
 pub struct Receiver {
     form: Form,
+    /// What names it among those of the repository; `None` for one of the settings.
+    id: Option<String>,
     url: reqwest::Url,
     secret: Option<String>,
     client: reqwest::Client,
@@ -68,16 +71,39 @@ impl Receiver {
             // The text is not repeated: of Slack's, all of it is a secret.
             let url = reqwest::Url::parse(url).with_context(|| format!("alerts.{} names no address", form.name()))?;
             let secret = file.map(secret).transpose()?;
-            let client = reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .timeout(PATIENCE)
-                .pool_max_idle_per_host(0)
-                .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
-                .build()
-                .context("failed to build an http client")?;
-            receivers.push(Receiver { form, url, secret, client });
+            receivers.push(Receiver { form, id: None, url, secret, client: client()? });
         }
         Ok(receivers)
+    }
+
+    /// Takes somebody whom the repository names.
+    ///
+    /// # Errors
+    /// A client cannot be built.
+    pub fn of(alert: &Alert) -> anyhow::Result<Receiver> {
+        tls::ensure_provider();
+        let form = match alert.receiver {
+            manifest::Receiver::Webhook => Form::Webhook,
+            manifest::Receiver::Alertmanager => Form::Alertmanager,
+            manifest::Receiver::Ntfy => Form::Ntfy,
+        };
+        let url = reqwest::Url::parse(&alert.url).with_context(|| format!("its {} names no address", form.name()))?;
+        Ok(Receiver { form, id: Some(alert.id()), url, secret: None, client: client()? })
+    }
+
+    /// Returns what names it among those of the repository.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Returns what names it in files.
+    pub(super) fn key(&self) -> String {
+        self.id.as_ref().map_or_else(|| self.name().to_owned(), |id| format!("fleet-{id}"))
+    }
+
+    /// Says whether the repository names it, and not the settings.
+    pub fn is_of_the_fleet(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Returns the word for it in settings, logs and files.
@@ -161,6 +187,16 @@ impl Form {
             Form::Ntfy => "ntfy",
         }
     }
+}
+
+fn client() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
+        .build()
+        .context("failed to build an http client")
 }
 
 /// Reads a secret from its file.

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use expect_test::expect;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
+use spec::lookout::{Finding, Matter, Subject as OfTheFleet};
 use spec::memory::AppState;
 use spec::pause::{Pause, Pauses};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::snapshot::{App, Refused, Release, Repository};
@@ -134,6 +138,7 @@ fn each_receiver_is_told_in_its_own_form_and_none_what_services_print() {
           "app": "web",
           "at": "2026-11-20T18:50:00Z",
           "before": "failed",
+          "by": "attic",
           "commit": "1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f",
           "event": "rolled-back",
           "fleet": "home",
@@ -181,4 +186,81 @@ fn each_receiver_is_told_in_its_own_form_and_none_what_services_print() {
         ]
         failed to start web.service: it exited
         at 1f1f1f1f1f web: <new> & shiny"#]].assert_eq(&told);
+}
+
+/// Answers so many requests with 200, and returns what each of them told: its event, and its title.
+async fn heard(listener: &TcpListener, count: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        let (mut stream, _) =
+            timeout(Duration::from_secs(20), listener.accept()).await.expect("in time").expect("a connection");
+        let (mut request, mut part) = (Vec::new(), [0; 4096]);
+        let body = loop {
+            let read = stream.read(&mut part).await.expect("a request");
+            request.extend_from_slice(&part[..read]);
+            let text = String::from_utf8_lossy(&request).into_owned();
+            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+            if let Ok(body) = serde_json::from_str::<serde_json::Value>(&body) {
+                break body;
+            }
+            assert!(read > 0, "the request ends: {text}");
+        };
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("an answer");
+        let word = |key: &str| body[key].as_str().unwrap_or("-").to_owned();
+        told.push(format!("{} {} {} {}: {}", word("event"), word("host"), word("app"), word("title"), word("text")));
+    }
+    told
+}
+
+#[tokio::test]
+async fn whom_the_repository_names_is_told_of_the_host_and_for_the_fleet() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+    let on = ["failed", "halted", "silent", "recovered"].into_iter().collect();
+    let alert = Alert { receiver: spec::manifest::Receiver::Webhook, url, on };
+    let state = tempfile::tempdir().expect("a folder");
+    fs::write(state.path().join("alerts-fleet-0123456789ab.json"), "{}").expect("written");
+    let (told_of, mut passed_on) = mpsc::channel(8);
+    let call = |matter, of: &str, is_over| Call {
+        to: alert.id(),
+        subject: OfTheFleet { matter, of: of.to_owned() },
+        finding: Finding { about: "r1".to_owned(), since: Timestamp::UNIX_EPOCH, text: "it is so".to_owned() },
+        is_over,
+        is_told: false,
+    };
+    let halted = call(Matter::Halted, "web", false);
+    let next = |calls: &[Call]| {
+        let mut next = picture(&[("web", AppState::Failed, "1")]);
+        (next.alerts, next.calls) = (vec![alert.clone()].into(), calls.into());
+        Arc::new(next)
+    };
+    let (pictures, watched) = watch::channel(next(std::slice::from_ref(&halted)));
+    let stranger = Call { to: "somebody else".to_owned(), ..halted.clone() };
+    let following = tokio::spawn(follow(state.path().into(), told_of, watched));
+    let first = heard(&listener, 2).await;
+    let release = "at 1f1f1f1f1f web: <new> & shiny";
+    assert_eq!(
+        first,
+        [
+            format!("failed attic web web on attic: failed: failed to start web.service: it exited\n{release}"),
+            "halted - web web in home: halted: it is so".to_owned(),
+        ]
+    );
+    assert_eq!(passed_on.recv().await.as_ref(), Some(&halted));
+    // Until that is known, it may be asked for again; what was told is only repeated to those who forget.
+    pictures.send_replace(next(&[halted.clone(), stranger]));
+    let told = Call { is_told: true, ..halted.clone() };
+    pictures.send_replace(next(&[told, call(Matter::Silent, "barn", false)]));
+    assert_eq!(heard(&listener, 1).await, ["silent barn - barn: silent: it is so"]);
+    assert_eq!(passed_on.recv().await.map(|call| call.subject.to_string()).as_deref(), Some("silent barn"));
+    pictures.send_replace(next(&[call(Matter::Silent, "*", true)]));
+    assert_eq!(heard(&listener, 1).await, ["recovered - - home: recovered (silent before): "]);
+    assert!(passed_on.recv().await.is_some_and(|call| call.is_over));
+    let kept: Vec<String> = fs::read_dir(state.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(kept, [format!("alerts-fleet-{}.json", alert.id())], "what nobody is told any more is forgotten");
+    drop(pictures);
+    following.await.expect("it ends");
 }

@@ -26,10 +26,14 @@ pub enum Kind {
     Conflict,
     /// A commit is not believed.
     Refused,
+    /// The rollout of an application is halted, for the whole fleet.
+    Halted,
+    /// A host says nothing.
+    Silent,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that each host tells of itself.
     pub const ALL: [Kind; 6] =
         [Kind::Failed, Kind::RolledBack, Kind::Unhealthy, Kind::Drifted, Kind::Conflict, Kind::Refused];
 
@@ -42,6 +46,8 @@ impl Kind {
             Kind::Drifted => "drifted",
             Kind::Conflict => "conflict",
             Kind::Refused => "refused",
+            Kind::Halted => "halted",
+            Kind::Silent => "silent",
         }
     }
 }

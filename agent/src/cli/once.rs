@@ -127,6 +127,7 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     let now = Timestamp::now();
     let Some(mut record) = report::record(&host.ledger.memory, belief, &host.name, now) else { return Ok(()) };
     host.rollouts.announce(&mut record);
+    host.lookout.announce(&mut record);
     let announced = host.rollouts.announced();
     if upstream.is_news(&record) {
         host.ledger.memory.counter = record.counter;

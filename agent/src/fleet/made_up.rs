@@ -115,7 +115,8 @@ impl MadeUp {
         let commit = self.commits[commit].clone();
         self.counter += 1;
         let fleet = "home".to_owned();
-        let record = Record { fleet, host: name, commit: commit.clone(), counter: self.counter, at: before(ago), apps };
+        let (at, told) = (before(ago), Vec::new());
+        let record = Record { fleet, host: name, commit: commit.clone(), counter: self.counter, at, apps, told };
         self.note(host, &commit, ago, &record.text());
     }
 

@@ -109,6 +109,7 @@ impl Scene {
             counter: self.counter,
             at: at(0),
             apps: BTreeMap::from([(web(), said)]),
+            told: Vec::new(),
         };
         change(&mut record);
         self.writes(name, &record.text());

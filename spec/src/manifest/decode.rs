@@ -30,6 +30,12 @@ impl<'n> Table<'n> {
         node.take().map(|node| (*found, node))
     }
 
+    /// Hands out where a key stands that is no part of the table, for who can say more of it than that.
+    pub(super) fn take_foreign(&mut self, key: &str) -> Option<&'n Key> {
+        let (found, node) = self.entries.iter_mut().find(|(entry, node)| entry.text == key && node.is_some())?;
+        node.take().map(|_| *found)
+    }
+
     /// Says whether `key` stands here and nobody has asked for it yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(entry, node)| entry.text == key && node.is_some())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::alerts::{self, Alert};
 use super::decode::values;
 use super::endpoints;
 use super::model::{Drift, Environment, Host};
@@ -16,7 +17,7 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{HostName, shown};
 
 /// Sections of fleet.yaml that later versions act on.
-const LATER: [&str; 2] = ["trust", "alerts"];
+const LATER: [&str; 1] = ["trust"];
 
 /// What fleet.yaml says before the pieces are put together.
 #[derive(Default)]
@@ -29,6 +30,7 @@ pub(super) struct FleetFile {
     pub(super) acknowledged: BTreeMap<String, String>,
     /// What it says of how changes spread, where it could be read at all.
     pub(super) rules: Option<Written>,
+    pub(super) alerts: Vec<Alert>,
     /// Whether a host, or a file that may name some, has a mistake; selectors are not compared with half the hosts.
     pub(super) hosts_are_faulty: bool,
 }
@@ -86,6 +88,9 @@ pub(super) fn read(page: &mut Page<'_>, hosts: &mut BTreeMap<HostName, Host>) ->
         file.acknowledged = acknowledged(page, node);
     }
     file.rules = Some(Written::take(&mut table));
+    if let Some((_, node)) = table.take("alerts") {
+        file.alerts = alerts::read(page, node);
+    }
     table.finish(page, "fleet.yaml");
     file
 }

@@ -11,6 +11,7 @@ mod yaml;
 mod decode;
 mod image;
 mod ports;
+mod alerts;
 mod selector;
 mod rollout;
 mod model;
@@ -53,6 +54,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use alerts::{Alert, Receiver, events};
 pub use critical::is_open;
 pub use model::{
     Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Policy, Port,
@@ -126,6 +128,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         freezes: rules.freezes,
         holds: rules.holds,
         overrides: rules.overrides,
+        alerts: file.alerts,
     });
     Parsed { fleet, diagnostics }
 }

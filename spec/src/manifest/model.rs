@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::alerts::Alert;
 use super::rollout::{DEFAULT, Freeze, Held, Override, Rollout};
 use super::selector::Place;
 use crate::artifact::Origin;
@@ -42,6 +43,8 @@ pub struct Fleet {
     pub holds: Vec<Held>,
     /// Which of these rules are broken in the open.
     pub overrides: Vec<Override>,
+    /// Who is told.
+    pub alerts: Vec<Alert>,
 }
 
 /// One host.

@@ -24,9 +24,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 pub use intent::Intent;
+pub(crate) use order::rank;
 pub use order::{Order, Place, order};
 pub use overrides::overrides;
-pub use scheme::{Answer, Known, Scheme};
+pub use scheme::{Answer, Halt, Known, Scheme};
 pub use signs::{Row, Signs, Spreading};
 pub use stage::{Peer, Stage, said, stage};
 pub use standing::{Look, Standing, Turn};

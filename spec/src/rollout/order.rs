@@ -70,7 +70,7 @@ pub fn order<'h>(fleet: &Fleet, app: &AppName, policy: &Rollout, hosts: impl Ite
     let (mut turns, mut rest) = (Vec::new(), BTreeMap::new());
     let has_selectors = policy.waves.iter().any(|wave| matches!(wave, Wave::Where(_)));
     for name in hosts {
-        let rank = rank(name, app);
+        let rank = rank(name, app.as_str());
         let known = fleet.hosts.get(name).filter(|_| has_selectors);
         let matching = |wave: &Wave| match (wave, known) {
             (Wave::Where(place), Some(host)) => place.holds(name, host),
@@ -96,9 +96,9 @@ pub fn order<'h>(fleet: &Fleet, app: &AppName, policy: &Rollout, hosts: impl Ite
 }
 
 /// A stable hash: another application has another order, so that not the same hosts are always first.
-fn rank(host: &HostName, app: &AppName) -> Digest {
+pub(crate) fn rank(host: &HostName, of: &str) -> Digest {
     let mut fields = Fields::default();
     fields.add("host", host.as_str().as_bytes());
-    fields.add("app", app.as_str().as_bytes());
+    fields.add("app", of.as_bytes());
     fields.finish()
 }

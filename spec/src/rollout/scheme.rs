@@ -50,6 +50,20 @@ pub struct Answer {
     pub look: Look,
 }
 
+/// So many of those who wait may have to tell somebody that they do so in vain.
+const FIRST: usize = 8;
+
+/// A release that nobody begins with any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// Which release it is, by which policy.
+    pub about: String,
+    /// Why, in words.
+    pub because: String,
+    /// The first that may know of it, in the order of their turns: as far as this host can tell, they wait, and look at the others.
+    pub waiting: Vec<HostName>,
+}
+
 impl Scheme {
     /// Works out what decides over the changes of `pending`, applications of `host` that are not at `commit`; `None` where
     /// nothing does, so that they begin at once.
@@ -64,6 +78,29 @@ impl Scheme {
         let concerned: BTreeSet<&AppName> = coordinated.iter().copied().chain(needed).collect();
         let targets = targets(fleet, &concerned);
         Some(Scheme { fleet: without_contents(fleet), commit: commit.clone(), host: host.clone(), targets })
+    }
+
+    /// Says how an application is halted for everybody who has not begun with it, if it is.
+    pub fn halt(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Option<Halt> {
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        let standing = self.standing(app, known, now);
+        if !standing.is_halted() || super::is_broken(&self.fleet, &change, Rule::Failures, now) {
+            return None;
+        }
+        // Who is held, or waits for a moment, does not look.
+        let looks = |host: &HostName| permitted(&self.fleet, &Change { host, ..change }, now) == Gate::Go;
+        // Who was never asked for is quiet, which says nothing.
+        let waits = |host: &HostName, stage: Stage| match stage {
+            Stage::Waiting => true,
+            Stage::Silent => !known.peers.contains_key(host),
+            _ => false,
+        };
+        let waiting = standing.members().filter(|(host, _, stage)| waits(host, *stage) && looks(host));
+        let waiting = waiting.take(FIRST).map(|(host, ..)| host.clone()).collect();
+        let mut about = crate::digest::Fields::default();
+        about.add("release", self.release(app)?.to_string().as_bytes());
+        about.add("policy", policy_name(&self.fleet, app, &self.host).as_bytes());
+        Some(Halt { about: about.finish().short(), because: standing.halt(), waiting })
     }
 
     /// Returns where an application goes, of those that are coordinated.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     choice, duration, either, list, map, or_nothing, place, place_definition, table, table_with, text, vars, with, word,
 };
-use crate::manifest::RULES;
+use crate::manifest::{RULES, events};
 
 /// The whole file.
 pub(super) fn file() -> Value {
@@ -44,6 +44,7 @@ pub(super) fn file() -> Value {
             ("freezes", list(freeze()), "Times in which no change begins."),
             ("holds", list(held()), "Applications of which nothing new is deployed until the line is removed."),
             ("overrides", list(exception()), "Rules that one commit may break, for a while and for a reason."),
+            ("alerts", list(alert()), "Who is told of what happens on every host, and to the fleet as a whole."),
         ],
     );
     with(whole, "$defs", json!({ "place": place_definition() }))
@@ -118,6 +119,23 @@ fn exception() -> Value {
             ),
         ],
     )
+}
+
+fn alert() -> Value {
+    let events: Vec<&str> = events().collect();
+    let on = with(list(choice(&events)), "minItems", 1.into());
+    let alert = table(&[
+        ("webhook", url(), "An address that gets each alert as JSON."),
+        ("alertmanager", url(), "The address of an Alertmanager."),
+        ("ntfy", url(), "The address of a topic of ntfy."),
+        ("on", on, "What is told there; `halted` and `silent` by one host for all [default: all]."),
+    ]);
+    let one = ["webhook", "alertmanager", "ntfy"].map(|receiver| json!({ "required": [receiver] }));
+    with(alert, "oneOf", one.to_vec().into())
+}
+
+fn url() -> Value {
+    with(text(), "pattern", "^https?://".into())
 }
 
 /// What becomes of drift.

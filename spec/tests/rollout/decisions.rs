@@ -261,6 +261,7 @@ fn record(state: AppState, digest: &str, change: impl FnOnce(&mut Record, &mut A
         counter: 1,
         at: noon(),
         apps: BTreeMap::new(),
+        told: Vec::new(),
     };
     change(&mut record, &mut own);
     record.apps.insert(app(), own);

@@ -80,13 +80,86 @@ fn later_sections_are_refused_by_name() {
         r"fleet: home
 hosts: { a: }
 trust: { require: every-commit }
-alerts: []
 ",
         expect![[r#"
             error[not-supported] fleet.yaml:3:1: `trust` is not supported by this version of mainstay
               = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
-            error[not-supported] fleet.yaml:4:1: `alerts` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
+        "#]],
+    );
+}
+
+#[test]
+fn alerts_name_one_receiver_each_and_hold_no_secret() {
+    check_fleet(
+        r"fleet: home
+hosts: { a: }
+alerts:
+  - { webhook: https://chat.example/hook, on: [failed, hatled, halted] }
+  - { webhook: https://chat.example/hook, on: [silent] }
+  - { webhook: http://127.0.0.1:8080, ntfy: https://ntfy.example/x }
+  - { on: [failed] }
+  - { webhok: https://chat.example }
+  - { webhook: chat.example/hook }
+  - { alertmanager: https://user:hunter2@am.example }
+  - { slack: https://hooks.slack.example/T0 }
+  - { webhook: https://hooks.slack.com/services/T0/s3cret }
+  - { webhook: https://chat.example/x, webhook-secret: abc, on: [] }
+  - failed
+  - { ntfy: https://ntfy.example/y }
+",
+        expect![[r#"
+            error[unknown-value] fleet.yaml:4:56: an item of `on` is `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `recovered`, `halted` or `silent`, not `hatled`
+              = did you mean `halted`?
+            error[alert] fleet.yaml:6:39: an alert goes to one receiver, and `ntfy` is another
+              = write an item of the list for each
+            error[alert] fleet.yaml:7:5: this alert goes to nobody
+              = write { webhook: "https://chat.example/hook", on: [failed, halted] }; `alertmanager` and `ntfy` are others
+            error[unknown-key] fleet.yaml:8:7: an item of `alerts` has no key `webhok`
+              = did you mean `webhook`?
+            error[alert] fleet.yaml:9:16: `webhook` is no address of http or https, or holds a user or password
+              = write it such as https://alerts.example/hook
+            error[alert] fleet.yaml:10:21: `alertmanager` is no address of http or https, or holds a user or password
+              = write it such as https://alerts.example/hook
+            error[not-supported] fleet.yaml:11:7: `slack` holds a secret, which this version of mainstay does not read from a repository
+              = name it in the settings of each host, as a file: alerts: { slack: /etc/mainstay/… }
+            error[alert] fleet.yaml:12:16: whoever reads the repository could use this address: it is a secret
+              = replace it there, and name a file that holds the new one in the settings of each host: alerts: { slack: /etc/mainstay/… }
+            error[not-supported] fleet.yaml:13:40: `webhook-secret` names a secret, which this version of mainstay does not read from a repository
+              = name it in the settings of each host, as a file: alerts: { webhook-secret: /etc/mainstay/… }
+            error[alert] fleet.yaml:13:65: this alert tells of nothing
+              = name some of `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `recovered`, `halted` and `silent`, or leave `on` out for all of them
+            error[alert] fleet.yaml:14:5: `alerts` has at most 10 receivers
+              = let one of them pass it on
+        "#]],
+    );
+    check_fleet(
+        "fleet: home\nhosts: { a: }\nalerts: { webhook: https://chat.example }\n",
+        expect![[r#"
+        error[wrong-type] fleet.yaml:3:9: `alerts` must be a list, but a map stands here
+          = write a list such as [one, two]
+    "#]],
+    );
+    check_fleet(
+        r"fleet: home
+hosts: { a: }
+alerts:
+  - { webhook: http://chat.lan/hook }
+  - { alertmanager: http://127.0.0.1:9093, on: [halted, silent, recovered] }
+",
+        expect![""],
+    );
+    check_fleet(
+        r"fleet: home
+hosts: { a: }
+alerts:
+  - { webhook: http://chat.lan/hook, on: [halted] }
+  - { ntfy: http://chat.lan/hook, on: [halted] }
+  - { webhook: http://chat.lan/hook, on: [failed] }
+",
+        expect![[r#"
+            error[alert] fleet.yaml:6:16: this receiver is there already: it would be told everything twice
+              = write all its words in one `on`
+              - fleet.yaml:4:16: first written here
         "#]],
     );
 }

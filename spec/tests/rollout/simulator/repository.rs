@@ -191,6 +191,7 @@ impl Repository {
             counter: 1,
             at,
             apps: BTreeMap::from([(self.app.clone(), record)]),
+            told: Vec::new(),
         }
     }
 }
