@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spec::id::{AppName, CommitId, HostName};
-use spec::manifest::{self, Fleet};
+use spec::manifest::{self, Fleet, Override};
 use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
 use spec::rollout;
@@ -61,6 +61,8 @@ pub struct Reading {
     pub unsound: Option<CommitId>,
     /// What it says should be where.
     pub fleet: Fleet,
+    /// What earlier commits say that its overrides name, by the digits that these give.
+    pub past: BTreeMap<String, Fleet>,
     /// What is known of each of its hosts.
     pub hosts: BTreeMap<HostName, Known>,
     /// What was read and does not count.
@@ -168,8 +170,8 @@ impl Reading {
         let heartbeats = mirror.heartbeats()?;
         let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
-        let mut reading =
-            Reading { at: now, branch, commit, unsound, fleet, hosts: BTreeMap::new(), aside: Aside::default() };
+        let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());
+        let mut reading = Reading { at: now, branch, commit, unsound, fleet, past, hosts, aside: Aside::default() };
         let names: BTreeSet<&HostName> = records.hosts.keys().chain(heartbeats.keys()).collect();
         let strangers = names.iter().filter(|name| !reading.fleet.hosts.contains_key(**name)).count();
         reading.aside.strangers = strangers + records.nameless;
@@ -323,6 +325,20 @@ fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Times
 fn newest_record(host: &HostName, texts: &[String]) -> Option<(Record, bool)> {
     let records = texts.iter().filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
     records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| (record.at, record.counter))
+}
+
+/// Reads what the commits say that overrides name, as far as they are before the newest one and can be read: whoever decides does not
+/// look at others either.
+fn past(mirror: &Mirror, fleet: &Fleet, newest: &CommitId, now: Timestamp) -> BTreeMap<String, Fleet> {
+    let is_past = |it: &&Override| now < it.until && !newest.as_str().starts_with(&it.commit);
+    let named: BTreeSet<&str> = fleet.overrides.iter().filter(is_past).map(|it| it.commit.as_str()).collect();
+    let read = |digits: &str| {
+        let commit = mirror.named(digits).ok()?;
+        let is_before = mirror.is_ancestor(&commit, newest).unwrap_or(false);
+        let tree = is_before.then(|| mirror.tree(&commit, &LIMITS).ok()).flatten()?;
+        manifest::parse(&tree, Some(&commit)).fleet
+    };
+    named.into_iter().filter_map(|digits| Some((digits.to_owned(), read(digits)?))).collect()
 }
 
 /// Reads the newest commit that has no mistakes: the one that hosts are held to.

@@ -155,9 +155,10 @@ pub enum Ended {
     Late,
 }
 
-impl From<Ended> for ExitCode {
-    fn from(ended: Ended) -> ExitCode {
-        ExitCode::from(match ended {
+impl Ended {
+    /// Returns the exit code.
+    pub fn code(self) -> u8 {
+        match self {
             Ended::Well => 0,
             Ended::Impossible => 1,
             Ended::Mistaken => 3,
@@ -165,7 +166,13 @@ impl From<Ended> for ExitCode {
             Ended::Halted => 5,
             Ended::Superseded => 6,
             Ended::Late => 7,
-        })
+        }
+    }
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> ExitCode {
+        ExitCode::from(ended.code())
     }
 }
 

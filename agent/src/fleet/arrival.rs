@@ -98,7 +98,7 @@ impl Awaited {
 
     /// Says how far it is.
     pub fn look(&self, reading: &Reading, contained: &mut Contained<'_>) -> Arrival {
-        let mut arrival = Arrival::default();
+        let (mut arrival, turns) = (Arrival::default(), Turns::of(reading));
         let rows: BTreeMap<(&HostName, &AppName), Row<'_>> =
             reading.rows().map(|row| ((row.host, row.app), row)).collect();
         for ((host, app), target) in &self.targets {
@@ -106,6 +106,14 @@ impl Awaited {
             let Some(known) = reading.hosts.get(host) else { continue };
             let row = rows.get(&(host, app));
             let at = row.and_then(|row| row.said.map(|said| self.far(row, said, *target, contained)));
+            // What is to take the place of a release that failed may do better, whether its host has seen it or not.
+            let is_mended = |row: &Row<'_>| row.said.is_some_and(|said| !has_failed(said, turns.target(app, host)));
+            let at = match at {
+                Some(Far::Failed(_)) if row.is_some_and(is_mended) => {
+                    Some(Far::Open("failed, and a later commit is to come"))
+                }
+                at => at,
+            };
             let pair = |state| Pair { host: host.clone(), app: app.clone(), state };
             let has_seen = || known.record.as_ref().is_some_and(|record| record.commit == self.commit);
             match at {
@@ -127,7 +135,7 @@ impl Awaited {
                 None => arrival.open.push(pair(if known.is_reported() { "not there yet" } else { "unreported" })),
             }
         }
-        arrival.halted = halted(reading, &arrival.open);
+        arrival.halted = halted(&turns, reading, &arrival.open);
         arrival
     }
 
@@ -178,6 +186,11 @@ impl Arrival {
     }
 }
 
+/// Says whether what is wanted of an application now is what its host says has failed: nothing else is on its way there.
+fn has_failed(said: &AppRecord, wanted: Option<Digest>) -> bool {
+    wanted.is_some_and(|wanted| said.bad == Some(wanted) || (said.state == AppState::Failed && said.digest == wanted))
+}
+
 /// How far one application is on one host.
 enum Far {
     There,
@@ -187,15 +200,15 @@ enum Far {
 }
 
 /// Says why what is open does not go on, if it does not.
-fn halted(reading: &Reading, open: &[Pair]) -> Option<String> {
-    let mut turns = Turns::of(reading);
+fn halted(turns: &Turns<'_>, reading: &Reading, open: &[Pair]) -> Option<String> {
     let mut looked_at = BTreeSet::new();
     open.iter().find_map(|pair| {
         let (host, _) = reading.hosts.get_key_value(&pair.host)?;
         let row = reading.rows_of(host).find(|row| *row.app == pair.app)?;
         let policy = rollout::policy_name(&reading.fleet, row.app, host);
         // All that have one policy are halted together.
-        if !looked_at.insert((row.app, policy)) || !turns.standing(row.app, host).is_halted() {
+        let is_halted = || turns.standing(row.app, host).is_some_and(|standing| standing.is_halted());
+        if !looked_at.insert((row.app, policy)) || !is_halted() {
             return None;
         }
         match turns.gate(row.app, host) {

@@ -1,23 +1,24 @@
 //! Whose turn it is, seen from outside: where all hosts of an application stand on the way to the newest commit, and why one of them
 //! is not there yet. The judgement is [`spec::rollout`]'s, on the records that every host would look at as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use spec::digest::Digest;
 use spec::id::{AppName, HostName};
-use spec::manifest::Rollout;
 use spec::memory::AppState;
 use spec::resolve;
-use spec::rollout::{self, Change, Gate, Own, Peer, Signs, Stage, Standing, Targets};
+use spec::rollout::{self, Gate, Own, Peer, Scheme, Signs, Stage, Standing};
 
 use super::{Known, Reading, Row, age};
 
-/// The hosts of some applications and what each is to have at the newest commit.
+/// A fleet as its hosts look at it when they decide.
 pub struct Turns<'r> {
     reading: &'r Reading,
-    targets: BTreeMap<&'r AppName, Targets>,
-    standings: BTreeMap<(&'r AppName, &'r str), Standing>,
+    /// What the hosts published, as far as they ever did.
+    peers: BTreeMap<HostName, Peer>,
+    /// Since when the newest commit is there for everybody to see.
+    since: Timestamp,
 }
 
 /// Why something is as it is.
@@ -44,65 +45,61 @@ impl Reason {
 impl<'r> Turns<'r> {
     /// Begins to look at a fleet.
     pub fn of(reading: &'r Reading) -> Turns<'r> {
-        Turns { reading, targets: BTreeMap::new(), standings: BTreeMap::new() }
+        let peer = |known: &Known| Some(Peer { record: known.record.clone(), heard: known.heard? });
+        let peers = reading.hosts.iter().filter_map(|(host, known)| Some((host.clone(), peer(known)?)));
+        Turns { reading, peers: peers.collect(), since: reading.seen().unwrap_or(reading.at) }
     }
 
     /// Returns what the newest commit wants of an application on a host.
-    pub fn target(&mut self, app: &'r AppName, host: &HostName) -> Option<Digest> {
-        self.targets(app).get(host).copied().flatten()
+    pub fn target(&self, app: &AppName, host: &HostName) -> Option<Digest> {
+        resolve::resolve(&self.reading.fleet, host).ok()?.apps.get(app).map(|wanted| wanted.digest)
     }
 
-    fn targets(&mut self, app: &'r AppName) -> &Targets {
-        let reading = self.reading;
-        self.targets.entry(app).or_insert_with(|| {
-            let rows = reading.rows().filter(|row| row.app == app);
-            let target = |row: &Row<'_>| match row.is_placed {
-                true => resolve::resolve(&reading.fleet, row.host).ok()?.apps.get(app).map(|wanted| wanted.digest),
-                // It is removed there.
-                false => None,
-            };
-            rows.map(|row| (row.host.clone(), target(&row))).collect()
-        })
-    }
-
-    /// Says where all hosts of an application stand that have the policy of `host`.
-    pub fn standing(&mut self, app: &'r AppName, host: &HostName) -> &Standing {
-        let reading = self.reading;
-        let name = rollout::policy_name(&reading.fleet, app, host);
-        if !self.standings.contains_key(&(app, name)) {
-            let mut targets = self.targets(app).clone();
-            targets.retain(|other, _| rollout::policy_name(&reading.fleet, app, other) == name);
-            let standing = count(reading, app, &rollout::policy(&reading.fleet, app, host), &targets);
-            self.standings.insert((app, name), standing);
-        }
-        &self.standings[&(app, name)]
+    /// Says where all hosts of an application stand that have the policy of `host`; `None` where none has to do with another.
+    pub fn standing(&self, app: &AppName, host: &HostName) -> Option<Standing> {
+        let scheme = self.scheme(app, host)?;
+        let is_coordinated = scheme.is_coordinated(app);
+        is_coordinated.then(|| self.with_known(&scheme, host, |known| scheme.standing(app, known, self.reading.at)))
     }
 
     /// Decides as `host` would whether it may begin with an application.
-    pub fn gate(&mut self, app: &'r AppName, host: &HostName) -> Gate {
+    pub fn gate(&self, app: &AppName, host: &HostName) -> Gate {
+        let Some(scheme) = self.scheme(app, host) else { return Gate::Go };
+        self.with_known(&scheme, host, |known| scheme.gate(app, known, self.reading.at).gate)
+    }
+
+    /// Works out, as `host` would, what decides over an application that is not at the newest commit there.
+    fn scheme(&self, app: &AppName, host: &HostName) -> Option<Scheme> {
         let reading = self.reading;
-        let change = Change { app, commit: &reading.commit, host };
-        let now = reading.at;
+        let pending = BTreeSet::from([app.clone()]);
+        if reading.fleet.overrides.is_empty() {
+            return Scheme::of(&reading.fleet, &reading.commit, host, &pending);
+        }
+        let targets = BTreeMap::from([(app.clone(), self.target(app, host))]);
+        let digests = |digits: &str| {
+            let desired = resolve::resolve(reading.past.get(digits)?, host).ok()?;
+            Some(desired.apps.into_iter().map(|(app, wanted)| (app, wanted.digest)).collect())
+        };
+        let mut fleet = reading.fleet.clone();
+        fleet.overrides = rollout::overrides(&fleet.overrides, &targets, &reading.commit, reading.at, digests);
+        Scheme::of(&fleet, &reading.commit, host, &pending)
+    }
+
+    /// Asks with what `host` knows, as far as it can be seen from outside.
+    fn with_known<T>(&self, scheme: &Scheme, host: &HostName, ask: impl FnOnce(&rollout::Known<'_>) -> T) -> T {
+        let now = self.reading.at;
+        let stage = |app: &AppName| {
+            let target = scheme.targets(app).and_then(|targets| targets.get(host)).copied().flatten();
+            let patience = scheme.policy(app).silent_after;
+            rollout::stage(self.peers.get(host), (app, target, &scheme.commit), patience, self.since, now)
+        };
         // When it looked at the others, and whether they saw it, only the host knows: it is taken to be in good time.
         let own = Own { view: now, signs: Signs::Unreported };
-        let gate = rollout::decide(&reading.fleet, &change, self.standing(app, host), &own, now);
-        if gate != Gate::Go {
-            return gate;
-        }
-        let needs = reading.fleet.apps.get(app).and_then(|it| it.on(host)).map(|form| &form.needs);
-        let names: Vec<&'r AppName> = needs.into_iter().flat_map(BTreeMap::keys).collect();
-        let everywhere = names.into_iter().map(|needed| {
-            let targets = self.targets(needed).clone();
-            let policy = targets.keys().next().map(|first| rollout::policy(&reading.fleet, needed, first));
-            (needed, count(reading, needed, &policy.unwrap_or_default(), &targets))
-        });
-        let everywhere: Vec<(&AppName, Standing)> = everywhere.collect();
-        let needed = everywhere.iter().map(|(app, standing)| (*app, standing)).collect();
-        rollout::needs(&reading.fleet, &change, &needed, now)
+        ask(&rollout::Known { peers: &self.peers, own, stage: &stage, since: &|_| self.since })
     }
 
     /// Says why an application on a host is as it is.
-    pub fn explain(&mut self, row: &Row<'r>) -> Reason {
+    pub fn explain(&self, row: &Row<'_>) -> Reason {
         let (reading, app, host, known) = (self.reading, row.app, row.host, row.known);
         let now = reading.at;
         let newest = reading.commit.short();
@@ -181,10 +178,10 @@ impl<'r> Turns<'r> {
     }
 
     /// Returns when the hosts of the waves before have been healthy for long enough, as far as they are by now.
-    fn baked(&mut self, app: &'r AppName, host: &HostName) -> Option<Timestamp> {
+    fn baked(&self, app: &AppName, host: &HostName) -> Option<Timestamp> {
         let reading = self.reading;
         let bake = rollout::policy(&reading.fleet, app, host).bake;
-        let standing = self.standing(app, host);
+        let standing = self.standing(app, host)?;
         let wave = standing.wave(host)?;
         let before = standing.members().filter(|(_, other, _)| *other < wave);
         let baking = before.filter(|(.., stage)| *stage == Stage::Baking).filter_map(|(other, ..)| {
@@ -201,22 +198,6 @@ fn end(since: Timestamp, bake: std::time::Duration) -> Option<Timestamp> {
 
 fn is_at_newest(reading: &Reading, known: &Known) -> bool {
     known.record.as_ref().is_some_and(|record| record.commit == reading.commit)
-}
-
-fn count(reading: &Reading, app: &AppName, policy: &Rollout, targets: &Targets) -> Standing {
-    let fleet = &reading.fleet;
-    let order = rollout::order(fleet, app, policy, targets.keys());
-    let since = reading.seen().unwrap_or(reading.at);
-    Standing::of(policy, &order, |host| {
-        let known = reading.hosts.get(host);
-        let peer = known.and_then(|known| Some(Peer { record: known.record.clone(), heard: known.heard? }));
-        let target = targets.get(host).copied().flatten();
-        let release = (app, target, &reading.commit);
-        let at = rollout::stage(peer.as_ref(), release, policy.silent_after, since, reading.at);
-        let change = Change { app, commit: &reading.commit, host };
-        let is_held = || matches!(rollout::permitted(fleet, &change, reading.at), Gate::Blocked { .. });
-        if matches!(at, Stage::Waiting | Stage::Silent) && is_held() { Stage::Held } else { at }
-    })
 }
 
 /// Says how long something takes or took, in its largest unit.

@@ -32,7 +32,7 @@ const MOST_NAMED: usize = 6;
 const EXAMPLES: &str = "\
 Exit codes:
   0  converged: it runs on every host that is waited for
-  4  failed: it failed on some, and is over on all others
+  4  failed: on some, with no later commit to mend it, and over on the others
   5  halted: more failed than may; it goes no further without another commit
   6  superseded: a later commit converged in its place, with another content
   7  timeout: none of this within --timeout
@@ -157,15 +157,9 @@ fn awaited(clone: &Repo, commit: &CommitId, args: &Args, begun: Timestamp) -> an
 }
 
 fn tell(common: &Common, clone: &Repo, commit: &CommitId, arrival: &Arrival, verdict: &Verdict) -> Ended {
-    let (word, ended) = match verdict {
-        Verdict::Converged => ("converged", Ended::Well),
-        Verdict::Failed => ("failed", Ended::Unconverged),
-        Verdict::Halted => ("halted", Ended::Halted),
-        Verdict::Superseded => ("superseded", Ended::Superseded),
-        // Nobody knows what an old answer would be by now.
-        Verdict::Open => ("timeout", clone.ended(Ended::Late)),
-        Verdict::Unheard => ("unheard", Ended::Impossible),
-    };
+    let (word, ended) = outcome(verdict);
+    // Nobody knows what an old answer would be by now.
+    let ended = if *verdict == Verdict::Open { clone.ended(ended) } else { ended };
     if common.json {
         let answer = json!({
             "result": word,
@@ -183,6 +177,18 @@ fn tell(common: &Common, clone: &Repo, commit: &CommitId, arrival: &Arrival, ver
         println!("{}", text(commit, arrival, word));
     }
     ended
+}
+
+/// Returns the word for what it came to, and the exit code.
+pub(super) fn outcome(verdict: &Verdict) -> (&'static str, Ended) {
+    match verdict {
+        Verdict::Converged => ("converged", Ended::Well),
+        Verdict::Failed => ("failed", Ended::Unconverged),
+        Verdict::Halted => ("halted", Ended::Halted),
+        Verdict::Superseded => ("superseded", Ended::Superseded),
+        Verdict::Open => ("timeout", Ended::Late),
+        Verdict::Unheard => ("unheard", Ended::Impossible),
+    }
 }
 
 pub(super) fn text(commit: &CommitId, arrival: &Arrival, word: &str) -> String {

@@ -53,7 +53,7 @@ fn halted() -> MadeUp {
 
 fn explained(reading: &Reading) -> String {
     let app = AppName::parse("page").expect("a name");
-    let mut turns = Turns::of(reading);
+    let turns = Turns::of(reading);
     let text = reading.hosts.keys().map(|host| {
         let row = explain::find(reading, host, &app).expect("it is placed there");
         explain::text(&row, &turns.explain(&row), reading.at)
@@ -172,6 +172,84 @@ fn a_commit_arrives_or_does_not_and_each_end_is_told_apart() {
     let mut made = made_up("");
     made.record("attic", 2, 60, &[Says { failure: Some("no"), ..says("page", Failed, 60) }]);
     check(arrival(&mut made, 2, &canary, 60), expect!["Failed : it on 0 of 1; failed: page on attic (failed)"]);
+}
+
+#[test]
+fn a_fix_that_was_pushed_is_waited_for_before_the_hosts_that_failed_have_seen_it() {
+    let check =
+        |(verdict, text): (Verdict, String), expected: Expect| expected.assert_eq(&format!("{verdict:?} {text}"));
+    let canary = wait::selector("ring=canary").expect("a selector");
+    // It went back from the second commit; the third is there, and nobody has seen it yet.
+    let mut made = made_up("");
+    let back = || Says { runs: Some(0), failure: Some("no"), ..says("page", RolledBack, 10 * MINUTE) };
+    made.record("attic", 1, 10 * MINUTE, &[back()]);
+    check(
+        arrival(&mut made, 1, &canary, 60),
+        expect!["Open : it on 0 of 1; open: page on attic (failed, and a later commit is to come)"],
+    );
+    // For the others that is no halt: what failed is not what they are to get.
+    check(
+        arrival(&mut made, 1, &Place::All, 60),
+        expect![
+            "Open : it on 0 of 3; open: page on attic (failed, and a later commit is to come), page on barn (not begun), page on cellar (not begun)"
+        ],
+    );
+    // The fix arrives, and takes the place of what failed.
+    made.record("attic", 2, 60, &[says("page", Converged, 60)]);
+    check(arrival(&mut made, 1, &canary, 60), expect!["Superseded : it on 1 of 1; superseded by 2"]);
+    // Or it fails as well: now nothing is to come.
+    let mut made = made_up("");
+    made.record("attic", 1, 10 * MINUTE, &[back()]);
+    made.record("attic", 2, 60, &[Says { runs: Some(0), failure: Some("no"), ..says("page", RolledBack, 60) }]);
+    check(arrival(&mut made, 1, &canary, 60), expect!["Failed : it on 0 of 1; failed: page on attic (rolled-back)"]);
+    // A release that failed where nothing was before is mended by a later one too.
+    let mut made = made_up("");
+    made.record("attic", 1, 10 * MINUTE, &[Says { failure: Some("no"), ..says("page", Failed, 10 * MINUTE) }]);
+    check(
+        arrival(&mut made, 1, &canary, 60),
+        expect!["Open : it on 0 of 1; open: page on attic (failed, and a later commit is to come)"],
+    );
+}
+
+#[test]
+fn each_end_has_an_exit_code_of_its_own() {
+    let told = |verdict: Verdict| {
+        let (word, ended) = wait::outcome(&verdict);
+        format!("{word} {}", ended.code())
+    };
+    let all =
+        [Verdict::Converged, Verdict::Failed, Verdict::Halted, Verdict::Superseded, Verdict::Open, Verdict::Unheard];
+    assert_eq!(all.map(told), ["converged 0", "failed 4", "halted 5", "superseded 6", "timeout 7", "unheard 1"]);
+}
+
+/// What `fleet explain` says is what the host itself decides, with overrides of earlier commits as well.
+#[test]
+fn an_override_of_an_earlier_commit_counts_as_it_does_on_the_host() {
+    let [red, blue] = ["red", "blue"].map(|colour| format!("{PAGE}Environment=COLOUR={colour}\n"));
+    let frozen = format!("{HOSTS}{ROLLOUT}freezes: [ {{ from: 2026-11-20, to: 2026-11-24, reason: holidays }} ]\n");
+    let (first, second, third) = (
+        [("fleet.yaml", frozen.as_str()), ("apps/page/page.service", PAGE)],
+        [("apps/page/page.service", red.as_str())],
+        [("apps/page/page.service", blue.as_str())],
+    );
+    let three = [(DAY, "first", &first[..]), (HOUR, "second", &second[..]), (20 * MINUTE, "third", &third[..])];
+    let meant = MadeUp::new(&three).commits[2].as_str()[..10].to_owned();
+    let broken = format!(
+        "{frozen}overrides: [ {{ commit: \"{meant}\", app: page, ignore: [freezes], reason: urgent, until: 2026-11-23 }} ]\n"
+    );
+    let fourth = [("fleet.yaml", broken.as_str())];
+    let mut made = MadeUp::new(&[three[0], three[1], three[2], (MINUTE, "break the glass", &fourth[..])]);
+    assert_eq!(made.commits[2].as_str()[..10], meant, "the same commit");
+    for host in ["attic", "barn", "cellar"] {
+        made.record(host, 0, DAY, &[says("page", Converged, DAY)]);
+        made.heartbeat(host, 0, 60);
+    }
+    expect![[r#"
+        page on attic: nothing keeps it back: attic, last heard of 1 min ago, has not said that it saw 64553b890b
+        page on barn: waits: wave 1 has to pass first: attic has to be healthy
+        page on cellar: waits: wave 1 has to pass first: attic has to be healthy
+    "#]]
+    .assert_eq(&explained(&made.read().1));
 }
 
 #[test]
