@@ -144,8 +144,10 @@ fn for_programs(host: &Host) {
             "pause" => "--reason 'to see'",
             "status" | "history" | "sync" | "doctor" | "install" | "uninstall" | "retry" | "resume" | "alerts"
             | "settings" | "restore" => "",
-            // Of a clone; its answers have tests of their own.
-            "fleet" => continue,
+            "fleet" => {
+                of_the_fleet(host);
+                continue;
+            }
             // The daemon logs, and prints nothing.
             "run" => continue,
             // The agent runs, and is the only one; see what is said of bars.
@@ -160,5 +162,37 @@ fn for_programs(host: &Host) {
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let is_one = serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it.is_object() || it.is_array());
         assert!(is_one, "{command}: {said}{errors}");
+    }
+}
+
+/// So does every question to the fleet, in a clone in which nobody has reported yet.
+fn of_the_fleet(host: &Host) {
+    let git = "git -c user.name=Lab -c user.email=lab@example.org";
+    host.sh(&format!(
+        "cp -r /root/fleet /root/first; cd /root/first; rm -rf .git; git init -q -b main; git add -A; {git} commit -q -m first
+         git clone -q --bare /root/first /root/origin.git; git clone -q /root/origin.git /root/clone"
+    ))
+    .unwrap();
+    let help = host.sh("mainstay fleet --help").unwrap();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> =
+        listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 7, "{help}");
+    for command in commands {
+        let arguments = match command {
+            "status" | "drift" | "history" => "",
+            "where" => "HEAD",
+            "diff" => "attic attic",
+            "explain" => "attic hello",
+            "wait" => "HEAD --timeout 0s",
+            // It answers a browser, and prints where; `help` is for people.
+            "serve" | "help" => continue,
+            new => panic!("`mainstay fleet {new}` is new: does it print JSON?"),
+        };
+        let output =
+            host.try_sh(&format!("cd /root/clone; mainstay fleet {command} --json --no-fetch {arguments}")).unwrap();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let is_one = serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it.is_object() || it.is_array());
+        assert!(is_one, "fleet {command}: {said}{errors}");
     }
 }
