@@ -465,6 +465,11 @@ impl Rollouts {
         self.look != Look::Nobody
     }
 
+    /// Says whether it is this host's turn with something, and only the others have to be told, or looked at once more.
+    pub fn is_about_to_begin(&self) -> bool {
+        self.intents.values().any(|intent| !intent.is_told(self.view))
+    }
+
     /// Returns whom to ask for with the next look at the repository.
     pub fn asks(&self) -> Option<Peers> {
         self.asks.clone()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -12,12 +13,19 @@ use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::daemon::MOST_IN_A_ROW;
 use crate::difference;
+use crate::fleet::turns::in_words;
 use crate::git::{Peers, PushError};
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report;
 use crate::settings::Settings;
 use crate::upstream::{Done, Upstream};
+
+/// Looks at the others, at least where something waits for them, and at most: each brings this host a step further.
+const FEWEST_ROUNDS: usize = 2;
+const MOST_ROUNDS: usize = 6;
+/// For so long a run waits for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +37,10 @@ Examples:
 ///
 /// Asks the repository, brings this host to its newest commit and reports, once. With --dir it takes a local folder
 /// instead: no server, no git, the way to try mainstay out. What is put on the host is remembered in the same ledger.
+///
+/// A rollout that goes from host to host finds one that is run by a timer only now and then: it is passed over meanwhile, and begins when
+/// it comes by and it is its turn. It shows itself first and waits until the others have seen it, for a quarter of `silent-after` and for
+/// at most five minutes; with a longer `silent-after`, only the service gets its turn.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -62,7 +74,7 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     stop_on_signals(&progress);
     host.make_peace();
     if let Some(upstream) = &mut upstream {
-        take_turn(&mut host, upstream, &settings).await?;
+        take_turn(&mut host, upstream, &settings, &progress).await?;
     }
     let passes = converge(common, &mut host, &progress).await?;
     let Some(last) = passes.last() else {
@@ -80,21 +92,46 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
 }
 
 /// Looks at the other hosts where something here waits for them, and tells them where it is this one's turn.
-async fn take_turn(host: &mut Host, upstream: &mut Upstream, settings: &Settings) -> anyhow::Result<()> {
+///
+/// Whoever is not there all the time has been passed over, and shows itself first: the others have a quarter of `silent-after` to see
+/// it, which is waited for here, once.
+async fn take_turn(
+    host: &mut Host,
+    upstream: &mut Upstream,
+    settings: &Settings,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     host.prepare(Timestamp::now(), planner::Patience::Now).await?;
     if !host.rollouts.is_concerned() {
         return Ok(());
     }
-    // It shows that it is there, says what it begins, and looks at the others once more after each.
-    for _ in 0..3 {
+    let mut has_waited = false;
+    for round in 1..=MOST_ROUNDS {
         // Whoever is not there all the time asks for everybody.
         upstream.fetch(host.commits(), Some(Peers::All));
         upstream.done().await;
         if let (Some((whom, asked)), Some(source)) = (upstream.peers(), upstream.source()) {
             host.look_at_peers(source.mirror(), &whom, asked);
         }
-        host.prepare(Timestamp::now(), planner::Patience::Now).await?;
+        let now = Timestamp::now();
+        host.prepare(now, planner::Patience::Now).await?;
         publish(host, upstream, settings).await?;
+        let left = host.rollouts.next().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        match left {
+            _ if host.rollouts.is_about_to_begin() => {}
+            Some(left) if !has_waited && left <= LONGEST_WAIT => {
+                eprintln!("mainstay: waits for {} until it may go on", in_words(left));
+                tokio::select! { () = tokio::time::sleep(left) => {}, () = progress.stopped() => return Ok(()) }
+                has_waited = true;
+            }
+            // It shows that it is there, and looks at the others once more after that.
+            _ if round < FEWEST_ROUNDS => {}
+            Some(left) if !has_waited => {
+                eprintln!("mainstay: what may go on in {} is left to the next run, or to the service", in_words(left));
+                break;
+            }
+            _ => break,
+        }
     }
     Ok(())
 }

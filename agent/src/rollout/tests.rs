@@ -258,6 +258,39 @@ fn who_is_silent_is_passed_over_also_after_a_restart_and_who_was_away_shows_itse
     assert_eq!(barn.told(at(22)), "it is its turn: the other hosts have to be told before it begins\n");
 }
 
+/// One that is run by a timer is away in between, longer than a quiet host may be: it gets its turn in a run that stays until the
+/// others have seen it, and never without that.
+#[test]
+fn who_is_only_there_now_and_then_has_its_turn_when_it_stays_until_it_was_seen() {
+    let mut barn = Scene::of("barn");
+    barn.state("attic", AppState::Converged);
+    barn.state("shop", AppState::Converged);
+    let mut told = String::new();
+    for run in 0..3 {
+        barn.restart();
+        let begun = 10 * run;
+        barn.told(at(begun));
+        for _ in 0..2 {
+            barn.look(at(begun));
+            told = barn.told(at(begun));
+            barn.rollouts.signed(at(begun));
+        }
+        assert!(told.starts_with("this host was away: the others have to see first that it is back"), "{told}");
+    }
+    // A quarter of silent-after later, in the same run.
+    let seen = barn.rollouts.next().expect("a moment");
+    assert_eq!(seen, at(24));
+    assert!(!barn.rollouts.is_about_to_begin());
+    barn.look(seen);
+    barn.told(seen);
+    let announced = barn.rollouts.announced();
+    assert!(barn.rollouts.is_about_to_begin() && barn.rollouts.seen(&announced, seen));
+    let later = seen.checked_add(Duration::from_secs(1)).expect("a time");
+    barn.look(later);
+    assert!(!barn.rollouts.is_about_to_begin());
+    assert_eq!(barn.told(later), "it begins\n");
+}
+
 #[test]
 fn a_host_that_reports_to_nobody_takes_its_turn_all_the_same() {
     let mut barn = Scene::of("barn");
