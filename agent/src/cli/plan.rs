@@ -10,7 +10,9 @@ use super::forecast;
 use super::held_to::{Believed, Origin, believe};
 use super::{Common, Ended, print};
 use crate::difference;
+use crate::git::Peers;
 use crate::pass::Host;
+use crate::upstream::Upstream;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,30 @@ pub struct Args {
     forecast: forecast::Sides,
 }
 
+/// Looks at the other hosts where something waits for them, so that the plan says for whom; where they cannot be asked for, at what they
+/// said last.
+async fn look_around(host: &mut Host, upstream: &mut Upstream) {
+    host.decide(Timestamp::now()).await;
+    if !host.rollouts.is_concerned() {
+        return;
+    }
+    upstream.fetch(host.commits(), Some(Peers::All));
+    upstream.done().await;
+    let asked = upstream.peers();
+    let Some(source) = upstream.source() else { return };
+    if let Some((whom, asked)) = asked {
+        host.look_at_peers(source.mirror(), &whom, asked);
+        return;
+    }
+    let last = source.mirror().heard_last();
+    let when =
+        last.map_or("there is none".to_owned(), |at| format!("the newest is of {}", at.strftime("%Y-%m-%d %H:%M:%SZ")));
+    eprintln!(
+        "mainstay: the other hosts could not be asked for; going on with the records that were fetched before: {when}"
+    );
+    host.look_at_peers(source.mirror(), &Peers::All, Timestamp::now());
+}
+
 /// Plans.
 ///
 /// # Errors
@@ -62,11 +88,14 @@ pub async fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         None if args.offline || looking.is_taken() => (looking, Origin::Mirror),
         None => (Host::open(name, &settings, progress)?, Origin::Repository),
     };
-    let believed = match believe(common, &settings, &mut host, origin).await? {
-        Believed::Yes(_) => true,
-        Believed::Stale(_) => false,
+    let (mut upstream, believed) = match believe(common, &settings, &mut host, origin).await? {
+        Believed::Yes(upstream) => (upstream, true),
+        Believed::Stale(upstream) => (upstream, false),
         Believed::No(ended) => return Ok(ended),
     };
+    if let Some(upstream) = &mut upstream {
+        look_around(&mut host, upstream).await;
+    }
     let (Some(plan), Some(belief)) = (host.plan(Timestamp::now(), planner::Patience::Now).await, host.aim()) else {
         anyhow::bail!("there is nothing to plan for: no commit was believed on this host yet");
     };

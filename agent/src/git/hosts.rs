@@ -117,6 +117,13 @@ impl Mirror {
         said.split_once("\n\n").map(|(_, record)| record.to_owned())
     }
 
+    /// Says when the newest of them was given, by its host's own clock.
+    pub fn heard_last(&self) -> Option<Timestamp> {
+        let mut tips = BTreeMap::new();
+        self.tips(HEARD, &mut tips).ok()?;
+        tips.values().filter_map(|tip| Some(sign_of_life(&self.repo, *tip)?.0)).max()
+    }
+
     /// Collects the tips of the refs below `prefix` by the hosts that they are named after, and counts the others.
     fn tips(&self, prefix: &str, tips: &mut BTreeMap<HostName, ObjectId>) -> Result<usize, GitError> {
         let failed = |source: Source| self.failed("list the refs of the hosts", source);
