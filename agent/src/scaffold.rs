@@ -132,6 +132,17 @@ mod tests {
         assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
         let fleet = parsed.fleet.expect("a fleet");
         assert!(fleet.hosts.contains_key(&host) && fleet.apps.len() == 1);
+        // The example of a rollout is one that holds, as it stands.
+        let text = fs::read_to_string(folder.join("fleet.yaml")).expect("a file");
+        let (before, example) = text.split_once("#rollouts:").expect("an example");
+        let example =
+            example.split_inclusive('\n').map(|line| line.strip_prefix('#').unwrap_or(line)).collect::<String>();
+        let mut tree = folder::read(&folder, &LIMITS).expect("a tree");
+        tree.insert("fleet.yaml", format!("{before}rollouts:{example}").as_bytes());
+        let parsed = manifest::parse(&tree, None);
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        let rollouts = parsed.fleet.expect("a fleet").rollouts;
+        assert_eq!(rollouts["default"].waves.len(), 3);
         for (file, schema) in
             [("fleet.yaml", ".mainstay/schema/fleet.json"), ("apps/hello/app.yaml", "../../.mainstay/schema/app.json")]
         {
