@@ -148,6 +148,7 @@ pub async fn run(
     // A refusal does not outlive the agent that spoke it: its version, or its settings, may have been the reason.
     let notice = Notice { refused: None, ..Notice::read(&settings.state) };
     let schedule = Schedule { interval: settings.poll, ..Schedule::default() };
+    let first = now + schedule.first(uptime(), host.ledger.memory.believed.is_some(), fastrand::f64());
     let progress = Arc::clone(&host.progress);
     let engine = Arc::new(host.another_engine());
     let (name, repository) =
@@ -164,10 +165,10 @@ pub async fn run(
         host,
         upstream,
         schedule,
-        poll_at: now,
+        poll_at: first,
         fetch_began: now,
         look_at: now + settings.observe,
-        push_at: Some(now),
+        push_at: Some(first),
         push_failures: 0,
         seen_at: None,
         sign_at: None,
@@ -746,6 +747,12 @@ async fn ended(late: &mut Option<Done>, upstream: &mut Upstream) -> Done {
 
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(86_400)
+}
+
+/// Returns how long the machine is up, where the kernel tells.
+fn uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    Duration::try_from_secs_f64(text.split_whitespace().next()?.parse().ok()?).ok()
 }
 
 /// Tells the service manager; where there is none, nothing happens.

@@ -8,6 +8,11 @@ use spec::id::CommitId;
 
 use crate::git::{Deadlines, FetchError, Fetched, GitError, Heard, Mirror, Peers, Remote};
 
+/// A machine that is up for less than this has just booted.
+const JUST_BOOTED: Duration = Duration::from_secs(300);
+/// Machines that boot at the same time ask within this time, or within that between two polls where it is shorter.
+const SPREAD: Duration = Duration::from_secs(60);
+
 /// How often to poll, and how to back off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -60,6 +65,13 @@ impl Schedule {
             }
             Health::Refused { times } => self.bound(times.saturating_mul(2)).mul_f64(0.5 + 0.5 * random),
         }
+    }
+
+    /// Returns how long to leave the remote alone after the start, on a machine that is `up` for so long. One that has just booted
+    /// and knows what it should be may be one of a thousand whose power came back at once. `random` is anything in `0.0..1.0`.
+    pub fn first(&self, up: Option<Duration>, is_known: bool, random: f64) -> Duration {
+        let has_booted = up.is_some_and(|up| up < JUST_BOOTED);
+        if has_booted && is_known { self.interval.min(SPREAD).mul_f64(random.clamp(0.0, 1.0)) } else { Duration::ZERO }
     }
 
     fn bound(&self, times: u32) -> Duration {
@@ -198,6 +210,18 @@ mod tests {
         check(Health::Refused { times: 1 }, 0.0, 4);
         check(Health::Refused { times: 2 }, 1.0, 32);
         check(Health::Refused { times: 3 }, 0.0, 30);
+    }
+
+    #[test]
+    fn only_who_has_just_booted_and_knows_what_to_be_leaves_the_remote_alone_for_a_while() {
+        let seconds = Duration::from_secs;
+        let hourly = Schedule { interval: seconds(3600), ..Schedule::default() };
+        let quick = Schedule { interval: seconds(10), ..Schedule::default() };
+        assert_eq!(hourly.first(Some(seconds(20)), true, 0.5), seconds(30));
+        assert_eq!(quick.first(Some(seconds(20)), true, 0.5), seconds(5));
+        for (up, is_known) in [(Some(seconds(20)), false), (Some(seconds(300)), true), (None, true)] {
+            assert_eq!(hourly.first(up, is_known, 0.5), Duration::ZERO, "{up:?}");
+        }
     }
 
     #[test]

@@ -96,6 +96,12 @@ fn twelve_hosts_roll_out_wave_by_wave_and_stop_at_a_bad_commit() {
 }
 
 /// What holds a change back, each for itself: a hold, a freeze, a window, what is needed elsewhere; an override breaks through.
+/// The first full minute that leaves time to be told before it.
+fn next_minute(now: jiff::Timestamp) -> jiff::Timestamp {
+    let soon = now.as_second() + 20;
+    jiff::Timestamp::from_second(soon - soon.rem_euclid(60) + 60).unwrap()
+}
+
 #[test]
 fn holds_freezes_windows_and_needs_are_waited_for() {
     let Some(lab) = start() else { return };
@@ -155,6 +161,21 @@ fn holds_freezes_windows_and_needs_are_waited_for() {
     fleet.await_state(&["attic"], "web", &commit, "converged");
     assert_eq!(attic.read("/etc/web").unwrap(), "3\n");
 
+    // A window that opens: what waits begins by itself, not before, and nobody has to do anything.
+    let opens = next_minute(jiff::Timestamp::now());
+    let hours = |from: jiff::Timestamp| {
+        let (from, to) = (from.to_zoned(jiff::tz::TimeZone::UTC), from + jiff::SignedDuration::from_hours(1));
+        format!("{}-{} UTC", from.strftime("%H:%M"), to.to_zoned(jiff::tz::TimeZone::UTC).strftime("%H:%M"))
+    };
+    let opening = format!("{base}rollouts: {{ default: {{ windows: [\"{}\"] }} }}\n", hours(opens));
+    let edits = [("fleet.yaml", opening.as_str()), ("apps/web/files/etc/web", "3b\n")];
+    let commit = fleet.repo.commit(&edits, "when it opens").unwrap();
+    fleet.await_state(&["attic"], "web", &commit, "waiting");
+    is_held(&format!("outside its windows ({}), until {}", hours(opens), opens.strftime("%Y-%m-%d %H:%M:%SZ")));
+    fleet.await_state(&["attic"], "web", &commit, "converged");
+    assert!(fleet.when("web", &commit, "attic", "applying").unwrap() >= opens, "{:#?}", fleet.story("web"));
+    assert_eq!(attic.read("/etc/web").unwrap(), "3b\n");
+
     // What is needed on another host comes first: here it cannot, and then it can.
     let needs = "place: { host: attic }\nneeds: [store]\n";
     let slow = "place: { host: barn }\nchecks: [ { exec: [\"/usr/bin/test\", \"-e\", \"/run/go\"], within: 20s } ]\n";
@@ -167,7 +188,7 @@ fn holds_freezes_windows_and_needs_are_waited_for() {
     ];
     let commit = fleet.repo.commit(&edits, "needs").unwrap();
     is_held("it needs store: it is not healthy at this commit on barn");
-    assert_eq!(attic.read("/etc/web").unwrap(), "3\n");
+    assert_eq!(attic.read("/etc/web").unwrap(), "3b\n");
     fleet.host("barn").sh("touch /run/go").unwrap();
     fleet.await_state(&["attic"], "web", &commit, "converged");
     assert_eq!(attic.read("/etc/web").unwrap(), "4\n");

@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod fleet;
+mod load;
 mod suite;
 
 use std::os::unix::process::CommandExt;
@@ -48,6 +49,8 @@ enum What {
     Bench(bench::Arguments),
     /// Measure how long `mainstay fleet status` takes over the refs of thousands of hosts.
     Fleet(fleet::Arguments),
+    /// Measure what hosts cost the git server: a look, a commit with its records, a rollout; over ssh, https and git.
+    Load(load::Arguments),
     /// Make the bench's raw calls, on one of its hosts.
     #[command(hide = true)]
     BenchFloor(bench::FloorArguments),
@@ -105,6 +108,7 @@ fn run(what: What) -> Result<()> {
         What::Test { arguments } => suite::run(&arguments),
         What::Bench(arguments) => bench::run(&arguments),
         What::Fleet(arguments) => fleet::run(&arguments),
+        What::Load(arguments) => load::run(&arguments),
         What::BenchFloor(arguments) => bench::serve_floor(&arguments),
         What::Up { names, forge } => up(&names, forge),
         What::Sh { name, command } => enter(&name, &command),

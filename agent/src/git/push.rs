@@ -87,6 +87,8 @@ impl Mirror {
     ) -> Result<Pushed, PushError> {
         let (name, marker) = (own(host), pushed_marker(remote, host));
         let url = || remote.url.to_string();
+        // A server to which a thousand hosts report at once has its work before it answers: who gives up makes more of it.
+        let deadlines = &Deadlines { stall: deadlines.stall.max(deadlines.total / 2), ..*deadlines };
         let other = |source| PushError::Other { url: url(), name: name.clone(), source };
         let is_news = |ours: &ObjectId| Ok(find(&self.repo, &marker)? != Some(*ours));
         let ours = find(&self.repo, &name).map_err(other)?;

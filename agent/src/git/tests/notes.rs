@@ -172,6 +172,8 @@ fn a_crowd_that_reports_at_once_loses_nothing_and_hardly_ever_tries_twice() {
         })
         .collect();
     let begin = std::sync::Barrier::new(all);
+    // As the settings have it where nobody says otherwise.
+    let patient = Deadlines { total: Duration::from_secs(300), ..quick() };
     let tries: usize = std::thread::scope(|scope| {
         let hosts = mirrors.into_iter().enumerate().map(|(number, mut mirror)| {
             let (daemon, tip, begin) = (&daemon, &tip, &begin);
@@ -180,7 +182,7 @@ fn a_crowd_that_reports_at_once_loses_nothing_and_hardly_ever_tries_twice() {
                 mirror.write_note(&name, tip, &format!("converged {number}\n"), at(1)).expect("written");
                 begin.wait();
                 // A host tries again with back-off; nobody waits here, which is harder.
-                (1..=20).find(|_| mirror.publish(&daemon.remote(), &name, None, &quick(), &NO).is_ok()).expect("pushed")
+                (1..=20).find(|_| mirror.publish(&daemon.remote(), &name, None, &patient, &NO).is_ok()).expect("pushed")
             })
         });
         let hosts: Vec<_> = hosts.collect();
