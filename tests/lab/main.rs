@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod fleet;
 mod load;
+mod soak;
 mod suite;
 
 use std::os::unix::process::CommandExt;
@@ -43,6 +44,10 @@ enum What {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Try many more seeds than CI has: of the simulator of rollouts, and of the planner's properties.
+    ///
+    /// Says the seed of what failed, and how to see it again. A thousand seeds take some hours.
+    Soak(soak::Arguments),
     /// Measure mainstay against the calls that no agent can avoid, on one host in the same minutes.
     ///
     /// Prints a table of figures, floors and ratios. On a machine that has other work to do only the ratios mean something.
@@ -98,7 +103,7 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<()> {
     // Most tests need no lab; all else does.
-    if !matches!(what, What::Test { .. } | What::BenchFloor(_) | What::Fleet(_))
+    if !matches!(what, What::Test { .. } | What::Soak(_) | What::BenchFloor(_) | What::Fleet(_))
         && let Err(reason) = lab::available()
     {
         bail!("{reason}");
@@ -106,6 +111,7 @@ fn run(what: What) -> Result<()> {
     match what {
         What::Demo { check } => demo::run(check),
         What::Test { arguments } => suite::run(&arguments),
+        What::Soak(arguments) => soak::run(&arguments),
         What::Bench(arguments) => bench::run(&arguments),
         What::Fleet(arguments) => fleet::run(&arguments),
         What::Load(arguments) => load::run(&arguments),
