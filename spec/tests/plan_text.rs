@@ -339,6 +339,50 @@ fn what_somebody_edited_is_kept_and_what_we_wrote_is_not() {
 }
 
 #[test]
+fn a_service_that_could_reload_is_restarted_when_a_drop_in_of_it_goes() {
+    let with_conf = |text: &str| {
+        let settings = "units: { web.service: { reload-on: [/etc/web.conf] } }\n";
+        let files =
+            [("apps/web/web.service", WEB), ("apps/web/app.yaml", settings), ("apps/web/files/etc/web.conf", text)];
+        desired_of(&files)
+    };
+    let (before, now) = (with_conf("port = 80\n"), with_conf("port = 81\n"));
+    let name = UnitName::parse("web.service").unwrap();
+    let (app, _, unit) = before.units().next().unwrap();
+    // It was started while another application had a drop-in for it, which its digests do not tell.
+    let with = inputs::of_unit(&name, unit, None, &inputs::managed(&before)).digests;
+    let run = Run::Started { with, invocation: None };
+    let mut memory = Memory::default();
+    memory.units.insert(name.clone(), UnitMemory { app: app.clone(), ours: true, run });
+    let mut observed = bare();
+    for (path, text) in [
+        (name.path().as_str(), WEB),
+        ("/etc/web.conf", "port = 80\n"),
+        ("/etc/systemd/system/web.service.d/x.conf", ""),
+    ] {
+        let path = HostPath::parse(path).unwrap();
+        observed.files.insert(path.clone(), regular(text.as_bytes()));
+        let owned = Owned { put: Some(Digest::of(text.as_bytes())), ..Owned::by(&AppName::parse("web").unwrap()) };
+        memory.owned.insert(ResourceId::File(path), owned);
+    }
+    let state = UnitState {
+        load: LoadState::Loaded,
+        active: ActiveState::Active,
+        enabled: Some(true),
+        ..UnitState::not_found()
+    };
+    observed.units = Reach::Seen(BTreeMap::from([(name, state)]));
+    let plan = plan(&now, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+    expect![[r#"
+        remove   /etc/systemd/system/web.service.d/x.conf  web  no longer wanted
+        write    /etc/web.conf                             web  its content differs
+        reload   systemd                                        unit files change
+        restart  web.service                               web  /etc/systemd/system/web.service.d/x.conf goes
+    "#]]
+    .assert_eq(&plan.to_string());
+}
+
+#[test]
 fn what_cannot_be_seen_is_left_alone_and_says_so_once() {
     let mut observed = bare();
     observed.units = Reach::Unreachable("systemd does not answer on the system bus".to_owned());

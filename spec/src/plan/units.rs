@@ -168,7 +168,9 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
         let reads_it = *name == added_to || name.template().as_ref() == Some(&added_to);
         let Some(state) = units.get(name).filter(|state| reads_it && state.is_up()) else { continue };
         let id = ResourceId::Unit(name.clone());
-        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name);
+        let reloads =
+            |step: &Step| matches!(&step.action, Action::RunUnit { unit, verb: Verb::Reload, .. } if unit == name);
+        let runs = |step: &Step| matches!(&step.action, Action::RunUnit { unit, .. } if unit == name) && !reloads(step);
         let is_planned = draft.plan.steps.iter().chain(&draft.plan.drift).any(runs);
         // Once it is gone, nothing shows that something was due.
         let is_left = draft.is_aside(app) || draft.paused_owner(&id, app).is_some();
@@ -177,6 +179,9 @@ pub(super) fn go_on_without(draft: &mut Draft<'_>, path: &HostPath) {
         } else if !is_planned && !draft.plan.conflicts.iter().any(|conflict| conflict.resource == id) {
             let inputs = draft.inputs(name, unit, state.text.as_deref());
             let subject = Subject::new(draft, (app, name, unit), state, inputs);
+            // A service that reads its files again goes on with the unit that it was started from.
+            draft.plan.steps.retain(|step| !reloads(step));
+            draft.plan.drift.retain(|step| !reloads(step));
             subject.restart(draft, Why::Changed(format!("{path} goes")));
         }
     }
