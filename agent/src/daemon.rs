@@ -1,5 +1,8 @@
 //! When to work: one loop, one closed set of reasons to wake. What is done depends only on what is, never on why we woke.
 
+mod asking;
+mod telling;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,22 +18,20 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::alert::Alerts;
-use crate::belief::{Past, Refusal};
-use crate::board::{Asked, Board, Pulse};
+use crate::board::{Asked, Board};
 use crate::endpoint;
 use crate::engine::Engine;
-use crate::git::{FetchError, PushError, Pushed};
 use crate::ledger::LedgerError;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
-use crate::report::{self, Notice, Seen};
+use crate::report::{Notice, Seen};
 use crate::requests::{self, Syncing};
 use crate::rollout::Announced;
 use crate::settings::Settings;
 use crate::snapshot::{Repository, Snapshot};
-use crate::source::{Health, Schedule};
+use crate::source::Schedule;
 use crate::spent::Spent;
-use crate::upstream::{Done, LIMITS, Upstream};
+use crate::upstream::{Done, Upstream};
 use crate::vigil::{Verdict, Vigil};
 use crate::watch::Watch;
 
@@ -42,10 +43,6 @@ const UNSETTLED: Duration = Duration::from_secs(10);
 const HUNG: Duration = Duration::from_secs(600);
 /// Passes that follow upon each other at once, at most: one for each step of a chain of needs, and the ways back.
 pub const MOST_IN_A_ROW: usize = 50;
-/// The first wait before a failed push is tried again; doubled with each further failure.
-const PUSH_AGAIN: Duration = Duration::from_secs(5);
-/// The longest wait between two attempts to push.
-const PUSH_LATEST: Duration = Duration::from_secs(900);
 
 /// So many calls are told before the loop takes note of them.
 const MOST_CALLS: usize = 32;
@@ -75,14 +72,6 @@ enum Wake {
     Alive,
     /// The service manager, or a person, wants the agent to end.
     Stop,
-}
-
-/// Why a commit is not believed.
-enum Disbelief {
-    /// It could not be read, which says nothing about it.
-    Unreadable(String),
-    /// It has mistakes, or is not for this host.
-    Refused(String),
 }
 
 /// The loop's own state.
@@ -202,19 +191,6 @@ pub async fn run(
 }
 
 impl Daemon {
-    /// Believes again what was believed before the agent ended: it is enforced with or without a network.
-    fn remember(&mut self) {
-        let Some(commit) = self.host.ledger.memory.believed.clone() else { return };
-        match self.read(&commit) {
-            Ok(()) => info!(commit = commit.as_str(), "enforcing {}, which was believed before", commit.short()),
-            Err(Disbelief::Unreadable(why) | Disbelief::Refused(why)) => warn!(
-                commit = commit.as_str(),
-                "{} was believed before and cannot be read; waiting for the repository: {why}",
-                commit.short()
-            ),
-        }
-    }
-
     async fn turn(&mut self, progress: &Arc<Progress>) -> Result<(), LedgerError> {
         let expect = "signals can be waited for: the runtime has its I/O driver";
         let mut hangup = signal(SignalKind::hangup()).expect(expect);
@@ -322,163 +298,6 @@ impl Daemon {
         self.note()
     }
 
-    /// Takes in what the repository said.
-    async fn hear(&mut self, done: Option<Done>) -> Result<(), LedgerError> {
-        if self.note_due {
-            self.note()?;
-        }
-        match done {
-            Some(Done::Fetched(fetched)) => {
-                let looked = self.look_at_peers();
-                let wait = self.upstream.source().map(|source| self.schedule.wait(source.health(), fastrand::f64()));
-                let poked = self.poll_at > self.fetch_began;
-                if !poked {
-                    self.poll_at = Instant::now() + wait.unwrap_or(self.schedule.interval);
-                }
-                let answered = fetched.is_ok().then_some(self.asked_at);
-                let passed = self.fetched(fetched.map(|fetched| fetched.tip)).await?;
-                if looked && !passed {
-                    self.pass(plan::Patience::Wait).await?;
-                }
-                if let Some(at) = answered {
-                    self.host.rollouts.polled(at);
-                }
-                self.synced();
-                Ok(())
-            }
-            Some(Done::Pushed(pushed)) => {
-                self.pushed(pushed);
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Tells whoever asked for the newest commit that the host is at it, or cannot get there.
-    fn synced(&mut self) {
-        let done = self.syncing.take().map_or(Ok(()), |syncing| syncing.done(&self.settings.state));
-        if let Err(error) = done {
-            warn!(%error, "failed to remove a request that was taken up");
-        }
-    }
-
-    /// Takes in what the branch is at. Says whether the host was looked at for it.
-    async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<bool, LedgerError> {
-        let pulse = &self.board.pulse;
-        match fetched {
-            Ok(tip) => {
-                Pulse::count(&pulse.fetches);
-                Pulse::now(&pulse.fetched_at);
-                if self.notice.unreachable.take().is_some() {
-                    info!("the repository answers again");
-                }
-                let believed = self.host.belief.as_ref().and_then(|belief| belief.commit.as_ref());
-                if believed == Some(&tip) {
-                    self.notice.refused = None;
-                }
-                let refused = self.notice.refused.as_ref().map(|(commit, _)| commit);
-                if believed != Some(&tip) && refused != Some(&tip) || self.tip.is_some() {
-                    self.tip = Some(tip);
-                }
-                if self.tip.is_some() {
-                    self.consider();
-                    self.pass(plan::Patience::Wait).await?;
-                    if self.tip.is_none() && self.host.rollouts.lacks_view() {
-                        self.poll_at = Instant::now();
-                    }
-                    return Ok(true);
-                }
-            }
-            Err(FetchError::Cancelled { .. }) => {}
-            Err(error) => {
-                Pulse::count(&pulse.fetch_failures);
-                let text = crate::chain(&error);
-                if self.notice.unreachable.as_ref() != Some(&text) {
-                    warn!("the repository could not be asked; what was believed stays enforced: {text}");
-                }
-                self.notice.unreachable = Some(text);
-            }
-        }
-        self.keep_notice();
-        Ok(false)
-    }
-
-    /// Asks the repository, and for the other hosts where something here waits for them.
-    fn fetch(&mut self) {
-        (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
-        self.spread = 0.9 + fastrand::f64() / 5.0;
-        self.upstream.fetch(self.host.commits(), self.host.asks(self.asked_at));
-    }
-
-    /// Takes in what came of asking for the other hosts. Says whether anything did.
-    fn look_at_peers(&mut self) -> bool {
-        let Some((whom, asked)) = self.upstream.peers() else { return false };
-        let Some(source) = self.upstream.source() else { return false };
-        self.host.look_at_peers(source.mirror(), &whom, asked);
-        true
-    }
-
-    /// Returns when the repository is asked next: sooner while something here waits for other hosts.
-    fn poll_due(&mut self) -> Instant {
-        let quick = self.host.rollouts.interval(self.settings.poll);
-        let is_well = self.upstream.source().is_some_and(|source| source.health() == Health::Well);
-        match quick < self.settings.poll && is_well {
-            true => self.poll_at.min(self.fetch_began + quick.mul_f64(self.spread)),
-            false => self.poll_at,
-        }
-    }
-
-    /// Returns when the next push is due: sooner while others may wait for a sign of life.
-    fn push_due(&self) -> Instant {
-        let usual = self.push_at.unwrap_or_else(far);
-        match self.host.rollouts.heartbeat() {
-            Some(every) if self.push_failures == 0 && self.settings.report.push => {
-                usual.min(self.sign_at.map_or_else(Instant::now, |at| at + every))
-            }
-            _ => usual,
-        }
-    }
-
-    /// Believes the tip, or says why not; what was believed stays enforced then.
-    fn consider(&mut self) {
-        let Some(tip) = self.tip.take() else { return };
-        match self.read(&tip) {
-            Ok(()) => {
-                let subject = self.upstream.subject(&tip);
-                info!(commit = tip.as_str(), "believed {} {subject}", tip.short());
-                self.notice.refused = None;
-            }
-            Err(Disbelief::Unreadable(why)) => {
-                warn!(commit = tip.as_str(), "{} cannot be read at the moment; it is tried again: {why}", tip.short());
-                self.tip = Some(tip);
-            }
-            Err(Disbelief::Refused(why)) => {
-                error!(commit = tip.as_str(), "refused {}; the last good state stays enforced: {why}", tip.short());
-                self.notice.refused = Some((tip, why));
-            }
-        }
-        self.keep_notice();
-    }
-
-    fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
-        let Some(source) = self.upstream.source() else {
-            return Err(Disbelief::Unreadable("the mirror is busy".to_owned()));
-        };
-        let tree = source.mirror().tree(commit, &LIMITS);
-        let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
-        let past = Past { mirror: source.mirror(), limits: LIMITS };
-        match self.host.believe(&tree, Some(commit.clone()), Some(&past)) {
-            Ok(warnings) => {
-                warnings.iter().for_each(|warning| warn!(commit = commit.as_str(), "{warning}"));
-                Ok(())
-            }
-            Err(refusal @ Refusal::Mistakes(_)) => {
-                Err(Disbelief::Refused(format!("{refusal}; `mainstay check` shows them all")))
-            }
-            Err(refusal) => Err(Disbelief::Refused(refusal.to_string())),
-        }
-    }
-
     /// A pass, and those that follow upon it at once: the way back, and what waited for what is there now.
     async fn pass(&mut self, patience: plan::Patience) -> Result<(), LedgerError> {
         let mut patience = patience;
@@ -582,108 +401,6 @@ impl Daemon {
     fn until_a_pause_ends(&self) -> Duration {
         let left = self.host.ledger.memory.pauses.next_end().map(|end| end.duration_since(Timestamp::now()));
         left.map_or(Duration::MAX, |left| Duration::try_from(left).unwrap_or(Duration::ZERO))
-    }
-
-    /// Writes the record when it says something new, and lets it be pushed. While a conversation with the repository
-    /// holds the mirror, the record waits for its end.
-    fn note(&mut self) -> Result<(), LedgerError> {
-        self.note_due = self.upstream.is_busy();
-        if self.note_due {
-            return Ok(());
-        }
-        let Some(belief) = self.host.aim() else { return Ok(()) };
-        let memory = &self.host.ledger.memory;
-        let Some(mut record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
-        self.host.rollouts.announce(&mut record);
-        self.host.lookout.announce(&mut record);
-        if !self.upstream.is_news(&record) {
-            self.announced = self.host.rollouts.announced();
-            return Ok(());
-        }
-        // The number is used up before the record exists: none is ever used twice.
-        self.host.ledger.memory.counter = record.counter;
-        self.host.ledger.save()?;
-        match self.upstream.note(&record) {
-            Ok(()) => {
-                self.announced = self.host.rollouts.announced();
-                self.push_at = Some(Instant::now());
-                self.push_failures = 0;
-            }
-            Err(error) => warn!("failed to write the record: {}", crate::chain(&error)),
-        }
-        Ok(())
-    }
-
-    fn push(&mut self) {
-        if self.upstream.is_busy() {
-            return;
-        }
-        self.push_at = None;
-        if !self.settings.report.push {
-            return;
-        }
-        let is_quiet = |at: Option<Instant>, every| at.is_none_or(|at| at.elapsed() >= every);
-        let due = is_quiet(self.seen_at, self.settings.report.heartbeat)
-            || self.host.rollouts.heartbeat().is_some_and(|every| is_quiet(self.sign_at, every));
-        let believed = self.host.ledger.memory.believed.clone();
-        if due && believed.is_some() {
-            self.seen_at = Some(Instant::now());
-        }
-        let name = self.host.name.clone();
-        (self.offered, self.sign_at) = ((self.announced.clone(), Timestamp::now()), Some(Instant::now()));
-        self.upstream.push(&name, believed, due);
-    }
-
-    fn pushed(&mut self, pushed: Result<Pushed, PushError>) {
-        let pulse = &self.board.pulse;
-        match pushed {
-            Ok(pushed) => {
-                let (announced, at) = &self.offered;
-                let is_first = pushed == Pushed::Done && self.host.rollouts.signed(*at);
-                self.host.lookout.signed();
-                // Before it begins, what the others said until then is looked at.
-                if self.host.rollouts.seen(announced, Timestamp::now()) {
-                    self.poll_at = Instant::now();
-                }
-                if is_first {
-                    self.look_at = Instant::now();
-                }
-                Pulse::count(&pulse.pushes);
-                Pulse::now(&pulse.pushed_at);
-                self.push_failures = 0;
-                // A record that was written while this push was under way is due at once.
-                let next = Instant::now() + self.settings.report.heartbeat;
-                self.push_at = Some(self.push_at.map_or(next, |at| at.min(next)));
-                self.notice.unreported = None;
-            }
-            Err(error) => {
-                Pulse::count(&pulse.push_failures);
-                let text = crate::chain(&error);
-                if self.notice.unreported.as_ref() != Some(&text) {
-                    warn!("the record could not be pushed; it is kept and pushed later: {text}");
-                }
-                self.notice.unreported = Some(text);
-                if matches!(error, PushError::Denied { .. }) {
-                    self.host.rollouts.denied();
-                    self.host.lookout.denied();
-                }
-                (self.seen_at, self.sign_at) = (None, None);
-                self.push_failures = self.push_failures.saturating_add(1);
-                let doubled = PUSH_AGAIN.saturating_mul(1 << self.push_failures.min(10)).min(PUSH_LATEST);
-                self.push_at = Some(Instant::now() + doubled.mul_f64(0.5 + fastrand::f64() / 2.0));
-            }
-        }
-        self.keep_notice();
-    }
-
-    fn keep_notice(&mut self) {
-        if self.notice != self.noted {
-            if let Err(error) = self.notice.write(&self.settings.state) {
-                warn!(%error, "failed to write the notice for `mainstay status`");
-            }
-            self.noted = self.notice.clone();
-            self.board.notice(&self.notice);
-        }
     }
 
     fn describe(&self, passed: &Passed) -> String {

@@ -1,0 +1,184 @@
+//! What the loop asks of the repository, and what it makes of the answers.
+
+use jiff::Timestamp;
+use spec::id::CommitId;
+use spec::plan;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::Daemon;
+use crate::belief::{Past, Refusal};
+use crate::board::Pulse;
+use crate::git::FetchError;
+use crate::ledger::LedgerError;
+use crate::source::Health;
+use crate::upstream::{Done, LIMITS};
+
+/// Why a commit is not believed.
+enum Disbelief {
+    /// It could not be read, which says nothing about it.
+    Unreadable(String),
+    /// It has mistakes, or is not for this host.
+    Refused(String),
+}
+
+impl Daemon {
+    /// Believes again what was believed before the agent ended: it is enforced with or without a network.
+    pub(super) fn remember(&mut self) {
+        let Some(commit) = self.host.ledger.memory.believed.clone() else { return };
+        match self.read(&commit) {
+            Ok(()) => info!(commit = commit.as_str(), "enforcing {}, which was believed before", commit.short()),
+            Err(Disbelief::Unreadable(why) | Disbelief::Refused(why)) => warn!(
+                commit = commit.as_str(),
+                "{} was believed before and cannot be read; waiting for the repository: {why}",
+                commit.short()
+            ),
+        }
+    }
+
+    /// Takes in what the repository said.
+    pub(super) async fn hear(&mut self, done: Option<Done>) -> Result<(), LedgerError> {
+        if self.note_due {
+            self.note()?;
+        }
+        match done {
+            Some(Done::Fetched(fetched)) => {
+                let looked = self.look_at_peers();
+                let wait = self.upstream.source().map(|source| self.schedule.wait(source.health(), fastrand::f64()));
+                let poked = self.poll_at > self.fetch_began;
+                if !poked {
+                    self.poll_at = Instant::now() + wait.unwrap_or(self.schedule.interval);
+                }
+                let answered = fetched.is_ok().then_some(self.asked_at);
+                let passed = self.fetched(fetched.map(|fetched| fetched.tip)).await?;
+                if looked && !passed {
+                    self.pass(plan::Patience::Wait).await?;
+                }
+                if let Some(at) = answered {
+                    self.host.rollouts.polled(at);
+                }
+                self.synced();
+                Ok(())
+            }
+            Some(Done::Pushed(pushed)) => {
+                self.pushed(pushed);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Tells whoever asked for the newest commit that the host is at it, or cannot get there.
+    fn synced(&mut self) {
+        let done = self.syncing.take().map_or(Ok(()), |syncing| syncing.done(&self.settings.state));
+        if let Err(error) = done {
+            warn!(%error, "failed to remove a request that was taken up");
+        }
+    }
+
+    /// Takes in what the branch is at. Says whether the host was looked at for it.
+    async fn fetched(&mut self, fetched: Result<CommitId, FetchError>) -> Result<bool, LedgerError> {
+        let pulse = &self.board.pulse;
+        match fetched {
+            Ok(tip) => {
+                Pulse::count(&pulse.fetches);
+                Pulse::now(&pulse.fetched_at);
+                if self.notice.unreachable.take().is_some() {
+                    info!("the repository answers again");
+                }
+                let believed = self.host.belief.as_ref().and_then(|belief| belief.commit.as_ref());
+                if believed == Some(&tip) {
+                    self.notice.refused = None;
+                }
+                let refused = self.notice.refused.as_ref().map(|(commit, _)| commit);
+                if believed != Some(&tip) && refused != Some(&tip) || self.tip.is_some() {
+                    self.tip = Some(tip);
+                }
+                if self.tip.is_some() {
+                    self.consider();
+                    self.pass(plan::Patience::Wait).await?;
+                    if self.tip.is_none() && self.host.rollouts.lacks_view() {
+                        self.poll_at = Instant::now();
+                    }
+                    return Ok(true);
+                }
+            }
+            Err(FetchError::Cancelled { .. }) => {}
+            Err(error) => {
+                Pulse::count(&pulse.fetch_failures);
+                let text = crate::chain(&error);
+                if self.notice.unreachable.as_ref() != Some(&text) {
+                    warn!("the repository could not be asked; what was believed stays enforced: {text}");
+                }
+                self.notice.unreachable = Some(text);
+            }
+        }
+        self.keep_notice();
+        Ok(false)
+    }
+
+    /// Asks the repository, and for the other hosts where something here waits for them.
+    pub(super) fn fetch(&mut self) {
+        (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
+        self.spread = 0.9 + fastrand::f64() / 5.0;
+        self.upstream.fetch(self.host.commits(), self.host.asks(self.asked_at));
+    }
+
+    /// Takes in what came of asking for the other hosts. Says whether anything did.
+    fn look_at_peers(&mut self) -> bool {
+        let Some((whom, asked)) = self.upstream.peers() else { return false };
+        let Some(source) = self.upstream.source() else { return false };
+        self.host.look_at_peers(source.mirror(), &whom, asked);
+        true
+    }
+
+    /// Returns when the repository is asked next: sooner while something here waits for other hosts.
+    pub(super) fn poll_due(&mut self) -> Instant {
+        let quick = self.host.rollouts.interval(self.settings.poll);
+        let is_well = self.upstream.source().is_some_and(|source| source.health() == Health::Well);
+        match quick < self.settings.poll && is_well {
+            true => self.poll_at.min(self.fetch_began + quick.mul_f64(self.spread)),
+            false => self.poll_at,
+        }
+    }
+
+    /// Believes the tip, or says why not; what was believed stays enforced then.
+    fn consider(&mut self) {
+        let Some(tip) = self.tip.take() else { return };
+        match self.read(&tip) {
+            Ok(()) => {
+                let subject = self.upstream.subject(&tip);
+                info!(commit = tip.as_str(), "believed {} {subject}", tip.short());
+                self.notice.refused = None;
+            }
+            Err(Disbelief::Unreadable(why)) => {
+                warn!(commit = tip.as_str(), "{} cannot be read at the moment; it is tried again: {why}", tip.short());
+                self.tip = Some(tip);
+            }
+            Err(Disbelief::Refused(why)) => {
+                error!(commit = tip.as_str(), "refused {}; the last good state stays enforced: {why}", tip.short());
+                self.notice.refused = Some((tip, why));
+            }
+        }
+        self.keep_notice();
+    }
+
+    fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
+        let Some(source) = self.upstream.source() else {
+            return Err(Disbelief::Unreadable("the mirror is busy".to_owned()));
+        };
+        let tree = source.mirror().tree(commit, &LIMITS);
+        let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
+        let past = Past { mirror: source.mirror(), limits: LIMITS };
+        match self.host.believe(&tree, Some(commit.clone()), Some(&past)) {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| warn!(commit = commit.as_str(), "{warning}"));
+                Ok(())
+            }
+            Err(refusal @ Refusal::Mistakes(_)) => {
+                Err(Disbelief::Refused(format!("{refusal}; `mainstay check` shows them all")))
+            }
+            Err(refusal) => Err(Disbelief::Refused(refusal.to_string())),
+        }
+    }
+}
