@@ -19,7 +19,9 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
 use spec::record::Record;
-use spec::rollout::{Answer, Gate, Halt, Intent, Known, Look, Own, Peer, Row, Scheme, Signs, Spreading, Stage};
+use spec::rollout::{
+    Answer, Gate, Halt, Intent, Known, Look, Overdue, Own, Peer, Row, Scheme, Signs, Spreading, Stage,
+};
 use tracing::{debug, warn};
 
 use crate::belief::Belief;
@@ -79,9 +81,14 @@ pub struct Rollouts {
     read: BTreeMap<HostName, String>,
     /// When all that take part were asked for last.
     view: Option<Timestamp>,
+    /// What this host's own record said by then, as others read it.
+    shown: Option<Record>,
     /// Whom to look at next, and how they are asked for.
     look: Look,
     asks: Option<Peers>,
+    /// Who was looked at since it was noted last for how long the others have been at it, and that for each application.
+    looked_at: Option<Peers>,
+    overdue: BTreeMap<AppName, Overdue>,
     /// The releases since which everybody was asked for, so that it is known which hosts have what they are not to have.
     surveyed: BTreeMap<AppName, Digest>,
     /// This host tells nobody what it does.
@@ -112,8 +119,11 @@ impl Rollouts {
             peers: BTreeMap::new(),
             read: BTreeMap::new(),
             view: None,
+            shown: None,
             look: Look::Nobody,
             asks: None,
+            looked_at: None,
+            overdue: BTreeMap::new(),
             surveyed: BTreeMap::new(),
             is_mute: !reports,
             intents: BTreeMap::new(),
@@ -155,6 +165,7 @@ impl Rollouts {
         self.intents.retain(|app, _| pending.contains(app));
         self.before.clone_from(&self.intents);
         self.gates.retain(|app, _| pending.contains(app));
+        self.note_overdue(scheme, memory, now);
         let mut holds = BTreeMap::new();
         self.look = Look::Nobody;
         for app in &pending {
@@ -248,7 +259,7 @@ impl Rollouts {
                 let before = self.intents.get(app).or(self.before.get(app)).copied();
                 let intent = Intent::to(release, before, now);
                 self.intents.insert(app.clone(), intent);
-                (!intent.is_told(self.view)).then(|| TURN.to_owned())
+                (!intent.is_told(self.view, self.shows(app, &intent))).then(|| TURN.to_owned())
             }
             Gate::Wait { until, because } => {
                 self.intents.remove(app);
@@ -262,6 +273,14 @@ impl Rollouts {
                 Some(because.clone())
             }
         }
+    }
+
+    /// Says whether the look at the others showed that this host announces a change.
+    fn shows(&self, app: &AppName, intent: &Intent) -> bool {
+        let said = self.shown.as_ref().and_then(|record| record.apps.get(app));
+        said.is_some_and(|said| {
+            said.state == AppState::Applying && intent.release.is_none_or(|release| release == said.digest)
+        })
     }
 
     /// Takes back what was announced of applications that wait for something else.
@@ -285,7 +304,7 @@ impl Rollouts {
         let stage = |app: &AppName| self.own_stage(scheme, memory, app);
         let since = |app: &AppName| self.kept.releases.get(app).map_or(now, |spreading| spreading.seen);
         let own = Own { view: self.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
-        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since })
+        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since, overdue: &self.overdue })
     }
 
     /// Says how far this host is with an application.
@@ -320,6 +339,19 @@ impl Rollouts {
         row.signs(self.kept.releases.get(app), scheme.policy(app).silent_after)
     }
 
+    /// Notes for how long those who were looked at have been at each application.
+    fn note_overdue(&mut self, scheme: &Scheme, memory: &Memory, now: Timestamp) {
+        let Some(whom) = self.looked_at.take() else { return };
+        let looked_at = |host: &HostName| match &whom {
+            Peers::All => true,
+            Peers::Some(hosts) => hosts.contains(host),
+        };
+        for app in scheme.coordinated() {
+            let awaited = self.with_known(scheme, memory, app, now, |known| scheme.awaited(app, known, now));
+            self.overdue.entry(app.clone()).or_default().note(&awaited, looked_at, now);
+        }
+    }
+
     /// Notes since when each release is known.
     fn take_up(&mut self, scheme: &Scheme, now: Timestamp) {
         self.not_after(now);
@@ -327,6 +359,7 @@ impl Rollouts {
         let releases = scheme.coordinated().filter_map(|app| Some((app.clone(), scheme.release(app)?)));
         let releases: BTreeMap<AppName, Digest> = releases.collect();
         self.kept.releases.retain(|app, known| releases.get(app) == Some(&known.release));
+        self.overdue.retain(|app, _| self.kept.releases.contains_key(app));
         for (app, release) in releases {
             self.kept.releases.entry(app).or_insert(Spreading { release, seen: now, polled });
         }
@@ -349,7 +382,8 @@ impl Rollouts {
             Look::Nobody => return None,
             Look::At { hosts, .. } => hosts.clone(),
             Look::All if !self.is_surveyed(scheme) => return Some(Peers::All),
-            Look::All => self.taking_part(scheme),
+            // And itself: it has to see what it announced.
+            Look::All => self.taking_part(scheme).into_iter().chain([self.host.clone()]).collect(),
         };
         // By their names they take more room than all that there are.
         Some(if hosts.len() > scheme.fleet.hosts.len() / 2 { Peers::All } else { Peers::Some(hosts) })
@@ -396,6 +430,7 @@ impl Rollouts {
                 peer.heard = at;
             }
         }
+        self.looked_at = Some(whom.clone());
         let is_view = match whom {
             Peers::All => {
                 self.surveyed = self.kept.releases.iter().map(|(app, it)| (app.clone(), it.release)).collect();
@@ -405,6 +440,7 @@ impl Rollouts {
         };
         if is_view {
             self.view = Some(asked);
+            self.shown = record(mirror, &self.host, &scheme.fleet.name);
         }
         self.save();
     }
@@ -467,7 +503,7 @@ impl Rollouts {
 
     /// Says whether it is this host's turn with something, and only the others have to be told, or looked at once more.
     pub fn is_about_to_begin(&self) -> bool {
-        self.intents.values().any(|intent| !intent.is_told(self.view))
+        self.intents.iter().any(|(app, intent)| !intent.is_told(self.view, self.shows(app, intent)))
     }
 
     /// Returns whom to ask for with the next look at the repository.
@@ -517,8 +553,10 @@ impl Rollouts {
         self.kept.heard.clear();
         self.kept.releases.clear();
         (self.view, self.size, self.silent_after) = (None, 0, None);
-        (self.look, self.asks) = (Look::Nobody, None);
+        (self.look, self.asks, self.shown) = (Look::Nobody, None, None);
         self.surveyed.clear();
+        self.overdue.clear();
+        self.looked_at = None;
         self.save();
     }
 

@@ -8,7 +8,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::AppState;
 use spec::resolve;
-use spec::rollout::{self, Gate, Own, Peer, Scheme, Signs, Stage, Standing};
+use spec::rollout::{self, Awaited, Gate, Overdue, Own, Peer, Scheme, Signs, Stage, Standing, Step};
 
 use super::{Known, Reading, Row, age};
 
@@ -95,7 +95,26 @@ impl<'r> Turns<'r> {
         };
         // When it looked at the others, and whether they saw it, only the host knows: it is taken to be in good time.
         let own = Own { view: now, signs: Signs::Unreported };
-        ask(&rollout::Known { peers: &self.peers, own, stage: &stage, since: &|_| self.since })
+        let mut overdue = BTreeMap::new();
+        for app in scheme.coordinated() {
+            let known =
+                rollout::Known { peers: &self.peers, own, stage: &stage, since: &|_| self.since, overdue: &overdue };
+            let awaited = scheme.awaited(app, &known, now);
+            overdue.insert(app.clone(), self.by_their_word(app, &awaited));
+        }
+        ask(&rollout::Known { peers: &self.peers, own, stage: &stage, since: &|_| self.since, overdue: &overdue })
+    }
+
+    /// Says for how long hosts have been at work on an application: by their own word, since nobody looked at them before.
+    fn by_their_word(&self, app: &AppName, awaited: &[Awaited]) -> Overdue {
+        let mut overdue = Overdue::default();
+        for it in awaited.iter().filter(|it| it.step == Step::IsAtWork) {
+            let record = self.peers.get(&it.host).and_then(|peer| peer.record.as_ref());
+            if let Some(said) = record.and_then(|record| record.apps.get(app)) {
+                overdue.believe(it, age(said.since, self.reading.at));
+            }
+        }
+        overdue
     }
 
     /// Says why an application on a host is as it is.

@@ -185,6 +185,10 @@ fn a_host_waits_for_the_canary_then_says_that_it_begins_and_begins() {
     told += &barn.told(at(14));
     assert!(barn.rollouts.seen(&announced, at(14)) && !barn.rollouts.seen(&announced, at(14)));
     told += &barn.told(at(15));
+    // A look that does not show it yet is no later one.
+    barn.look(at(15));
+    told += &barn.told(at(15));
+    barn.state("barn", AppState::Applying);
     barn.look(at(15));
     told += &barn.told(at(15));
     expect![[r#"
@@ -192,6 +196,7 @@ fn a_host_waits_for_the_canary_then_says_that_it_begins_and_begins() {
         wave 1 has to pass first: attic has to be healthy
         wave 1 has to pass first: attic has to be healthy
         wave 1 has to pass first: attic has to have been healthy for long enough
+        it is its turn: the other hosts have to be told before it begins
         it is its turn: the other hosts have to be told before it begins
         it is its turn: the other hosts have to be told before it begins
         it is its turn: the other hosts have to be told before it begins
@@ -285,10 +290,40 @@ fn who_is_only_there_now_and_then_has_its_turn_when_it_stays_until_it_was_seen()
     barn.told(seen);
     let announced = barn.rollouts.announced();
     assert!(barn.rollouts.is_about_to_begin() && barn.rollouts.seen(&announced, seen));
+    barn.state("barn", AppState::Applying);
     let later = seen.checked_add(Duration::from_secs(1)).expect("a time");
     barn.look(later);
     assert!(!barn.rollouts.is_about_to_begin());
     assert_eq!(barn.told(later), "it begins\n");
+}
+
+#[test]
+fn a_canary_that_never_comes_to_an_end_is_waited_for_until_it_is_late() {
+    let mut barn = Scene::of("barn");
+    let mut told = Vec::new();
+    // 10 minutes to bake, and 64 of four times `silent-after`; a look in ten minutes, of which the fifth is left out.
+    for minute in (0..=100).step_by(10) {
+        if minute != 40 {
+            let canary = if minute < 30 { AppState::Applying } else { AppState::Baking };
+            barn.says("attic", |record| {
+                record.counter += 1;
+                record.apps.values_mut().for_each(|app| app.state = canary);
+            });
+            barn.state("shop", AppState::Waiting);
+            barn.look(at(minute));
+        }
+        let line = barn.told(at(minute));
+        if told.last().is_none_or(|(_, before)| *before != line) {
+            told.push((minute, line));
+        }
+    }
+    let told: String = told.into_iter().map(|(minute, line)| format!("{minute}: {line}")).collect();
+    expect![[r#"
+        0: wave 1 has to pass first: attic has to be healthy
+        30: wave 1 has to pass first: attic has to have been healthy for long enough
+        80: the waves before have not proven it: one host of this wave goes first
+    "#]]
+    .assert_eq(&told);
 }
 
 #[test]
@@ -334,6 +369,7 @@ fn a_host_looks_at_those_who_come_before_it_and_at_everybody_right_before_it_beg
     assert_eq!(look(&mut barn, 3), "it is its turn: the other hosts have to be told before it begins\n");
     let announced = barn.rollouts.announced();
     barn.rollouts.seen(&announced, at(3));
+    barn.state("barn", AppState::Applying);
     // By now it is known who takes part.
     let scheme = barn.belief.scheme.clone().expect("something waits");
     assert_eq!(barn.rollouts.taking_part(&scheme), BTreeSet::from([host("attic"), host("shop")]));
@@ -368,6 +404,17 @@ fn applications_that_go_together_by_different_policies_go_by_that_of_the_more_ca
             rollouts.retract(|app| holds.get(app).is_some_and(|hold| *hold != Hold::Waits(TURN.to_owned())));
             let announced = rollouts.announced();
             rollouts.seen(&announced, at(minute));
+            if !announced.is_empty() {
+                scene.says(name, |record| {
+                    let said = record.apps[&web].clone();
+                    let begins = |release: Option<Digest>| AppRecord {
+                        state: AppState::Applying,
+                        digest: release.expect("it stays"),
+                        ..said.clone()
+                    };
+                    record.apps = announced.into_iter().map(|(app, release)| (app, begins(release))).collect();
+                });
+            }
         }
     }
     expect![[r#"

@@ -26,6 +26,8 @@ pub struct Rollout {
     pub failures: Count,
     /// After which time without a sign a host is no longer waited for.
     pub silent_after: Duration,
+    /// For how long a host may say that it is about to be there, beyond the bake, before it is no longer waited for.
+    pub progress_deadline: Duration,
     /// What a host does whose change failed.
     pub on_failure: OnFailure,
     /// When changes may begin; at any time where there are none.
@@ -136,6 +138,7 @@ impl Default for Rollout {
             max_unavailable: Count::Percent(100),
             failures: Count::Percent(100),
             silent_after: SILENT_AFTER,
+            progress_deadline: progress_deadline(SILENT_AFTER),
             on_failure: OnFailure::Rollback,
             windows: Vec::new(),
         }
@@ -144,6 +147,13 @@ impl Default for Rollout {
 
 /// After which time a host counts as silent where a policy does not say.
 pub const SILENT_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Returns how long a host may take to come to an end where a policy does not say: an image over a slow line, a start that takes its
+/// time.
+pub(super) fn progress_deadline(silent_after: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(10 * 60);
+    silent_after.saturating_mul(4).max(LEAST)
+}
 
 impl Count {
     /// Returns how many of `hosts` that is.

@@ -9,7 +9,7 @@ use super::exceptions::{self, Known, items};
 use super::model::App;
 use super::page::{Extent, Page};
 use super::place;
-use super::rollout::{Count, DEFAULT, Freeze, Held, OnFailure, Override, Rollout, Wave};
+use super::rollout::{Count, DEFAULT, Freeze, Held, OnFailure, Override, Rollout, Wave, progress_deadline};
 use super::words::{did_you_mean, list, one_after_another};
 use super::yaml::{Key, Kind, Node};
 use crate::calendar::Window;
@@ -19,7 +19,8 @@ use crate::id::{HostName, shown};
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 /// What policies consist of.
-const PARTS: [&str; 7] = ["waves", "bake", "max-unavailable", "failures", "silent-after", "on-failure", "windows"];
+const PARTS: [&str; 8] =
+    ["waves", "bake", "max-unavailable", "failures", "silent-after", "progress-deadline", "on-failure", "windows"];
 /// More hosts than this are counted, not named.
 const MOST_NAMED: usize = 5;
 
@@ -116,6 +117,8 @@ fn rollout(page: &mut Page<'_>, key: &Key, node: &Node, known: &Known<'_>) -> Op
     };
     rollout.bake = time(page, "bake", Duration::ZERO, 30 * DAY).unwrap_or(rollout.bake);
     rollout.silent_after = time(page, "silent-after", 10 * SECOND, 30 * DAY).unwrap_or(rollout.silent_after);
+    let deadline = time(page, "progress-deadline", 10 * SECOND, 30 * DAY);
+    rollout.progress_deadline = deadline.unwrap_or_else(|| progress_deadline(rollout.silent_after));
     if let Some((_, node)) = table.take("max-unavailable")
         && let Some(count) = count(page, node, "`max-unavailable`", 1)
     {

@@ -26,8 +26,10 @@ impl Intent {
         before.filter(|before| before.release == release).unwrap_or(fresh)
     }
 
-    /// Says whether the change may begin by what the others said when they were asked at `view`.
-    pub fn is_told(&self, view: Option<Timestamp>) -> bool {
-        self.pushed.is_some_and(|pushed| view.is_some_and(|view| view > pushed))
+    /// Says whether the change may begin by what the others said when they were asked at `view`. `is_shown`: the same look showed this
+    /// host's own announcement, as another host's look does from then on. That it was pushed before is not enough: a repository that
+    /// is kept in several places answers for a while as if it had not been.
+    pub fn is_told(&self, view: Option<Timestamp>, is_shown: bool) -> bool {
+        is_shown && self.pushed.is_some_and(|pushed| view.is_some_and(|view| view > pushed))
     }
 }

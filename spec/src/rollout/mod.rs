@@ -16,6 +16,7 @@ mod stage;
 mod standing;
 mod signs;
 mod intent;
+mod overdue;
 mod scheme;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use intent::Intent;
 pub(crate) use order::rank;
 pub use order::{Order, Place, order};
+pub use overdue::{Awaited, Overdue, Step};
 pub use overrides::overrides;
 pub use scheme::{Answer, Halt, Known, Scheme};
 pub use signs::{Row, Signs, Spreading};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Change, Gate, Look, Own, Peer, Stage, Standing, Targets, Turn, decide, needs, order, permitted, policy,
-    policy_name, soaked, stage,
+    Awaited, Change, Gate, Look, Overdue, Own, Peer, Stage, Standing, Step, Targets, Turn, decide, needs, order,
+    permitted, policy, policy_name, soaked, stage,
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
@@ -37,6 +37,8 @@ pub struct Known<'a> {
     pub stage: &'a dyn Fn(&AppName) -> Stage,
     /// Since when it knows where an application goes.
     pub since: &'a dyn Fn(&AppName) -> Timestamp,
+    /// For how long the others have been at each application.
+    pub overdue: &'a BTreeMap<AppName, Overdue>,
 }
 
 /// What a host is told that asks.
@@ -223,6 +225,64 @@ impl Scheme {
         self.needs(app, known, now)
     }
 
+    /// Names those other hosts of an application that are waited for: who could begin with it, and who is at work.
+    pub fn awaited(&self, app: &AppName, known: &Known<'_>, now: Timestamp) -> Vec<Awaited> {
+        let targets = self.targets.get(app);
+        let hosts = targets.iter().flat_map(|targets| targets.keys()).chain([&self.host]);
+        let policies: BTreeMap<&str, &HostName> =
+            hosts.map(|host| (policy_name(&self.fleet, app, host), host)).collect();
+        let (mut awaited, mut ready) = (Vec::new(), BTreeMap::new());
+        for (name, host) in policies {
+            let policy = policy(&self.fleet, app, host);
+            let is_meant = |host: &HostName| policy_name(&self.fleet, app, host) == name;
+            let standing = self.count(app, known, now, is_meant, &policy);
+            // Nobody may begin.
+            if standing.is_halted() {
+                continue;
+            }
+            for (host, is_its_turn) in standing.turns().filter(|(host, _)| **host != self.host) {
+                let step = match self.said(app, host, known, &policy, now) {
+                    Stage::Changing | Stage::Baking => Step::IsAtWork,
+                    Stage::Waiting
+                        if is_its_turn
+                            && self.may_begin(
+                                app,
+                                host,
+                                |it| *ready.entry(it).or_insert_with(|| self.is_ready(app, it, known, now)),
+                                now,
+                            ) =>
+                    {
+                        Step::MayBegin
+                    }
+                    _ => continue,
+                };
+                awaited.push(Awaited::new(host.clone(), step, &policy));
+            }
+        }
+        awaited
+    }
+
+    /// Says whether nothing keeps another host whose turn it is, as far as it can be told from here.
+    fn may_begin<'s>(
+        &'s self,
+        app: &AppName,
+        host: &HostName,
+        is_ready: impl FnMut(&'s AppName) -> bool,
+        now: Timestamp,
+    ) -> bool {
+        let change = Change { app, commit: &self.commit, host };
+        permitted(&self.fleet, &change, now) == Gate::Go && needed(&self.fleet, app, host).all(is_ready)
+    }
+
+    /// Says whether what an application needs is there.
+    fn is_ready(&self, app: &AppName, needed: &AppName, known: &Known<'_>, now: Timestamp) -> bool {
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        self.targets.contains_key(needed) && {
+            let standing = self.everywhere(needed, known, now);
+            needs(&self.fleet, &change, &BTreeMap::from([(needed, &standing)]), now) == Gate::Go
+        }
+    }
+
     /// Says how many hosts take part in the largest of what is coordinated.
     pub fn size(&self) -> usize {
         self.targets.values().map(BTreeMap::len).max().unwrap_or(0)
@@ -264,17 +324,26 @@ impl Scheme {
         }
         targets.entry(self.host.clone()).or_insert(None);
         targets.retain(|host, _| takes_part(host));
-        let since = (known.since)(app);
         let order = order(&self.fleet, app, policy, targets.keys());
         Standing::of(policy, &order, |host| {
             if *host == self.host {
                 return (known.stage)(app);
             }
-            let target = targets.get(host).copied().flatten();
-            let at = stage(known.peers.get(host), (app, target, &self.commit), policy.silent_after, since, now);
+            let at = self.said(app, host, known, policy, now);
             let is_waiting = matches!(at, Stage::Waiting | Stage::Silent);
-            if is_waiting && self.is_held(app, host, now) { Stage::Held } else { at }
+            match known.overdue.get(app) {
+                _ if is_waiting && self.is_held(app, host, now) => Stage::Held,
+                Some(overdue) => overdue.stage(host, at),
+                None => at,
+            }
         })
+    }
+
+    /// Says how far another host is by its own word.
+    fn said(&self, app: &AppName, host: &HostName, known: &Known<'_>, policy: &Rollout, now: Timestamp) -> Stage {
+        let target = self.targets.get(app).and_then(|targets| targets.get(host)).copied().flatten();
+        let since = (known.since)(app);
+        stage(known.peers.get(host), (app, target, &self.commit), policy.silent_after, since, now)
     }
 
     /// Says whether the repository holds an application back on a host.

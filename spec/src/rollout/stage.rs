@@ -24,8 +24,12 @@ pub enum Stage {
     Failed,
     /// The release failed there, and what was there before does not run either.
     Down,
+    /// It began long ago, and has not come to an end.
+    Stuck,
     /// It is not there, and has said nothing for too long.
     Silent,
+    /// It is not there, could have been for long, and says that it is on its way.
+    Idle,
     /// It is not there, and the repository holds it back.
     Held,
 }
@@ -33,22 +37,17 @@ pub enum Stage {
 impl Stage {
     /// Says whether it is not available because of the change.
     pub fn is_changing(self) -> bool {
-        matches!(self, Stage::Changing | Stage::Down)
+        matches!(self, Stage::Changing | Stage::Down | Stage::Stuck)
     }
 
-    /// Says whether the release failed there.
+    /// Says whether the release failed there, or came to no end.
     pub fn has_failed(self) -> bool {
-        matches!(self, Stage::Failed | Stage::Down)
+        matches!(self, Stage::Failed | Stage::Down | Stage::Stuck)
     }
 
     /// Says whether the waves behind it wait for it.
     pub fn is_open(self) -> bool {
         matches!(self, Stage::Waiting | Stage::Changing | Stage::Baking)
-    }
-
-    /// Says whether nobody waits for it although it is not there.
-    pub fn is_passed_over(self) -> bool {
-        matches!(self, Stage::Failed | Stage::Down | Stage::Silent | Stage::Held)
     }
 
     /// Returns how far a host counts that said so and was `heard` last some time ago, while a release is known `since`. What is

@@ -22,6 +22,8 @@ pub struct Standing {
     /// The members that are not available because of the change; of many only the first.
     changing: Vec<usize>,
     baking: usize,
+    /// How many are at it and may get there.
+    at_work: usize,
     /// All of them together.
     all: Ahead,
     tally: Tally,
@@ -54,8 +56,8 @@ struct Wave {
     ahead: Ahead,
     /// Its first member that has not begun or is not available.
     first: Option<usize>,
-    /// Its first member that is not passed over.
-    first_there: Option<usize>,
+    /// Its first member that is neither there nor passed over.
+    first_open: Option<usize>,
     /// What came of it and of all before it.
     tally: Tally,
 }
@@ -135,6 +137,7 @@ impl Standing {
             first_open: None,
             changing: Vec::new(),
             baking: 0,
+            at_work: 0,
             all: Ahead::default(),
             tally: Tally::default(),
             failures: policy.failures,
@@ -154,17 +157,18 @@ impl Standing {
         self.tally.done += usize::from(stage == Stage::Done);
         self.tally.failed += usize::from(stage.has_failed());
         self.baking += usize::from(stage == Stage::Baking);
+        self.at_work += usize::from(stage == Stage::Changing);
         if self.waves.last().is_none_or(|last| last.number != wave) {
             let (ahead, tally) = (self.all, self.tally);
-            self.waves.push(Wave { number: wave, ahead, first: None, first_there: None, tally });
+            self.waves.push(Wave { number: wave, ahead, first: None, first_open: None, tally });
         }
         if let Some(wave) = self.waves.last_mut() {
             wave.tally = self.tally;
             if stage.is_changing() || stage == Stage::Waiting {
                 wave.first.get_or_insert(at);
             }
-            if !stage.is_passed_over() {
-                wave.first_there.get_or_insert(at);
+            if stage.is_open() {
+                wave.first_open.get_or_insert(at);
             }
         }
         self.all.count += usize::from(stage.is_changing() || stage == Stage::Waiting);
@@ -195,7 +199,15 @@ impl Standing {
             0 => "none may".to_owned(),
             budget => format!("only {budget} may so far"),
         };
-        format!("halted: the release failed on {}, and {may}", self.with(self.tally.failed, Stage::has_failed))
+        let with = |stage: fn(Stage) -> bool| {
+            let all = self.members().filter(|(.., it)| stage(*it)).count();
+            (all > 0).then(|| self.with(all, stage))
+        };
+        let failed =
+            with(|stage| stage.has_failed() && stage != Stage::Stuck).map(|hosts| format!("failed on {hosts}"));
+        let stuck = with(|stage| stage == Stage::Stuck).map(|hosts| format!("came to no end in time on {hosts}"));
+        let what: Vec<String> = failed.into_iter().chain(stuck).collect();
+        format!("halted: the release {}, and {may}", what.join(" and "))
     }
 
     /// Says whether there is nobody else to wait for.
@@ -270,9 +282,7 @@ impl Standing {
         let is_before = |at: usize, stage: Stage| match (in_wave, wave) {
             (Some(Obstacle::Open(open)), _) => of_wave(at) == of_wave(open) && stage.is_open(),
             // Whoever tries it in the place of those who should have.
-            (Some(_), Some(wave)) => {
-                stage == Stage::Baking || of_wave(at) < wave.number || wave.first_there == Some(at)
-            }
+            (Some(_), Some(wave)) => stage == Stage::Baking || of_wave(at) < wave.number || wave.first_open == Some(at),
             // Who is healthy keeps nobody of its own wave.
             (_, wave) => {
                 stage.is_open() && stage != Stage::Baking && wave.is_none_or(|wave| of_wave(at) == wave.number)
@@ -334,8 +344,8 @@ impl Standing {
             return None;
         }
         // Most of those who should have tried it are silent or failed: one host tries it in their place, and nobody else.
-        let is_tried = self.all.changing > usize::from(self.members[me].stage.is_changing()) || self.baking > 0;
-        let is_first = wave.first_there.is_none_or(|first| me <= first);
+        let is_tried = self.at_work > usize::from(self.members[me].stage == Stage::Changing) || self.baking > 0;
+        let is_first = wave.first_open.is_none_or(|first| me <= first);
         (!is_first || is_tried).then_some(Obstacle::Unproven)
     }
 

@@ -67,6 +67,12 @@ fn rollout() -> Value {
         ("max-unavailable", word(), "How many hosts may be changing at a time, such as 1 or 10% [default: 25%]."),
         ("failures", word(), "How many hosts may fail before nobody else changes, such as 1 or 5% [default: 0]."),
         ("silent-after", duration(), "How long a host is waited for that says nothing [default: 15m]."),
+        (
+            "progress-deadline",
+            duration(),
+            "How long a host is waited for, beyond the bake, that says it is on its way [default: four times `silent-after`, \
+             10m at least].",
+        ),
         ("on-failure", choice(&["rollback", "stop"]), "What a host does where the change failed [default: rollback]."),
         (
             "windows",

@@ -174,3 +174,16 @@ fn nobody_begins_in_a_freeze_by_any_clock_and_everybody_goes_on_after_it() {
         nobody_is_left(&course, &report);
     });
 }
+
+#[test]
+fn who_comes_to_no_end_with_what_it_says_holds_nobody_up_within_the_budget() {
+    each_seed(50, |seed| {
+        // One in eight hosts lies, one in twenty of all in this way.
+        let weather = Weather { liars: 12, ..USUAL };
+        let course = Course { rules: rules("9", "9"), most_changing: 9, weather, ..usual(seed, 40) };
+        let report = run(&course);
+        if report.moaners <= 6 && report.moaning_canaries < 3 {
+            nobody_is_left(&course, &report);
+        }
+    });
+}

@@ -12,10 +12,10 @@ fn ten_thousand(fifth: u64) {
         let usual = usual(seed, 10_000);
         let course = Course {
             canaries: 20,
-            rules: rules("5%", "10%"),
+            rules: format!("{}    progress-deadline: 10m\n", rules("5%", "10%")),
             most_changing: 500,
             commits: vec![bad(300), good(2000)],
-            until: 20_000,
+            until: 24_000,
             weather: Weather { liars: 1, ..usual.weather },
             ..usual
         };

@@ -11,7 +11,7 @@ use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
 use spec::rollout::{self, Change, Gate, Own, Peer, Signs, Stage, Standing, Turn};
 
-use crate::fleet::{app, commit, fleet, host};
+use crate::fleet::{self, app, commit, fleet, host};
 
 const WAVES: &str = "waves: [{ where: { ring: canary } }, { share: 50% }, { share: 100% }]";
 
@@ -232,7 +232,7 @@ fn more_failures_than_may_be_halt_it() {
         expect![[r#"
             halted: the release failed on h0, and none may
             h0 1 Down
-            h1 2 Waiting the waves before have not proven it: one host of this wave goes first
+            h1 2 Waiting at most one host may change at a time: h0 first
             h4 2 Waiting the waves before have not proven it: one host of this wave goes first
             h2 2 Waiting the waves before have not proven it: one host of this wave goes first
             h5 3 Waiting wave 2 has to pass first: h1 has to be healthy
@@ -242,27 +242,8 @@ fn more_failures_than_may_be_halt_it() {
 }
 
 fn record(state: AppState, digest: &str, change: impl FnOnce(&mut Record, &mut AppRecord)) -> Record {
-    let mut own = AppRecord {
-        state,
-        since: noon(),
-        from: None,
-        digest: Digest::of(digest.as_bytes()),
-        contested: Vec::new(),
-        images: BTreeMap::new(),
-        changes: 1,
-        bad: None,
-        runs: None,
-        failure: None,
-    };
-    let mut record = Record {
-        fleet: "home".to_owned(),
-        host: host(1),
-        commit: commit(1),
-        counter: 1,
-        at: noon(),
-        apps: BTreeMap::new(),
-        told: Vec::new(),
-    };
+    let mut own = fleet::said(state, Digest::of(digest.as_bytes()), noon());
+    let mut record = fleet::record(host(1), commit(1), own.clone(), noon());
     change(&mut record, &mut own);
     record.apps.insert(app(), own);
     record

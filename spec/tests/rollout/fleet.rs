@@ -1,7 +1,13 @@
 //! A fleet of one application, made from a few words.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{self, Fleet};
+use spec::memory::AppState;
+use spec::record::{AppRecord, Record};
 use spec::tree::Tree;
 
 /// Reads a fleet whose fleet.yaml goes on with `rules`; hosts are `h0`, `h1` and so on, the first `canaries` of them with the label
@@ -34,4 +40,33 @@ pub(crate) fn host(number: usize) -> HostName {
 /// A commit.
 pub(crate) fn commit(number: usize) -> CommitId {
     CommitId::parse(&format!("{number:040x}")).expect("a commit")
+}
+
+/// What a host says of the application.
+pub(crate) fn said(state: AppState, digest: Digest, at: Timestamp) -> AppRecord {
+    AppRecord {
+        state,
+        since: at,
+        from: None,
+        digest,
+        contested: Vec::new(),
+        images: BTreeMap::new(),
+        changes: 1,
+        bad: None,
+        runs: None,
+        failure: None,
+    }
+}
+
+/// The record in which it says so.
+pub(crate) fn record(host: HostName, commit: CommitId, said: AppRecord, at: Timestamp) -> Record {
+    Record {
+        fleet: "home".to_owned(),
+        host,
+        commit,
+        counter: 1,
+        at,
+        apps: BTreeMap::from([(app(), said)]),
+        told: Vec::new(),
+    }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod decisions;
+mod overdue;
 mod fleet;
 mod simulator;
 mod courses;

@@ -350,6 +350,8 @@ impl World {
         let state = match (host.nature, host.doing) {
             (Nature::Boasts, _) => converged(newest),
             (Nature::Moans, _) => failed(newest),
+            (Nature::Stalls, _) => said(newest, AppState::Applying),
+            (Nature::Idles, _) => said(newest, AppState::Waiting),
             (_, Doing::Changes(release)) => said(release, AppState::Applying),
             (_, Doing::Bakes(release, _)) if release == newest => said(release, AppState::Baking),
             _ if host.runs == newest => converged(newest),
@@ -387,7 +389,9 @@ impl World {
         }
         let intent = Intent::to(Some(self.repository.releases[newest].digest), host.intent, clock);
         host.intent = Some(intent);
-        match intent.is_told(Some(view)) {
+        let announced = said(newest, AppState::Applying);
+        let is_shown = snapshot.hosts[number].is_some_and(|(shown, _)| shown == announced);
+        match intent.is_told(Some(view), is_shown) {
             true => self.begin(number, newest, snapshot, now),
             false => {
                 host.intent_by = Some(Rc::clone(snapshot));
@@ -421,6 +425,18 @@ impl World {
         assert!(gate != Gate::Go || !waits, "{} goes out of turn", host.name);
         (gate, own.view)
     }
+
+    /// Says what a host is at that should be done, and what it waits for.
+    fn describe(&self, number: usize, host: &SimHost) -> String {
+        let SimHost { name, runs, newest, doing, view, says, arrived, intent, signs, .. } = host;
+        format!(
+            "{name} runs {runs} of {newest} and {doing:?}; it looked at {view} by a clock that is {} off, says {says:?} of which {arrived:?} \
+             arrived by {signs:?}, intends {intent:?}, away {:?}: {:?}",
+            host.skew,
+            host.away,
+            self.gate(number, &self.repository.shown, self.course.until).0
+        )
+    }
 }
 
 /// Runs a course, and says what came of it.
@@ -429,13 +445,14 @@ pub(crate) fn run(course: &Course) -> Report {
     world.run();
     let newest = world.repository.releases.len() - 1;
     let is_here =
-        |host: &&SimHost| !host.away.iter().any(|(from, to)| *from < course.until && *to + 4000 > course.until);
-    let honest = world.hosts.iter().filter(|it| it.nature == Nature::Honest);
-    let left = honest.filter(is_here).filter(|host| host.runs != newest && host.bad != Some(newest));
-    let left = left.map(|host| format!("{} runs {} ({:?})", host.name, host.runs, host.doing)).collect();
+        |host: &SimHost| !host.away.iter().any(|(from, to)| *from < course.until && *to + 4000 > course.until);
+    let honest = world.hosts.iter().enumerate().filter(|(_, it)| it.nature == Nature::Honest && is_here(it));
+    let left = honest.filter(|(_, host)| host.runs != newest && host.bad != Some(newest));
+    let left = left.map(|(number, host)| world.describe(number, host)).collect();
     let began: Vec<(usize, u64)> = world.hosts.iter().flat_map(|host| host.began.clone()).collect();
     let took = |release: usize| began.iter().filter(|(began, _)| *began == release).count();
-    let moans = |hosts: &[SimHost]| hosts.iter().filter(|it| it.nature == Nature::Moans).count();
+    let moans =
+        |hosts: &[SimHost]| hosts.iter().filter(|it| matches!(it.nature, Nature::Moans | Nature::Stalls)).count();
     Report {
         left,
         took: (0..=newest).map(took).collect(),

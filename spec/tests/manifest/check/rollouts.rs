@@ -36,6 +36,7 @@ rollouts:
     max-unavailable: 1
     failures: 10%
     silent-after: 15m
+    progress-deadline: 2h
     on-failure: stop
     windows: [\"Mon..Thu 09:00-16:00 Europe/Berlin\"]
   at-once: {}
@@ -55,18 +56,21 @@ overrides:
     assert_eq!(fleet.apps[&web].on(&attic).map(App::rollout), Some("at-once"));
     let (policy, freezes) = (&fleet.rollouts["default"], &fleet.freezes);
     expect![[r#"
-        3 waves, bake 600s, at most 1, failures 10%, silent after 900s, Stop, [Mon,Tue,Wed,Thu 09:00-16:00 Europe/Berlin]
+        3 waves, bake 600s, at most 1, failures 10%, silent after 900s, late after 7200s, Stop, [Mon,Tue,Wed,Thu 09:00-16:00 Europe/Berlin]
     "#]]
     .assert_eq(&format!(
-        "{} waves, bake {:?}, at most {}, failures {}, silent after {:?}, {:?}, [{}]\n",
+        "{} waves, bake {:?}, at most {}, failures {}, silent after {:?}, late after {:?}, {:?}, [{}]\n",
         policy.waves.len(),
         policy.bake,
         policy.max_unavailable,
         policy.failures,
         policy.silent_after,
+        policy.progress_deadline,
         policy.on_failure,
         policy.windows[0]
     ));
+    // Four times `silent-after`.
+    assert_eq!(fleet.rollouts["at-once"].progress_deadline.as_secs(), 3600);
     let times: Vec<String> = freezes.iter().map(|freeze| format!("{} {}", freeze.from, freeze.to)).collect();
     assert_eq!(
         times,

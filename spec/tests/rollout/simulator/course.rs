@@ -44,7 +44,8 @@ pub(crate) struct Weather {
     pub(crate) lost: u64,
     /// By how many seconds clocks are ahead or behind at most.
     pub(crate) skew: u64,
-    /// Of three hundred hosts as many boast, as many moan, and as many cannot push.
+    /// Of five hundred hosts as many boast, as many moan, as many cannot push, and as many come to no end with what they say that
+    /// they begin, or that they wait for.
     pub(crate) liars: u64,
     /// How many hosts in a hundred have their agent restarted.
     pub(crate) restarts: u64,
@@ -63,7 +64,7 @@ pub(crate) struct Report {
     pub(crate) worst: usize,
     /// Each begin of a release, and when.
     pub(crate) began: Vec<(usize, u64)>,
-    /// How many hosts say that what works failed, and how many canaries do.
+    /// How many hosts say that what works failed, or come to no end with it, and how many canaries do.
     pub(crate) moaners: usize,
     pub(crate) moaning_canaries: usize,
 }

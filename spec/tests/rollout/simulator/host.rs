@@ -20,6 +20,10 @@ pub(super) enum Nature {
     Moans,
     /// Cannot push.
     Mute,
+    /// Says that it is about to begin, for ever.
+    Stalls,
+    /// Says that it waits, for ever.
+    Idles,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,10 +79,12 @@ pub(super) struct SimHost {
 impl SimHost {
     pub(super) fn new(number: usize, course: &Course, dice: &mut Dice) -> SimHost {
         let weather = &course.weather;
-        let nature = match dice.range(0, 299) {
+        let nature = match dice.range(0, 499) {
             it if it < weather.liars => Nature::Boasts,
             it if it < 2 * weather.liars => Nature::Moans,
             it if it < 3 * weather.liars => Nature::Mute,
+            it if it < 4 * weather.liars => Nature::Stalls,
+            it if it < 5 * weather.liars => Nature::Idles,
             _ => Nature::Honest,
         };
         let skew = i64::try_from(dice.range(0, 2 * weather.skew)).expect("it is small")

@@ -10,11 +10,11 @@ use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::Rollout;
 use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
-use spec::rollout::{self, Order, Stage, Standing};
+use spec::rollout::{self, Awaited, Order, Overdue, Stage, Standing, Step};
 
 use super::course::Course;
 use super::moment;
-use crate::fleet::{app, commit, host};
+use crate::fleet::{self, app, commit, host};
 
 /// What a record says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,10 +82,14 @@ pub(super) struct Repository {
     /// The numbers of the hosts in that order.
     numbers: Vec<usize>,
     hosts: Vec<Entry>,
-    shown: Rc<Snapshot>,
+    pub(super) shown: Rc<Snapshot>,
     /// Who asks is shown what was there at the last of these moments: as if each answer were late by as much more.
     tick: u64,
     is_crowd: bool,
+    /// For how long the hosts are at the newest release, which that is, and when it was noted: once for all who look.
+    overdue: (usize, Overdue, u64),
+    /// How far who says so is, on the way to which release.
+    stages: RefCell<Vec<((usize, Said), Stage)>>,
 }
 
 impl Repository {
@@ -101,7 +105,19 @@ impl Repository {
         let shown = Rc::new(Snapshot { at: 0, hosts: hosts.clone(), counted: RefCell::default() });
         let tick = if is_crowd { 60 } else { 15 };
         let numbers = order.iter().map(|(_, name)| number(name)).collect();
-        Repository { app: app(), releases: releases.collect(), policy, order, numbers, hosts, shown, tick, is_crowd }
+        Repository {
+            app: app(),
+            releases: releases.collect(),
+            policy,
+            order,
+            numbers,
+            hosts,
+            shown,
+            tick,
+            is_crowd,
+            overdue: (0, Overdue::default(), 0),
+            stages: RefCell::default(),
+        }
     }
 
     /// Takes in what a host pushed.
@@ -114,8 +130,48 @@ impl Repository {
         let at = now / self.tick * self.tick;
         if at != self.shown.at {
             self.shown = Rc::new(Snapshot { at, hosts: self.hosts.clone(), counted: RefCell::default() });
+            self.note_overdue(at);
         }
         Rc::clone(&self.shown)
+    }
+
+    /// Notes what those are at that others wait for.
+    fn note_overdue(&mut self, at: u64) {
+        let newest = self.newest(at);
+        if self.overdue.0 != newest {
+            self.overdue = (newest, Overdue::default(), 0);
+        }
+        if at < self.overdue.2 + 4 * self.tick {
+            return;
+        }
+        self.overdue.2 = at;
+        let counted = self.standing(&self.shown, newest, self.releases[newest].at, at);
+        let mut awaited = Vec::new();
+        for (host, ..) in counted.standing.members() {
+            let number = number(host);
+            let stage = self.shown.hosts[number].map_or(Stage::Waiting, |(said, _)| self.stage(newest, said));
+            let heard = self.shown.hosts[number].map(|(_, heard)| heard);
+            let since = moment(self.releases[newest].at);
+            let step = match stage.unless_silent(heard, self.policy.silent_after, since, moment(at)) {
+                Stage::Changing | Stage::Baking => Step::IsAtWork,
+                Stage::Waiting if counted.turns[number] && !counted.standing.is_halted() => Step::MayBegin,
+                _ => continue,
+            };
+            awaited.push(Awaited::new(host.clone(), step, &self.policy));
+        }
+        self.overdue.1.note(&awaited, |_| true, moment(at));
+    }
+
+    /// Says how far a host is that said so.
+    fn stage(&self, release: usize, said: Said) -> Stage {
+        let mut stages = self.stages.borrow_mut();
+        if let Some((_, stage)) = stages.iter().rev().find(|(known, _)| *known == (release, said)) {
+            return *stage;
+        }
+        let target = &self.releases[release];
+        let stage = rollout::said(&self.record(said), (&self.app, Some(target.digest), &target.id));
+        stages.push(((release, said), stage));
+        stage
     }
 
     /// Returns the first moment at which what is there now is shown.
@@ -149,50 +205,25 @@ impl Repository {
     }
 
     fn count(&self, snapshot: &Snapshot, release: usize, since: u64, now: u64) -> Standing {
-        // All who said the same are as far.
-        let mut stages: Vec<(Said, Stage)> = Vec::new();
-        let mut stage_of = |said: Said| match stages.iter().find(|(known, _)| *known == said) {
-            Some((_, stage)) => *stage,
-            None => {
-                let target = &self.releases[release];
-                let stage = rollout::said(&self.record(said), (&self.app, Some(target.digest), &target.id));
-                stages.push((said, stage));
-                stage
-            }
-        };
         let (silent_after, since, now) = (self.policy.silent_after, moment(since), moment(now));
         let mut numbers = self.numbers.iter();
-        Standing::of(&self.policy, &self.order, |_| {
+        let overdue = (self.overdue.0 == release).then_some(&self.overdue.1);
+        Standing::of(&self.policy, &self.order, |host| {
             let entry = numbers.next().and_then(|number| snapshot.hosts[*number]);
-            let stage = entry.map_or(Stage::Waiting, |(said, _)| stage_of(said));
-            stage.unless_silent(entry.map(|(_, heard)| heard), silent_after, since, now)
+            let stage = entry.map_or(Stage::Waiting, |(said, _)| self.stage(release, said));
+            let stage = stage.unless_silent(entry.map(|(_, heard)| heard), silent_after, since, now);
+            overdue.map_or(stage, |overdue| overdue.stage(host, stage))
         })
     }
 
     fn record(&self, said: Said) -> Record {
-        let at = moment(0);
         let commit = &self.releases[said.commit];
         let record = AppRecord {
-            state: said.state,
-            since: at,
-            from: None,
-            digest: commit.digest,
-            contested: Vec::new(),
-            images: BTreeMap::new(),
-            changes: 1,
             bad: said.bad.map(|bad| self.releases[bad].digest),
             runs: (said.bad == Some(said.commit)).then(|| self.releases[0].id.clone()),
-            failure: None,
+            ..fleet::said(said.state, commit.digest, moment(0))
         };
-        Record {
-            fleet: "home".to_owned(),
-            host: host(0),
-            commit: commit.id.clone(),
-            counter: 1,
-            at,
-            apps: BTreeMap::from([(self.app.clone(), record)]),
-            told: Vec::new(),
-        }
+        fleet::record(host(0), commit.id.clone(), record, moment(0))
     }
 }
 
