@@ -11,14 +11,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use spec::course;
 use spec::desired::Hold;
 use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
-use spec::record::Record;
+use spec::record::{AppRecord, Record};
 use spec::rollout::{
     Answer, Gate, Halt, Intent, Known, Look, Overdue, Own, Peer, Row, Scheme, Signs, Spreading, Stage,
 };
@@ -33,6 +33,9 @@ const NAME: &str = "rollout.json";
 const QUICK: Duration = Duration::from_secs(5);
 /// For so much longer with every host that takes part, while everybody is asked for.
 const PER_HOST: Duration = Duration::from_millis(20);
+
+/// For how long the others have been at something grows with each look: it is kept not more often than this.
+const KEEP_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// Why a change whose turn it is has not begun.
 pub const TURN: &str = "it is its turn: the other hosts have to be told before it begins";
@@ -49,6 +52,8 @@ struct Kept {
     signs: Option<Row>,
     /// When the repository answered last.
     polled: Option<Timestamp>,
+    /// For how long the others have been at each application.
+    overdue: BTreeMap<AppName, Overdue>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +91,9 @@ pub struct Rollouts {
     /// Whom to look at next, and how they are asked for.
     look: Look,
     asks: Option<Peers>,
-    /// Who was looked at since it was noted last for how long the others have been at it, and that for each application.
+    /// Who was looked at since it was noted last for how long the others have been at it, and when that was kept.
     looked_at: Option<Peers>,
-    overdue: BTreeMap<AppName, Overdue>,
+    noted: Option<Timestamp>,
     /// The releases since which everybody was asked for, so that it is known which hosts have what they are not to have.
     surveyed: BTreeMap<AppName, Digest>,
     /// This host tells nobody what it does.
@@ -123,7 +128,7 @@ impl Rollouts {
             look: Look::Nobody,
             asks: None,
             looked_at: None,
-            overdue: BTreeMap::new(),
+            noted: None,
             surveyed: BTreeMap::new(),
             is_mute: !reports,
             intents: BTreeMap::new(),
@@ -275,11 +280,18 @@ impl Rollouts {
         }
     }
 
-    /// Says whether the look at the others showed that this host announces a change.
+    /// Says whether the look at the others showed that this host announces a change: this very time, since it may have taken the
+    /// same announcement back before. Where the repository never shows what it took, it cannot be waited for.
     fn shows(&self, app: &AppName, intent: &Intent) -> bool {
-        let said = self.shown.as_ref().and_then(|record| record.apps.get(app));
-        said.is_some_and(|said| {
-            said.state == AppState::Applying && intent.release.is_none_or(|release| release == said.digest)
+        let Some(shown) = &self.shown else {
+            let patience = self.silent_after.unwrap_or(spec::manifest::SILENT_AFTER);
+            let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
+            let since_then = |pushed| self.view.map(|view| view.duration_since(pushed));
+            return intent.pushed.and_then(since_then).is_some_and(|passed| passed > patience);
+        };
+        shown.apps.get(app).is_some_and(|said| {
+            let is_it = said.state == AppState::Applying && said.since == intent.since;
+            is_it && intent.release.is_none_or(|release| release == said.digest)
         })
     }
 
@@ -304,7 +316,7 @@ impl Rollouts {
         let stage = |app: &AppName| self.own_stage(scheme, memory, app);
         let since = |app: &AppName| self.kept.releases.get(app).map_or(now, |spreading| spreading.seen);
         let own = Own { view: self.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
-        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since, overdue: &self.overdue })
+        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since, overdue: &self.kept.overdue })
     }
 
     /// Says how far this host is with an application.
@@ -348,7 +360,12 @@ impl Rollouts {
         };
         for app in scheme.coordinated() {
             let awaited = self.with_known(scheme, memory, app, now, |known| scheme.awaited(app, known, now));
-            self.overdue.entry(app.clone()).or_default().note(&awaited, looked_at, now);
+            self.kept.overdue.entry(app.clone()).or_default().note(&awaited, looked_at, now);
+        }
+        let is_new = self.noted.is_none_or(|noted| noted > now || now.duration_since(noted) > KEEP_EVERY);
+        if is_new && self.kept.overdue.values().any(|overdue| !overdue.is_empty()) {
+            self.noted = Some(now);
+            self.keep();
         }
     }
 
@@ -359,7 +376,7 @@ impl Rollouts {
         let releases = scheme.coordinated().filter_map(|app| Some((app.clone(), scheme.release(app)?)));
         let releases: BTreeMap<AppName, Digest> = releases.collect();
         self.kept.releases.retain(|app, known| releases.get(app) == Some(&known.release));
-        self.overdue.retain(|app, _| self.kept.releases.contains_key(app));
+        self.kept.overdue.retain(|app, _| self.kept.releases.contains_key(app));
         for (app, release) in releases {
             self.kept.releases.entry(app).or_insert(Spreading { release, seen: now, polled });
         }
@@ -452,11 +469,7 @@ impl Rollouts {
 
     /// Writes into a record what is about to begin.
     pub fn announce(&self, record: &mut Record) {
-        for (app, intent) in &self.intents {
-            let Some(said) = record.apps.get_mut(app) else { continue };
-            (said.state, said.since, said.runs) = (AppState::Applying, intent.since, None);
-            said.digest = intent.release.unwrap_or(said.digest);
-        }
+        announce(&self.intents, record);
     }
 
     /// Says what a record that is written now announces.
@@ -555,20 +568,43 @@ impl Rollouts {
         (self.view, self.size, self.silent_after) = (None, 0, None);
         (self.look, self.asks, self.shown) = (Look::Nobody, None, None);
         self.surveyed.clear();
-        self.overdue.clear();
+        self.kept.overdue.clear();
         self.looked_at = None;
         self.save();
     }
 
     /// Keeps what would be missed after a restart. Without it others are waited for longer, and nothing else.
     fn save(&mut self) {
-        let same = |kept: &Kept| Kept { polled: None, ..kept.clone() };
-        if self.is_looking || same(&self.kept) == same(&self.saved) {
+        let same = |kept: &Kept| Kept { polled: None, overdue: BTreeMap::new(), ..kept.clone() };
+        if same(&self.kept) != same(&self.saved) {
+            self.keep();
+        }
+    }
+
+    fn keep(&mut self) {
+        if self.is_looking {
             return;
         }
         match write(&self.path, &self.kept) {
             Ok(()) => self.saved.clone_from(&self.kept),
             Err(error) => warn!(%error, "failed to keep what is known of rollouts"),
+        }
+    }
+}
+
+/// Writes what is about to begin into a record, which has nothing yet of what is new on its host.
+fn announce(intents: &BTreeMap<AppName, Intent>, record: &mut Record) {
+    for (app, intent) in intents {
+        match (record.apps.get_mut(app), intent.release) {
+            (Some(said), release) => {
+                (said.state, said.since, said.runs) = (AppState::Applying, intent.since, None);
+                said.digest = release.unwrap_or(said.digest);
+            }
+            (None, Some(digest)) => {
+                record.apps.insert(app.clone(), AppRecord::begins(digest, intent.since));
+            }
+            // There is nothing to remove.
+            (None, None) => {}
         }
     }
 }

@@ -98,6 +98,24 @@ pub struct AppRecord {
     pub failure: Option<String>,
 }
 
+impl AppRecord {
+    /// What a host says of an application that is new there and about to begin.
+    pub fn begins(digest: Digest, since: Timestamp) -> AppRecord {
+        AppRecord {
+            state: AppState::Applying,
+            since,
+            from: None,
+            digest,
+            contested: Vec::new(),
+            images: BTreeMap::new(),
+            changes: 0,
+            bad: None,
+            runs: None,
+            failure: None,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     #[serde(rename = "mainstay-record")]

@@ -207,7 +207,7 @@ fn halted(turns: &Turns<'_>, reading: &Reading, open: &[Pair]) -> Option<String>
         let row = reading.rows_of(host).find(|row| *row.app == pair.app)?;
         let policy = rollout::policy_name(&reading.fleet, row.app, host);
         // All that have one policy are halted together.
-        let is_halted = || turns.standing(row.app, host).is_some_and(|standing| standing.is_halted());
+        let is_halted = || turns.standing(row.app, host).is_some_and(|standing| standing.is_halted_for_good());
         if !looked_at.insert((row.app, policy)) || !is_halted() {
             return None;
         }

@@ -108,10 +108,10 @@ impl<'r> Turns<'r> {
     /// Says for how long hosts have been at work on an application: by their own word, since nobody looked at them before.
     fn by_their_word(&self, app: &AppName, awaited: &[Awaited]) -> Overdue {
         let mut overdue = Overdue::default();
-        for it in awaited.iter().filter(|it| it.step == Step::IsAtWork) {
+        for it in awaited.iter().filter(|it| it.step != Step::MayBegin) {
             let record = self.peers.get(&it.host).and_then(|peer| peer.record.as_ref());
             if let Some(said) = record.and_then(|record| record.apps.get(app)) {
-                overdue.believe(it, age(said.since, self.reading.at));
+                overdue.believe(it, age(said.since.max(self.since), self.reading.at));
             }
         }
         overdue

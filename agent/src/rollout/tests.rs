@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use expect_test::expect;
 use spec::id::CommitId;
 use spec::memory::AppMemory;
-use spec::record::AppRecord;
 use spec::tree::Tree;
 
 use super::*;
@@ -119,6 +118,12 @@ impl Scene {
         self.says(name, |record| record.apps.values_mut().for_each(|app| app.state = state));
     }
 
+    /// What this host announces arrives where the others read it.
+    fn announces(&mut self) {
+        let (me, intents) = (self.rollouts.host.clone(), self.rollouts.intents.clone());
+        self.says(me.as_str(), |record| announce(&intents, record));
+    }
+
     /// What a host's sign of life has in it is what is fetched of it, whatever that is.
     fn writes(&mut self, name: &str, text: &str) {
         let git = |words: &[&str], input: &str| {
@@ -188,7 +193,7 @@ fn a_host_waits_for_the_canary_then_says_that_it_begins_and_begins() {
     // A look that does not show it yet is no later one.
     barn.look(at(15));
     told += &barn.told(at(15));
-    barn.state("barn", AppState::Applying);
+    barn.announces();
     barn.look(at(15));
     told += &barn.told(at(15));
     expect![[r#"
@@ -290,7 +295,7 @@ fn who_is_only_there_now_and_then_has_its_turn_when_it_stays_until_it_was_seen()
     barn.told(seen);
     let announced = barn.rollouts.announced();
     assert!(barn.rollouts.is_about_to_begin() && barn.rollouts.seen(&announced, seen));
-    barn.state("barn", AppState::Applying);
+    barn.announces();
     let later = seen.checked_add(Duration::from_secs(1)).expect("a time");
     barn.look(later);
     assert!(!barn.rollouts.is_about_to_begin());
@@ -301,8 +306,8 @@ fn who_is_only_there_now_and_then_has_its_turn_when_it_stays_until_it_was_seen()
 fn a_canary_that_never_comes_to_an_end_is_waited_for_until_it_is_late() {
     let mut barn = Scene::of("barn");
     let mut told = Vec::new();
-    // 10 minutes to bake, and 64 of four times `silent-after`; a look in ten minutes, of which the fifth is left out.
-    for minute in (0..=100).step_by(10) {
+    // Twice ten minutes to bake, and four times `silent-after`; a look every ten minutes, of which one is left out.
+    for minute in (0..=140).step_by(10) {
         if minute != 40 {
             let canary = if minute < 30 { AppState::Applying } else { AppState::Baking };
             barn.says("attic", |record| {
@@ -321,7 +326,7 @@ fn a_canary_that_never_comes_to_an_end_is_waited_for_until_it_is_late() {
     expect![[r#"
         0: wave 1 has to pass first: attic has to be healthy
         30: wave 1 has to pass first: attic has to have been healthy for long enough
-        80: the waves before have not proven it: one host of this wave goes first
+        120: the waves before have not proven it: one host of this wave goes first
     "#]]
     .assert_eq(&told);
 }
@@ -369,7 +374,7 @@ fn a_host_looks_at_those_who_come_before_it_and_at_everybody_right_before_it_beg
     assert_eq!(look(&mut barn, 3), "it is its turn: the other hosts have to be told before it begins\n");
     let announced = barn.rollouts.announced();
     barn.rollouts.seen(&announced, at(3));
-    barn.state("barn", AppState::Applying);
+    barn.announces();
     // By now it is known who takes part.
     let scheme = barn.belief.scheme.clone().expect("something waits");
     assert_eq!(barn.rollouts.taking_part(&scheme), BTreeSet::from([host("attic"), host("shop")]));
@@ -405,15 +410,7 @@ fn applications_that_go_together_by_different_policies_go_by_that_of_the_more_ca
             let announced = rollouts.announced();
             rollouts.seen(&announced, at(minute));
             if !announced.is_empty() {
-                scene.says(name, |record| {
-                    let said = record.apps[&web].clone();
-                    let begins = |release: Option<Digest>| AppRecord {
-                        state: AppState::Applying,
-                        digest: release.expect("it stays"),
-                        ..said.clone()
-                    };
-                    record.apps = announced.into_iter().map(|(app, release)| (app, begins(release))).collect();
-                });
+                scene.announces();
             }
         }
     }

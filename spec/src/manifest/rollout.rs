@@ -26,7 +26,7 @@ pub struct Rollout {
     pub failures: Count,
     /// After which time without a sign a host is no longer waited for.
     pub silent_after: Duration,
-    /// For how long a host may say that it is about to be there, beyond the bake, before it is no longer waited for.
+    /// For how long a host may say that it is about to be there, beyond twice the bake, before it is no longer waited for.
     pub progress_deadline: Duration,
     /// What a host does whose change failed.
     pub on_failure: OnFailure,

@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use intent::Intent;
 pub(crate) use order::rank;
 pub use order::{Order, Place, order};
-pub use overdue::{Awaited, Overdue, Step};
+pub use overdue::{Awaited, Overdue, Step, deadline};
 pub use overrides::overrides;
 pub use scheme::{Answer, Halt, Known, Scheme};
 pub use signs::{Row, Signs, Spreading};

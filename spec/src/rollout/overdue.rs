@@ -4,18 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::stage::Stage;
 use crate::id::HostName;
 use crate::manifest::Rollout;
 
 /// What a host is at that others wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Step {
     /// It could begin.
     MayBegin,
-    /// It has begun, and is not there.
-    IsAtWork,
+    /// It changes to something else than what it is to have, which may be what it was to have before.
+    ChangesToAnother,
+    /// It has begun.
+    Changes,
+    /// It is healthy, not for long enough.
+    Bakes,
 }
 
 /// A host that others wait for.
@@ -31,33 +36,34 @@ pub struct Awaited {
     pub longest_gap: Duration,
 }
 
-impl Awaited {
-    /// A host that others wait for by `policy`.
-    pub fn new(host: HostName, step: Step, policy: &Rollout) -> Awaited {
-        let deadline = policy.bake.saturating_add(policy.progress_deadline);
-        Awaited { host, step, deadline, longest_gap: policy.silent_after }
-    }
+/// Returns how long a host may take for each step by `policy`. Who dies while it bakes begins once more with that.
+pub fn deadline(policy: &Rollout) -> Duration {
+    policy.bake.saturating_mul(2).saturating_add(policy.progress_deadline)
 }
 
 /// For how long hosts were seen to be on their way to a release, and not to get there.
 ///
-/// The times add up for as long as the same release spreads, whatever a host says in between: nobody gains by changing its word.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The times of each step add up for as long as the same release spreads, whatever a host says in between: nobody gains by changing
+/// its word.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overdue {
     waited: BTreeMap<HostName, Waited>,
-    /// Those that could have begun long ago, and those that have been at work for too long: few, in a fleet that is well.
-    idle: BTreeSet<HostName>,
-    stuck: BTreeSet<HostName>,
+    /// Those for whom it was too long: few, in a fleet that is well.
+    late: BTreeMap<Step, BTreeSet<HostName>>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Waited {
-    idle: Duration,
-    busy: Duration,
+    long: BTreeMap<Step, Duration>,
     last: Option<(Step, Timestamp)>,
 }
 
 impl Overdue {
+    /// Says whether nobody was waited for.
+    pub fn is_empty(&self) -> bool {
+        self.waited.is_empty()
+    }
+
     /// Takes in what those are at that others wait for, of the hosts that were `looked_at` at `now`.
     pub fn note(&mut self, awaited: &[Awaited], looked_at: impl Fn(&HostName) -> bool, now: Timestamp) {
         let mut awaited: BTreeMap<&HostName, &Awaited> = awaited.iter().map(|it| (&it.host, it)).collect();
@@ -70,7 +76,7 @@ impl Overdue {
             }
         }
         for (it, step, long) in passed {
-            self.add(it, step, long);
+            self.add(&it.host, step, long, it.deadline);
         }
         for (host, Awaited { step, .. }) in awaited {
             self.waited.entry(host.clone()).or_default().last = Some((*step, now));
@@ -78,28 +84,28 @@ impl Overdue {
     }
 
     /// Takes a host's own word for how long it has been at it.
-    pub fn believe(&mut self, awaited: &Awaited, long: Duration) {
-        self.add(awaited, awaited.step, long);
+    pub fn believe(&mut self, Awaited { host, step, deadline, .. }: &Awaited, long: Duration) {
+        self.add(host, *step, long, *deadline);
     }
 
-    fn add(&mut self, Awaited { host, deadline, .. }: &Awaited, step: Step, long: Duration) {
-        let waited = self.waited.entry(host.clone()).or_default();
-        let (total, late) = match step {
-            Step::MayBegin => (&mut waited.idle, &mut self.idle),
-            Step::IsAtWork => (&mut waited.busy, &mut self.stuck),
-        };
+    /// By the deadline of now: a policy that gives more time gives it to those who are late as well.
+    fn add(&mut self, host: &HostName, step: Step, long: Duration, deadline: Duration) {
+        let total = self.waited.entry(host.clone()).or_default().long.entry(step).or_default();
         *total = total.saturating_add(long);
-        if *total > *deadline {
-            late.insert(host.clone());
+        let late = self.late.entry(step).or_default();
+        match *total > deadline {
+            true => drop(late.insert(host.clone())),
+            false => drop(late.remove(host)),
         }
     }
 
     /// Says how far a host counts that is at `stage` by its own word.
     pub fn stage(&self, host: &HostName, stage: Stage) -> Stage {
+        let is_late = |step| self.late.get(&step).is_some_and(|hosts| hosts.contains(host));
         match stage {
-            Stage::Changing if self.stuck.contains(host) => Stage::Stuck,
-            Stage::Baking if self.stuck.contains(host) => Stage::Idle,
-            Stage::Waiting if self.idle.contains(host) => Stage::Idle,
+            Stage::Changing if is_late(Step::Changes) || is_late(Step::ChangesToAnother) => Stage::Stuck,
+            Stage::Baking if is_late(Step::Bakes) => Stage::Idle,
+            Stage::Waiting if is_late(Step::MayBegin) => Stage::Idle,
             stage => stage,
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Awaited, Change, Gate, Look, Overdue, Own, Peer, Stage, Standing, Step, Targets, Turn, decide, needs, order,
-    permitted, policy, policy_name, soaked, stage,
+    Awaited, Change, Gate, Look, Overdue, Own, Peer, Stage, Standing, Step, Targets, Turn, deadline, decide, needs,
+    order, permitted, policy, policy_name, soaked, stage,
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
@@ -231,38 +231,55 @@ impl Scheme {
         let hosts = targets.iter().flat_map(|targets| targets.keys()).chain([&self.host]);
         let policies: BTreeMap<&str, &HostName> =
             hosts.map(|host| (policy_name(&self.fleet, app, host), host)).collect();
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        let breaks = |rule| super::is_broken(&self.fleet, &change, rule, now);
+        let (no_halt, no_waves) = (breaks(Rule::Failures), breaks(Rule::Waves));
         let (mut awaited, mut ready) = (Vec::new(), BTreeMap::new());
+        let mut is_ready = |it| *ready.entry(it).or_insert_with(|| self.is_ready(app, it, known, now));
         for (name, host) in policies {
             let policy = policy(&self.fleet, app, host);
             let is_meant = |host: &HostName| policy_name(&self.fleet, app, host) == name;
             let standing = self.count(app, known, now, is_meant, &policy);
-            // Nobody may begin.
-            if standing.is_halted() {
-                continue;
-            }
-            for (host, is_its_turn) in standing.turns().filter(|(host, _)| **host != self.host) {
+            let is_open = no_halt || !standing.is_halted();
+            for (host, is_due) in standing.turns().filter(|(host, _)| **host != self.host) {
+                let is_its_turn = || is_due || (no_waves && standing.turn(host, true) == Turn::Go);
                 let step = match self.said(app, host, known, &policy, now) {
-                    Stage::Changing | Stage::Baking => Step::IsAtWork,
-                    Stage::Waiting
-                        if is_its_turn
-                            && self.may_begin(
-                                app,
-                                host,
-                                |it| *ready.entry(it).or_insert_with(|| self.is_ready(app, it, known, now)),
-                                now,
-                            ) =>
-                    {
+                    Stage::Baking => Step::Bakes,
+                    Stage::Changing if self.changes_to_another(app, host, known) => Step::ChangesToAnother,
+                    Stage::Changing => Step::Changes,
+                    Stage::Waiting if is_open && is_its_turn() && self.may_begin(app, host, &mut is_ready, now) => {
                         Step::MayBegin
                     }
                     _ => continue,
                 };
-                awaited.push(Awaited::new(host.clone(), step, &policy));
+                let deadline = match step {
+                    Step::MayBegin => self.longest_wait(&policy),
+                    _ => deadline(&policy),
+                };
+                awaited.push(Awaited { host: host.clone(), step, deadline, longest_gap: policy.silent_after });
             }
         }
         awaited
     }
 
-    /// Says whether nothing keeps another host whose turn it is, as far as it can be told from here.
+    /// Says whether what a host changes to, by its own word, is something else than what it is to have.
+    fn changes_to_another(&self, app: &AppName, host: &HostName, known: &Known<'_>) -> bool {
+        let target = self.targets.get(app).and_then(|targets| targets.get(host)).copied().flatten();
+        let record = known.peers.get(host).and_then(|peer| peer.record.as_ref());
+        let said = record.filter(|record| record.commit != self.commit).and_then(|record| record.apps.get(app));
+        said.is_some_and(|said| target.is_some_and(|target| target != said.digest))
+    }
+
+    /// Returns for how long a host may wait though it could begin. Where there are other applications, it may go together with one
+    /// whose turn comes by another policy: whether it does cannot be told from here.
+    fn longest_wait(&self, policy: &Rollout) -> Duration {
+        let all = self.fleet.rollouts.values().filter(|_| self.fleet.apps.len() > 1);
+        let whole = |it: &Rollout| deadline(it).saturating_mul(u32::try_from(it.waves.len()).unwrap_or(u32::MAX));
+        all.map(whole).max().unwrap_or_default().max(deadline(policy))
+    }
+
+    /// Says whether nothing keeps another host whose turn it is, as far as it can be told from here: nor anything of its other
+    /// applications, which may go together with this one.
     fn may_begin<'s>(
         &'s self,
         app: &AppName,
@@ -270,8 +287,10 @@ impl Scheme {
         is_ready: impl FnMut(&'s AppName) -> bool,
         now: Timestamp,
     ) -> bool {
-        let change = Change { app, commit: &self.commit, host };
-        permitted(&self.fleet, &change, now) == Gate::Go && needed(&self.fleet, app, host).all(is_ready)
+        let placed = self.fleet.apps.iter().filter(|(_, it)| it.on(host).is_some());
+        let mut there = placed.map(|(app, _)| app).chain([app]);
+        let may = |app| permitted(&self.fleet, &Change { app, commit: &self.commit, host }, now) == Gate::Go;
+        there.all(may) && needed(&self.fleet, app, host).all(is_ready)
     }
 
     /// Says whether what an application needs is there.

@@ -68,6 +68,8 @@ struct Tally {
     size: usize,
     done: usize,
     failed: usize,
+    /// Those of the failed that have only come to no end so far.
+    stuck: usize,
 }
 
 /// Whether it is a host's turn.
@@ -156,6 +158,7 @@ impl Standing {
         self.tally.size += 1;
         self.tally.done += usize::from(stage == Stage::Done);
         self.tally.failed += usize::from(stage.has_failed());
+        self.tally.stuck += usize::from(stage == Stage::Stuck);
         self.baking += usize::from(stage == Stage::Baking);
         self.at_work += usize::from(stage == Stage::Changing);
         if self.waves.last().is_none_or(|last| last.number != wave) {
@@ -187,6 +190,12 @@ impl Standing {
     /// is none for its canaries.
     pub fn is_halted(&self) -> bool {
         self.halted_by().is_some()
+    }
+
+    /// Says whether it stays halted until another commit comes: who has only come to no end may still get there.
+    pub fn is_halted_for_good(&self) -> bool {
+        let mut tallies = self.waves.iter().map(|wave| wave.tally);
+        tallies.any(|tally| tally.failed - tally.stuck > self.failures.of(tally.size))
     }
 
     fn halted_by(&self) -> Option<Tally> {

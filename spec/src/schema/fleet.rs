@@ -70,8 +70,8 @@ fn rollout() -> Value {
         (
             "progress-deadline",
             duration(),
-            "How long a host is waited for, beyond the bake, that says it is on its way [default: four times `silent-after`, \
-             10m at least].",
+            "How long a host is waited for, beyond twice the bake, that says it is on its way [default: four times \
+             `silent-after`, 10m at least].",
         ),
         ("on-failure", choice(&["rollback", "stop"]), "What a host does where the change failed [default: rollback]."),
         (

@@ -76,9 +76,9 @@ fn a_canary_that_changes_for_ever_has_failed_after_the_bake_and_the_deadline() {
         1,
         all(Applying),
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to be healthy
-        70: it may go
-    "#]],
+            0: wave 1 has to pass first: h0 has to be healthy
+            75: it may go
+        "#]],
     );
     // None may.
     let strict = CAREFUL.replace("failures: 1", "failures: 0");
@@ -88,9 +88,9 @@ fn a_canary_that_changes_for_ever_has_failed_after_the_bake_and_the_deadline() {
         1,
         all(Applying),
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to be healthy
-        70: halted: the release came to no end in time on h0, and none may
-    "#]],
+            0: wave 1 has to pass first: h0 has to be healthy
+            75: halted: the release came to no end in time on h0, and none may
+        "#]],
     );
     // A change that takes long is no lie.
     told(
@@ -117,9 +117,9 @@ fn a_canary_that_says_for_ever_that_it_waits_or_bakes_is_passed_over() {
         1,
         all(Waiting),
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to be healthy
-        70: it may go
-    "#]],
+            0: wave 1 has to pass first: h0 has to be healthy
+            75: it may go
+        "#]],
     );
     told(
         CAREFUL,
@@ -127,9 +127,9 @@ fn a_canary_that_says_for_ever_that_it_waits_or_bakes_is_passed_over() {
         1,
         all(Baking),
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to have been healthy for long enough
-        70: it may go
-    "#]],
+            0: wave 1 has to pass first: h0 has to have been healthy for long enough
+            75: it may go
+        "#]],
     );
 }
 
@@ -142,9 +142,9 @@ fn nobody_gains_by_changing_its_word() {
         1,
         flips,
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to be healthy
-        140: it may go
-    "#]],
+            0: wave 1 has to pass first: h0 has to be healthy
+            150: it may go
+        "#]],
     );
 }
 
@@ -196,11 +196,10 @@ fn who_may_not_begin_is_not_late() {
         2,
         late,
         expect![[r#"
-        0: wave 1 has to pass first: h0 has to be healthy
-        60: wave 1 has to pass first: h0 has to have been healthy for long enough
-        70: the waves before have not proven it: one host of this wave goes first
-        90: at most one host may change at a time: h1 first
-        145: it may go
-    "#]],
+            0: wave 1 has to pass first: h0 has to be healthy
+            60: wave 1 has to pass first: h0 has to have been healthy for long enough
+            90: at most one host may change at a time: h1 first
+            165: it may go
+        "#]],
     );
 }

@@ -153,11 +153,13 @@ impl Repository {
             let heard = self.shown.hosts[number].map(|(_, heard)| heard);
             let since = moment(self.releases[newest].at);
             let step = match stage.unless_silent(heard, self.policy.silent_after, since, moment(at)) {
-                Stage::Changing | Stage::Baking => Step::IsAtWork,
+                Stage::Changing => Step::Changes,
+                Stage::Baking => Step::Bakes,
                 Stage::Waiting if counted.turns[number] && !counted.standing.is_halted() => Step::MayBegin,
                 _ => continue,
             };
-            awaited.push(Awaited::new(host.clone(), step, &self.policy));
+            let (deadline, longest_gap) = (rollout::deadline(&self.policy), self.policy.silent_after);
+            awaited.push(Awaited { host: host.clone(), step, deadline, longest_gap });
         }
         self.overdue.1.note(&awaited, |_| true, moment(at));
     }
