@@ -53,17 +53,18 @@ const USUAL: Weather = Weather {
 };
 
 pub(crate) fn good(at: u64) -> Commit {
-    Commit { at, breaks: 0 }
+    Commit { at, ..Commit::default() }
 }
 
 pub(crate) fn bad(at: u64) -> Commit {
-    Commit { at, breaks: 100 }
+    Commit { at, breaks: 100, ..Commit::default() }
 }
 
 pub(crate) fn usual(seed: u64, hosts: usize) -> Course {
     Course {
         seed,
         hosts,
+        first_hosts: hosts,
         canaries: 1 + hosts / 20,
         rules: rules("2", "0"),
         most_changing: 2,
@@ -144,7 +145,7 @@ fn failures_in_different_waves_count_together() {
         "rollouts: {{ default: {{ {waves}, bake: 5m, max-unavailable: 1, failures: 3, silent-after: 15m }} }}\n"
     );
     each_seed(50, |seed| {
-        let (rules, commits) = (rules.clone(), vec![Commit { at: 300, breaks: 25 }, good(20_000)]);
+        let (rules, commits) = (rules.clone(), vec![Commit { at: 300, breaks: 25, ..Commit::default() }, good(20_000)]);
         let course = Course { canaries: 2, rules, most_changing: 1, commits, ..usual(seed, 30) };
         let report = run(&course);
         nobody_is_left(&course, &report);
@@ -185,5 +186,51 @@ fn who_comes_to_no_end_with_what_it_says_holds_nobody_up_within_the_budget() {
         if report.moaners <= 6 && report.moaning_canaries < 3 {
             nobody_is_left(&course, &report);
         }
+    });
+}
+
+/// What another commit does to the fleet while a release spreads: the waves, the bake and the budget are others, hosts come and go.
+/// Where nobody may fail, the bake stays: one that is made shorter lets pass what would have failed later.
+fn fleet_changes(seed: u64, at: u64, hosts: usize, most_failures: u64) -> Commit {
+    let rules = format!(
+        "rollouts:\n  default:\n    waves: [{{ where: {{ ring: canary }} }}, {{ share: {}% }}, {{ share: 100% }}]\n    bake: {}m\n    \
+         max-unavailable: 2\n    failures: {}\n    silent-after: {}m\n",
+        10 + (seed * 7) % 80,
+        if most_failures == 0 { 5 } else { 3 + seed % 8 },
+        seed % (most_failures + 1),
+        12 + seed % 9
+    );
+    // A third of those behind the canaries come or go.
+    let (from, to) = (2 * hosts / 3, hosts);
+    let members = if seed.is_multiple_of(2) { to } else { from };
+    Commit { at, is_same: seed % 5 < 3, rules: Some(rules), hosts: Some(0..members), ..Commit::default() }
+}
+
+#[test]
+fn rules_and_hosts_that_change_in_the_middle_break_no_rule_and_leave_nobody_behind() {
+    each_seed(200, |seed| {
+        let hosts = between(seed, 12, 60);
+        let mut commits = vec![good(300)];
+        commits.extend((0..5).map(|it| fleet_changes(seed + it, 600 + it * (200 + (seed * 53) % 900), hosts, 2)));
+        let first_hosts = if seed % 3 == 0 { hosts } else { 2 * hosts / 3 };
+        let course = Course { canaries: 3, first_hosts, commits, ..usual(seed, hosts) };
+        let report = run(&course);
+        nobody_is_left(&course, &report);
+    });
+}
+
+#[test]
+fn a_bad_commit_stays_with_the_canaries_whatever_becomes_of_the_fleet() {
+    each_seed(100, |seed| {
+        let hosts = between(seed, 12, 60);
+        let mut commits = vec![bad(300)];
+        let same =
+            |it| Commit { is_same: true, ..fleet_changes(seed + it, 350 + it * (30 + (seed * 53) % 300), hosts, 0) };
+        commits.extend((0..5).map(same));
+        commits.push(Commit { hosts: Some(0..hosts), ..good(9000) });
+        let course = Course { canaries: 3, first_hosts: 2 * hosts / 3, commits, ..usual(seed, hosts) };
+        let report = run(&course);
+        assert!(report.took[1] <= 3, "seed {seed}: {:?}", report.took);
+        nobody_is_left(&course, &report);
     });
 }

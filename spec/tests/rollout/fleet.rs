@@ -1,6 +1,7 @@
 //! A fleet of one application, made from a few words.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use spec::digest::Digest;
@@ -13,8 +14,13 @@ use spec::tree::Tree;
 /// Reads a fleet whose fleet.yaml goes on with `rules`; hosts are `h0`, `h1` and so on, the first `canaries` of them with the label
 /// `ring: canary`.
 pub(crate) fn fleet(hosts: usize, canaries: usize, rules: &str) -> Fleet {
+    fleet_of(0..hosts, canaries, rules)
+}
+
+/// Reads such a fleet of which only some hosts are there.
+pub(crate) fn fleet_of(hosts: Range<usize>, canaries: usize, rules: &str) -> Fleet {
     let mut text = "fleet: home\nhosts:\n".to_owned();
-    for number in 0..hosts {
+    for number in hosts {
         let labels = if number < canaries { "{ labels: { ring: canary } }" } else { "{}" };
         text.push_str(&format!("  h{number}: {labels}\n"));
     }

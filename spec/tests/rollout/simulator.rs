@@ -14,7 +14,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use spec::manifest::Fleet;
 use spec::memory::AppState;
 use spec::rollout::{self, Change, Gate, Intent, Own, Row, Signs, Spreading};
 
@@ -23,8 +22,6 @@ use dice::Dice;
 use host::{Doing, Nature, SimHost};
 use laws::{Begin, Laws};
 use repository::{Repository, Said, Snapshot, converged, failed, said};
-
-use crate::fleet::{app, fleet, host};
 
 /// From so many hosts on it is a crowd: its hosts ask less often, as the agent does.
 const CROWD: usize = 2000;
@@ -56,7 +53,6 @@ enum What {
 }
 
 struct World {
-    fleet: Fleet,
     repository: Repository,
     hosts: Vec<SimHost>,
     /// What happens in each second.
@@ -75,20 +71,16 @@ pub(crate) fn moment(seconds: u64) -> Timestamp {
 impl World {
     fn new(course: &Course) -> World {
         let mut dice = Dice::new(course.seed);
-        let fleet = fleet(course.hosts, course.canaries, &course.rules);
-        let policy = rollout::policy(&fleet, &app(), &host(0));
-        let order = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
         let mut hosts: Vec<SimHost> = (0..course.hosts).map(|it| SimHost::new(it, course, &mut dice)).collect();
-        for (place, name) in order.iter() {
-            hosts[repository::number(name)].wave = place.wave;
-        }
-        let entry = |host: &SimHost| (host.nature != Nature::Mute).then_some((converged(0), moment(0)));
+        // Who is not there yet has said nothing.
+        hosts[course.first_hosts..].iter_mut().for_each(|host| (host.says, host.arrived) = (None, None));
+        let entry = |host: &SimHost| Some((host.arrived.filter(|_| host.nature != Nature::Mute)?, moment(0)));
         let entries = hosts.iter().map(entry).collect();
-        let laws = Laws::new(&policy, course.most_changing, &hosts, course.commits.len() + 1, course.seed);
-        let repository = Repository::new(course, policy, order, entries, course.hosts >= CROWD);
+        let repository = Repository::new(course, entries, course.hosts >= CROWD);
+        let laws = Laws::new(course, &hosts, &repository.releases);
         let seconds = usize::try_from(course.until).expect("it is small") + 1;
         let queue = vec![Vec::new(); seconds];
-        let mut world = World { fleet, repository, hosts, queue, dice, laws, course: course.clone() };
+        let mut world = World { repository, hosts, queue, dice, laws, course: course.clone() };
         for number in 0..world.hosts.len() {
             let first = world.repository.next_commit(0).unwrap_or_default() + world.dice.range(1, 120);
             world.poll_at(number, first);
@@ -148,10 +140,13 @@ impl World {
     /// Says whether everybody has what is to be had, so that nothing happens any more.
     fn is_over(&self, now: u64) -> bool {
         let newest = self.repository.releases.len() - 1;
-        let is_there = |host: &SimHost| host.doing == Doing::Rests && (host.runs == newest || host.bad == Some(newest));
+        let wanted = self.repository.content(newest);
+        let is_there = |host: &SimHost| host.doing == Doing::Rests && (host.runs == wanted || host.bad == Some(wanted));
         let is_gone = |host: &SimHost| host.away.iter().any(|(from, to)| *from <= now && *to > self.course.until);
         now > self.repository.releases[newest].at
-            && self.hosts.iter().all(|host| host.nature != Nature::Honest || is_there(host) || is_gone(host))
+            && self.hosts[self.repository.releases[newest].terms.hosts.clone()]
+                .iter()
+                .all(|host| host.nature != Nature::Honest || is_there(host) || is_gone(host))
     }
 
     /// Says something as soon as what was said before has arrived; the same again only when it has been quiet for long.
@@ -219,7 +214,8 @@ impl World {
         (host.doing, host.intent, host.intent_by) = (Doing::Changes(release), None, None);
         host.began.push((release, now));
         let life = host.life;
-        let begin = Begin { number, release, now, seen: (snapshot.at, &snapshot.hosts) };
+        let newest = self.hosts[number].newest;
+        let begin = Begin { number, release, newest, now, seen: (snapshot.at, &snapshot.hosts) };
         self.laws.begins(&begin, &self.hosts);
         let long = self.dice.range(5, self.course.weather.longest_change);
         self.at(now + long, number, What::Changed(life));
@@ -237,7 +233,8 @@ impl World {
         let is_broken = self.is_broken_by(number, release);
         // A third of what is broken shows it only after a while.
         let is_late = self.dice.percent(33);
-        let bake = self.repository.policy.bake.as_secs();
+        let newest = self.hosts[number].newest;
+        let bake = self.repository.releases[newest].terms.policy.bake.as_secs();
         if is_broken && !is_late {
             return self.go_back(number, release, now);
         }
@@ -286,6 +283,9 @@ impl World {
         self.hosts[number].intent_by = None;
         let snapshot = self.repository.look(now);
         let newest = self.repository.newest(snapshot.at);
+        if !self.repository.has(newest, number) {
+            return self.leave(number, &snapshot, now);
+        }
         self.take_up(number, newest, &snapshot, now);
         if self.dice.percent(self.course.weather.slow) {
             // The answer is acted upon late.
@@ -299,14 +299,28 @@ impl World {
         self.rest(number, snapshot.at, now);
     }
 
+    /// The host is not in the fleet of the newest commit: what it has stays as it is, until another commit says more.
+    fn leave(&mut self, number: usize, snapshot: &Rc<Snapshot>, now: u64) {
+        let host = &mut self.hosts[number];
+        (host.intent, host.view) = (None, snapshot.at);
+        if host.changes().is_none() {
+            let next = self.repository.next_commit(snapshot.at).unwrap_or(self.course.until);
+            let late = self.dice.range(1, 120);
+            self.poll_at(number, next.max(now) + late);
+        }
+    }
+
     /// Notes since when a commit is known, and when the repository answered.
     fn take_up(&mut self, number: usize, newest: usize, snapshot: &Rc<Snapshot>, now: u64) {
         if self.hosts[number].newest != newest {
             let polled = Some(self.polled_before(number, newest, snapshot.at)).map(|at| self.clock(number, at));
-            let (seen, release) = (self.clock(number, now), self.repository.releases[newest].digest);
+            let (seen, release) = (self.clock(number, now), self.repository.releases[newest].spreads);
             let host = &mut self.hosts[number];
-            (host.newest, host.since) = (newest, now);
-            host.spreading = Some(Spreading { release, seen, polled });
+            host.newest = newest;
+            if host.spreading.is_none_or(|before| before.release != release) {
+                host.since = now;
+                host.spreading = Some(Spreading { release, seen, polled });
+            }
         }
         self.hosts[number].view = snapshot.at;
     }
@@ -325,9 +339,9 @@ impl World {
     /// Who has nothing to do asks as before, and learns nothing until the next commit is there.
     fn rest(&mut self, number: usize, view: u64, now: u64) {
         let host = &mut self.hosts[number];
-        let newest = host.newest;
-        let is_told = host.nature == Nature::Mute || host.arrived == Some(converged(newest));
-        host.is_idle = host.runs == newest && host.doing == Doing::Rests && is_told;
+        let wanted = self.repository.content(host.newest);
+        let is_told = host.nature == Nature::Mute || host.arrived == Some(converged(host.newest));
+        host.is_idle = host.runs == wanted && host.doing == Doing::Rests && is_told;
         if host.is_idle {
             let late = self.dice.range(1, 120);
             let next = self.repository.next_commit(view).unwrap_or(self.course.until);
@@ -347,15 +361,16 @@ impl World {
         self.bake(number, now);
         let host = &self.hosts[number];
         let newest = host.newest;
+        let wanted = self.repository.content(newest);
         let state = match (host.nature, host.doing) {
             (Nature::Boasts, _) => converged(newest),
             (Nature::Moans, _) => failed(newest),
             (Nature::Stalls, _) => said(newest, AppState::Applying),
             (Nature::Idles, _) => said(newest, AppState::Waiting),
             (_, Doing::Changes(release)) => said(release, AppState::Applying),
-            (_, Doing::Bakes(release, _)) if release == newest => said(release, AppState::Baking),
-            _ if host.runs == newest => converged(newest),
-            _ if host.bad == Some(newest) => failed(newest),
+            (_, Doing::Bakes(release, _)) if release == wanted => said(newest, AppState::Baking),
+            _ if host.runs == wanted => converged(newest),
+            _ if host.bad == Some(wanted) => failed(newest),
             _ => return self.wait(number, snapshot, now),
         };
         self.say(number, now, state);
@@ -365,11 +380,12 @@ impl World {
     fn bake(&mut self, number: usize, now: u64) {
         let host = &mut self.hosts[number];
         let Doing::Bakes(release, since) = host.doing else { return };
-        let is_baked = Duration::from_secs(now - since) >= self.repository.policy.bake;
+        let newest = &self.repository.releases[host.newest];
+        let is_baked = Duration::from_secs(now - since) >= newest.terms.policy.bake;
         if is_baked {
             self.laws.bakes(release, now);
         }
-        if is_baked || release != host.newest {
+        if is_baked || release != newest.content {
             host.doing = Doing::Rests;
         }
     }
@@ -385,14 +401,16 @@ impl World {
             return self.say(number, now, said(newest, AppState::Waiting));
         }
         if host.nature == Nature::Mute {
-            return self.begin(number, newest, snapshot, now);
+            return self.begin(number, self.repository.content(newest), snapshot, now);
         }
         let intent = Intent::to(Some(self.repository.releases[newest].digest), host.intent, clock);
         host.intent = Some(intent);
-        let announced = said(newest, AppState::Applying);
-        let is_shown = snapshot.hosts[number].is_some_and(|(shown, _)| shown == announced);
+        let wanted = self.repository.content(newest);
+        let is_announced =
+            |said: Said| said.state == AppState::Applying && self.repository.content(said.commit) == wanted;
+        let is_shown = snapshot.hosts[number].is_some_and(|(shown, _)| is_announced(shown));
         match intent.is_told(Some(view), is_shown) {
-            true => self.begin(number, newest, snapshot, now),
+            true => self.begin(number, wanted, snapshot, now),
             false => {
                 host.intent_by = Some(Rc::clone(snapshot));
                 self.say(number, now, said(newest, AppState::Applying));
@@ -403,10 +421,11 @@ impl World {
     /// Decides as the host does, and says by its clock what it saw.
     fn gate(&self, number: usize, snapshot: &Rc<Snapshot>, now: u64) -> (Gate, Timestamp) {
         let host = &self.hosts[number];
+        let terms = &self.repository.releases[host.newest].terms;
         let signs = match (host.nature, host.signs) {
             (Nature::Mute, _) => Signs::Unreported,
             (_, None) => Signs::None,
-            (_, Some(row)) => row.signs(host.spreading.as_ref(), self.repository.policy.silent_after),
+            (_, Some(row)) => row.signs(host.spreading.as_ref(), terms.policy.silent_after),
         };
         let own = Own { view: self.clock(number, snapshot.at), signs };
         let counted = self.repository.standing(snapshot, host.newest, host.since, now);
@@ -418,8 +437,9 @@ impl World {
         let commit = &self.repository.releases[host.newest].id;
         let change = Change { app: &self.repository.app, commit, host: &host.name };
         let clock = self.clock(number, now);
-        let gate = match rollout::decide(&self.fleet, &change, &counted.standing, &own, clock) {
-            Gate::Go => rollout::soaked(&self.fleet, &change, &counted.standing, self.clock(number, host.since), clock),
+        let fleet = &terms.fleet;
+        let gate = match rollout::decide(fleet, &change, &counted.standing, &own, clock) {
+            Gate::Go => rollout::soaked(fleet, &change, &counted.standing, self.clock(number, host.since), clock),
             gate => gate,
         };
         assert!(gate != Gate::Go || !waits, "{} goes out of turn", host.name);
@@ -443,10 +463,12 @@ impl World {
 pub(crate) fn run(course: &Course) -> Report {
     let mut world = World::new(course);
     world.run();
-    let newest = world.repository.releases.len() - 1;
+    let releases = &world.repository.releases;
+    let (newest, last) = (releases[releases.len() - 1].content, &releases[releases.len() - 1]);
     let is_here =
         |host: &SimHost| !host.away.iter().any(|(from, to)| *from < course.until && *to + 4000 > course.until);
     let honest = world.hosts.iter().enumerate().filter(|(_, it)| it.nature == Nature::Honest && is_here(it));
+    let honest = honest.filter(|(number, _)| last.terms.hosts.contains(number));
     let left = honest.filter(|(_, host)| host.runs != newest && host.bad != Some(newest));
     let left = left.map(|(number, host)| world.describe(number, host)).collect();
     let began: Vec<(usize, u64)> = world.hosts.iter().flat_map(|host| host.began.clone()).collect();
@@ -455,7 +477,7 @@ pub(crate) fn run(course: &Course) -> Report {
         |hosts: &[SimHost]| hosts.iter().filter(|it| matches!(it.nature, Nature::Moans | Nature::Stalls)).count();
     Report {
         left,
-        took: (0..=newest).map(took).collect(),
+        took: (0..releases.len()).map(took).collect(),
         worst: world.laws.worst,
         moaners: moans(&world.hosts),
         moaning_canaries: moans(&world.hosts[..course.canaries]),

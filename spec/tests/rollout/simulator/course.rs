@@ -1,10 +1,14 @@
 //! What a run is made of, and what came of it.
 
+use std::ops::Range;
+
 /// What a run is made of.
 #[derive(Clone)]
 pub(crate) struct Course {
     pub(crate) seed: u64,
+    /// How many hosts there are, and how many of them are in the fleet at the beginning.
     pub(crate) hosts: usize,
+    pub(crate) first_hosts: usize,
     /// The first so many hosts have the label of the canaries.
     pub(crate) canaries: usize,
     /// What fleet.yaml goes on with.
@@ -16,13 +20,18 @@ pub(crate) struct Course {
     pub(crate) weather: Weather,
 }
 
-/// A commit of the application.
-#[derive(Clone, Copy)]
+/// A commit.
+#[derive(Clone, Default)]
 pub(crate) struct Commit {
     /// When it arrives.
     pub(crate) at: u64,
     /// How many of a hundred hosts it breaks that take it.
     pub(crate) breaks: u64,
+    /// It leaves the application as it is.
+    pub(crate) is_same: bool,
+    /// What fleet.yaml goes on with from here on, and which hosts are in it, where that changes.
+    pub(crate) rules: Option<String>,
+    pub(crate) hosts: Option<Range<usize>>,
 }
 
 /// What goes wrong by itself.

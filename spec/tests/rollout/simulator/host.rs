@@ -42,8 +42,6 @@ pub(super) struct SimHost {
     pub(super) away: Vec<(u64, u64)>,
     /// By how many seconds its clock is ahead of the others', or behind them.
     pub(super) skew: i64,
-    /// Its wave, counted from zero.
-    pub(super) wave: usize,
     pub(super) doing: Doing,
     /// What it is about to do, and what it had seen when it decided that.
     pub(super) intent: Option<Intent>,
@@ -94,7 +92,6 @@ impl SimHost {
             nature,
             away: away(number, course, dice),
             skew,
-            wave: 0,
             doing: Doing::Rests,
             intent: None,
             intent_by: None,

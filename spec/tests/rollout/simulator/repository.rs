@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use jiff::Timestamp;
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostName};
-use spec::manifest::Rollout;
+use spec::manifest::{Fleet, Rollout};
 use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
 use spec::rollout::{self, Awaited, Order, Overdue, Stage, Standing, Step};
@@ -39,13 +40,41 @@ pub(super) fn failed(commit: usize) -> Said {
 /// What a host said last, and when it gave its last sign of life.
 pub(super) type Entry = Option<(Said, Timestamp)>;
 
-/// A commit of the application, and when it arrives.
+/// A commit, and when it arrives.
 pub(super) struct Release {
     pub(super) id: CommitId,
+    /// The application, and the first commit that has it so.
     pub(super) digest: Digest,
+    pub(super) content: usize,
     pub(super) at: u64,
     /// How many of a hundred hosts it breaks.
     pub(super) breaks: u64,
+    pub(super) terms: Rc<Terms>,
+    /// Which of all releases it is that spreads: where it goes to other hosts, it is another one.
+    pub(super) spreads: Digest,
+}
+
+/// By which rules the hosts of a commit stand.
+pub(super) struct Terms {
+    pub(super) fleet: Fleet,
+    pub(super) policy: Rollout,
+    pub(super) hosts: Range<usize>,
+    order: Order,
+    /// The numbers of the hosts in that order.
+    numbers: Vec<usize>,
+    /// The wave of each host, counted from zero.
+    pub(super) waves: BTreeMap<usize, usize>,
+}
+
+impl Terms {
+    fn new(hosts: Range<usize>, canaries: usize, rules: &str) -> Terms {
+        let fleet = fleet::fleet_of(hosts.clone(), canaries, rules);
+        let policy = rollout::policy(&fleet, &app(), &host(0));
+        let order = rollout::order(&fleet, &app(), &policy, fleet.hosts.keys());
+        let numbers = order.iter().map(|(_, name)| number(name)).collect();
+        let waves = order.iter().map(|(place, name)| (number(name), place.wave)).collect();
+        Terms { fleet, policy, hosts, order, numbers, waves }
+    }
 }
 
 /// Where everybody stands.
@@ -56,8 +85,8 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    fn new(standing: Standing, numbers: &[usize]) -> Counted {
-        let mut turns = vec![false; numbers.len()];
+    fn new(standing: Standing, numbers: &[usize], hosts: usize) -> Counted {
+        let mut turns = vec![false; hosts];
         for ((_, is_due), number) in standing.turns().zip(numbers) {
             turns[*number] = is_due;
         }
@@ -77,47 +106,61 @@ pub(super) struct Snapshot {
 pub(super) struct Repository {
     pub(super) app: AppName,
     pub(super) releases: Vec<Release>,
-    pub(super) policy: Rollout,
-    order: Order,
-    /// The numbers of the hosts in that order.
-    numbers: Vec<usize>,
     hosts: Vec<Entry>,
     pub(super) shown: Rc<Snapshot>,
     /// Who asks is shown what was there at the last of these moments: as if each answer were late by as much more.
     tick: u64,
     is_crowd: bool,
     /// For how long the hosts are at the newest release, which that is, and when it was noted: once for all who look.
-    overdue: (usize, Overdue, u64),
+    overdue: (Digest, Overdue, u64),
     /// How far who says so is, on the way to which release.
     stages: RefCell<Vec<((usize, Said), Stage)>>,
 }
 
 impl Repository {
-    pub(super) fn new(course: &Course, policy: Rollout, order: Order, hosts: Vec<Entry>, is_crowd: bool) -> Repository {
-        let first = super::course::Commit { at: 0, breaks: 0 };
-        let all = std::iter::once(&first).chain(&course.commits).enumerate();
-        let releases = all.map(|(number, it)| Release {
-            id: commit(number),
-            digest: Digest::of(format!("release {number}").as_bytes()),
-            at: it.at,
-            breaks: it.breaks,
-        });
+    pub(super) fn new(course: &Course, hosts: Vec<Entry>, is_crowd: bool) -> Repository {
+        let mut terms = Rc::new(Terms::new(0..course.first_hosts, course.canaries, &course.rules));
+        let (mut rules, mut content) = (&course.rules, 0);
+        let first = super::course::Commit::default();
+        let mut releases = Vec::new();
+        for (number, it) in std::iter::once(&first).chain(&course.commits).enumerate() {
+            if it.rules.is_some() || it.hosts.is_some() {
+                rules = it.rules.as_ref().unwrap_or(rules);
+                let hosts = it.hosts.clone().unwrap_or_else(|| terms.hosts.clone());
+                terms = Rc::new(Terms::new(hosts, course.canaries, rules));
+            }
+            content = if it.is_same { content } else { number };
+            releases.push(Release {
+                id: commit(number),
+                digest: Digest::of(format!("release {content}").as_bytes()),
+                content,
+                at: it.at,
+                breaks: it.breaks,
+                terms: Rc::clone(&terms),
+                spreads: Digest::of(format!("release {content} for {:?}", terms.hosts).as_bytes()),
+            });
+        }
         let shown = Rc::new(Snapshot { at: 0, hosts: hosts.clone(), counted: RefCell::default() });
-        let tick = if is_crowd { 60 } else { 15 };
-        let numbers = order.iter().map(|(_, name)| number(name)).collect();
         Repository {
             app: app(),
-            releases: releases.collect(),
-            policy,
-            order,
-            numbers,
+            overdue: (releases[0].spreads, Overdue::default(), 0),
+            releases,
             hosts,
             shown,
-            tick,
+            tick: if is_crowd { 60 } else { 15 },
             is_crowd,
-            overdue: (0, Overdue::default(), 0),
             stages: RefCell::default(),
         }
+    }
+
+    /// Says whether a commit has a host in its fleet.
+    pub(super) fn has(&self, release: usize, number: usize) -> bool {
+        self.releases[release].terms.hosts.contains(&number)
+    }
+
+    /// Returns the first commit with the same application as this one.
+    pub(super) fn content(&self, release: usize) -> usize {
+        self.releases[release].content
     }
 
     /// Takes in what a host pushed.
@@ -138,9 +181,11 @@ impl Repository {
     /// Notes what those are at that others wait for.
     fn note_overdue(&mut self, at: u64) {
         let newest = self.newest(at);
-        if self.overdue.0 != newest {
-            self.overdue = (newest, Overdue::default(), 0);
+        let Release { spreads, terms, .. } = &self.releases[newest];
+        if self.overdue.0 != *spreads {
+            self.overdue = (*spreads, Overdue::default(), 0);
         }
+        let terms = Rc::clone(terms);
         if at < self.overdue.2 + 4 * self.tick {
             return;
         }
@@ -152,13 +197,13 @@ impl Repository {
             let stage = self.shown.hosts[number].map_or(Stage::Waiting, |(said, _)| self.stage(newest, said));
             let heard = self.shown.hosts[number].map(|(_, heard)| heard);
             let since = moment(self.releases[newest].at);
-            let step = match stage.unless_silent(heard, self.policy.silent_after, since, moment(at)) {
+            let step = match stage.unless_silent(heard, terms.policy.silent_after, since, moment(at)) {
                 Stage::Changing => Step::Changes,
                 Stage::Baking => Step::Bakes,
                 Stage::Waiting if counted.turns[number] && !counted.standing.is_halted() => Step::MayBegin,
                 _ => continue,
             };
-            let (deadline, longest_gap) = (rollout::deadline(&self.policy), self.policy.silent_after);
+            let (deadline, longest_gap) = (rollout::deadline(&terms.policy), terms.policy.silent_after);
             awaited.push(Awaited { host: host.clone(), step, deadline, longest_gap });
         }
         self.overdue.1.note(&awaited, |_| true, moment(at));
@@ -198,19 +243,22 @@ impl Repository {
         let grain = if self.is_crowd { 600 } else { 1 };
         let late = now.saturating_sub(snapshot.at) / grain * grain;
         let now = snapshot.at + late;
-        let longest = self.policy.silent_after.as_secs() + 1;
+        let terms = &self.releases[release].terms;
+        let longest = terms.policy.silent_after.as_secs() + 1;
         let grain = if self.is_crowd { 300 } else { 1 };
         let since = (since / grain * grain).max(now.saturating_sub(longest));
         let mut counted = snapshot.counted.borrow_mut();
-        let fresh = || Rc::new(Counted::new(self.count(snapshot, release, since, now), &self.numbers));
+        let fresh =
+            || Rc::new(Counted::new(self.count(snapshot, release, since, now), &terms.numbers, self.hosts.len()));
         Rc::clone(counted.entry((release, since, now)).or_insert_with(fresh))
     }
 
     fn count(&self, snapshot: &Snapshot, release: usize, since: u64, now: u64) -> Standing {
-        let (silent_after, since, now) = (self.policy.silent_after, moment(since), moment(now));
-        let mut numbers = self.numbers.iter();
-        let overdue = (self.overdue.0 == release).then_some(&self.overdue.1);
-        Standing::of(&self.policy, &self.order, |host| {
+        let Release { spreads, terms, .. } = &self.releases[release];
+        let (silent_after, since, now) = (terms.policy.silent_after, moment(since), moment(now));
+        let mut numbers = terms.numbers.iter();
+        let overdue = (self.overdue.0 == *spreads).then_some(&self.overdue.1);
+        Standing::of(&terms.policy, &terms.order, |host| {
             let entry = numbers.next().and_then(|number| snapshot.hosts[*number]);
             let stage = entry.map_or(Stage::Waiting, |(said, _)| self.stage(release, said));
             let stage = stage.unless_silent(entry.map(|(_, heard)| heard), silent_after, since, now);
