@@ -89,18 +89,7 @@ impl Scene {
     /// Another host writes a record, which is fetched.
     fn says(&mut self, name: &str, change: impl FnOnce(&mut Record)) {
         self.counter += 1;
-        let said = AppRecord {
-            state: AppState::Waiting,
-            since: at(0),
-            from: None,
-            digest: self.target(),
-            contested: Vec::new(),
-            images: BTreeMap::new(),
-            changes: 1,
-            bad: None,
-            runs: None,
-            failure: None,
-        };
+        let said = AppRecord { state: AppState::Waiting, ..AppRecord::begins(self.target(), at(0)) };
         let mut record = Record {
             fleet: "home".to_owned(),
             host: host(name),

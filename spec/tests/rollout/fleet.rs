@@ -50,18 +50,7 @@ pub(crate) fn commit(number: usize) -> CommitId {
 
 /// What a host says of the application.
 pub(crate) fn said(state: AppState, digest: Digest, at: Timestamp) -> AppRecord {
-    AppRecord {
-        state,
-        since: at,
-        from: None,
-        digest,
-        contested: Vec::new(),
-        images: BTreeMap::new(),
-        changes: 1,
-        bad: None,
-        runs: None,
-        failure: None,
-    }
+    AppRecord { state, changes: 1, ..AppRecord::begins(digest, at) }
 }
 
 /// The record in which it says so.

@@ -41,6 +41,9 @@ fn told(rules: &str, hosts: usize, asks: usize, says: impl Fn(usize, i64) -> Opt
         let mut awaited = Vec::new();
         ask(&overdue, &mut |known| awaited = scheme.awaited(&app(), known, at(minute)));
         overdue.entry(app()).or_default().note(&awaited, |_| true, at(minute));
+        // The agent that looks may be another one each time.
+        let kept = serde_json::to_string(&overdue).expect("it can be kept");
+        overdue = serde_json::from_str(&kept).expect("it can be read");
         let mut line = String::new();
         ask(&overdue, &mut |known| {
             line = match scheme.gate(&app(), known, at(minute)).gate {
