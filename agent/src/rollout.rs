@@ -5,62 +5,36 @@
 //! everybody who takes part right before it begins. A change that others have to know of is announced first: its record says
 //! `applying`, and only when that is pushed does it begin.
 
+mod kept;
+mod others;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
 use spec::course;
 use spec::desired::Hold;
 use spec::digest::Digest;
 use spec::id::{AppName, HostName};
 use spec::memory::{AppMemory, AppState, Memory};
 use spec::record::{AppRecord, Record};
-use spec::rollout::{
-    Answer, Gate, Halt, Intent, Known, Look, Overdue, Own, Peer, Row, Scheme, Signs, Spreading, Stage,
-};
-use tracing::{debug, warn};
+use spec::rollout::{Answer, Gate, Halt, Intent, Known, Look, Own, Row, Scheme, Signs, Spreading, Stage};
 
+use self::kept::Keeper;
+use self::others::Others;
 use crate::belief::Belief;
 use crate::git::{Mirror, Peers};
 
-/// The file's name in the state folder. It can be lost: others are then waited for longer.
-const NAME: &str = "rollout.json";
+pub(crate) use self::others::record;
+
 /// The repository is asked as often as this while a rollout is on its way to this host, unless it is asked more often anyway.
 const QUICK: Duration = Duration::from_secs(5);
 /// For so much longer with every host that takes part, while everybody is asked for.
 const PER_HOST: Duration = Duration::from_millis(20);
 
-/// For how long the others have been at something grows with each look: it is kept not more often than this.
-const KEEP_EVERY: SignedDuration = SignedDuration::from_secs(60);
-
 /// Why a change whose turn it is has not begun.
 pub const TURN: &str = "it is its turn: the other hosts have to be told before it begins";
-
-/// What is kept over a restart of the agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Kept {
-    /// The last sign of each other host, and when it was seen here first.
-    heard: BTreeMap<HostName, Heard>,
-    /// The release of each application that spreads, and since when it is known.
-    releases: BTreeMap<AppName, Spreading>,
-    /// This host's own signs of life.
-    signs: Option<Row>,
-    /// When the repository answered last.
-    polled: Option<Timestamp>,
-    /// For how long the others have been at each application.
-    overdue: BTreeMap<AppName, Overdue>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Heard {
-    value: String,
-    at: Timestamp,
-}
 
 /// What a record announces: the releases that are about to begin, `None` for a removal.
 pub type Announced = BTreeMap<AppName, Option<Digest>>;
@@ -76,26 +50,12 @@ pub struct Halts {
 
 /// What this host knows of rollouts.
 pub struct Rollouts {
-    path: PathBuf,
-    is_looking: bool,
     host: HostName,
-    kept: Kept,
-    saved: Kept,
-    /// The other hosts, and of which sign the record of each was read.
-    peers: BTreeMap<HostName, Peer>,
-    read: BTreeMap<HostName, String>,
-    /// When all that take part were asked for last.
-    view: Option<Timestamp>,
-    /// What this host's own record said by then, as others read it.
-    shown: Option<Record>,
+    kept: Keeper,
+    others: Others,
     /// Whom to look at next, and how they are asked for.
     look: Look,
     asks: Option<Peers>,
-    /// Who was looked at since it was noted last for how long the others have been at it, and when that was kept.
-    looked_at: Option<Peers>,
-    noted: Option<Timestamp>,
-    /// The releases since which everybody was asked for, so that it is known which hosts have what they are not to have.
-    surveyed: BTreeMap<AppName, Digest>,
     /// This host tells nobody what it does.
     is_mute: bool,
     intents: BTreeMap<AppName, Intent>,
@@ -112,24 +72,12 @@ pub struct Rollouts {
 impl Rollouts {
     /// Reads what was kept.
     pub fn open(state: &Path, host: &HostName, reports: bool) -> Rollouts {
-        let path = state.join(NAME);
-        let kept: Kept =
-            fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Rollouts {
-            path,
-            is_looking: false,
             host: host.clone(),
-            saved: kept.clone(),
-            kept,
-            peers: BTreeMap::new(),
-            read: BTreeMap::new(),
-            view: None,
-            shown: None,
+            kept: Keeper::open(state),
+            others: Others::default(),
             look: Look::Nobody,
             asks: None,
-            looked_at: None,
-            noted: None,
-            surveyed: BTreeMap::new(),
             is_mute: !reports,
             intents: BTreeMap::new(),
             before: BTreeMap::new(),
@@ -142,12 +90,12 @@ impl Rollouts {
 
     /// Keeps nothing from now on: somebody else does.
     pub fn only_look(&mut self) {
-        self.is_looking = true;
+        self.kept.only_look();
     }
 
     /// Says whether nothing is kept.
     pub fn only_looks(&self) -> bool {
-        self.is_looking
+        self.kept.only_looks()
     }
 
     /// Says which of the changes that nothing else holds back may not begin yet, and why.
@@ -182,7 +130,7 @@ impl Rollouts {
             self.gates.insert(app.clone(), answer.gate);
             self.look = std::mem::replace(&mut self.look, Look::Nobody).and(answer.look);
         }
-        self.asks = self.asks_for(scheme);
+        self.asks = self.others.ask(&self.look, (&self.host, &*self.kept), scheme);
         self.patience = under_way(belief, memory).chain(self.silent_after.filter(|_| self.is_waited_for())).min();
         holds
     }
@@ -194,7 +142,7 @@ impl Rollouts {
         for app in course::pending(&belief.desired, memory) {
             match self.gates.get(&app) {
                 // Right after the start.
-                _ if self.peers.is_empty() => drop(halts.unclear.insert(app)),
+                _ if self.others.peers.is_empty() => drop(halts.unclear.insert(app)),
                 Some(Gate::Blocked { .. }) => {
                     let patience = scheme.policy(&app).silent_after;
                     let halt = self.with_known(scheme, memory, &app, now, |known| scheme.halt(&app, known, now));
@@ -210,7 +158,7 @@ impl Rollouts {
 
     /// Iterates over the records of the other hosts that were read.
     pub fn records(&self) -> impl Iterator<Item = (&HostName, &Record)> {
-        self.peers.iter().filter_map(|(host, peer)| Some((host, peer.record.as_ref()?)))
+        self.others.peers.iter().filter_map(|(host, peer)| Some((host, peer.record.as_ref()?)))
     }
 
     /// Lets applications go together that something moves between, or that read the same: one of each group takes its turn for all
@@ -264,7 +212,7 @@ impl Rollouts {
                 let before = self.intents.get(app).or(self.before.get(app)).copied();
                 let intent = Intent::to(release, before, now);
                 self.intents.insert(app.clone(), intent);
-                (!intent.is_told(self.view, self.shows(app, &intent))).then(|| TURN.to_owned())
+                (!self.is_told(app, &intent)).then(|| TURN.to_owned())
             }
             Gate::Wait { until, because } => {
                 self.intents.remove(app);
@@ -280,19 +228,9 @@ impl Rollouts {
         }
     }
 
-    /// Says whether the look at the others showed that this host announces a change: this very time, since it may have taken the
-    /// same announcement back before. Where the repository never shows what it took, it cannot be waited for.
-    fn shows(&self, app: &AppName, intent: &Intent) -> bool {
-        let Some(shown) = &self.shown else {
-            let patience = self.silent_after.unwrap_or(spec::manifest::SILENT_AFTER);
-            let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
-            let since_then = |pushed| self.view.map(|view| view.duration_since(pushed));
-            return intent.pushed.and_then(since_then).is_some_and(|passed| passed > patience);
-        };
-        shown.apps.get(app).is_some_and(|said| {
-            let is_it = said.state == AppState::Applying && said.since == intent.since;
-            is_it && intent.release.is_none_or(|release| release == said.digest)
-        })
+    /// Says whether the others know of a change, so that it may begin.
+    fn is_told(&self, app: &AppName, intent: &Intent) -> bool {
+        intent.is_told(self.others.view, self.others.show(app, intent, self.silent_after))
     }
 
     /// Takes back what was announced of applications that wait for something else.
@@ -315,8 +253,8 @@ impl Rollouts {
     ) -> T {
         let stage = |app: &AppName| self.own_stage(scheme, memory, app);
         let since = |app: &AppName| self.kept.releases.get(app).map_or(now, |spreading| spreading.seen);
-        let own = Own { view: self.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
-        ask(&Known { peers: &self.peers, own, stage: &stage, since: &since, overdue: &self.kept.overdue })
+        let own = Own { view: self.others.view.unwrap_or(Timestamp::UNIX_EPOCH), signs: self.signs(scheme, app) };
+        ask(&Known { peers: &self.others.peers, own, stage: &stage, since: &since, overdue: &self.kept.overdue })
     }
 
     /// Says how far this host is with an application.
@@ -353,7 +291,7 @@ impl Rollouts {
 
     /// Notes for how long those who were looked at have been at each application.
     fn note_overdue(&mut self, scheme: &Scheme, memory: &Memory, now: Timestamp) {
-        let Some(whom) = self.looked_at.take() else { return };
+        let Some(whom) = self.others.looked_at.take() else { return };
         let looked_at = |host: &HostName| match &whom {
             Peers::All => true,
             Peers::Some(hosts) => hosts.contains(host),
@@ -362,104 +300,28 @@ impl Rollouts {
             let awaited = self.with_known(scheme, memory, app, now, |known| scheme.awaited(app, known, now));
             self.kept.overdue.entry(app.clone()).or_default().note(&awaited, looked_at, now);
         }
-        let is_new = self.noted.is_none_or(|noted| noted > now || now.duration_since(noted) > KEEP_EVERY);
-        if is_new && self.kept.overdue.values().any(|overdue| !overdue.is_empty()) {
-            self.noted = Some(now);
-            self.keep();
-        }
+        self.kept.save_overdue(now);
     }
 
     /// Notes since when each release is known.
     fn take_up(&mut self, scheme: &Scheme, now: Timestamp) {
-        self.not_after(now);
+        self.kept.not_after(now);
+        self.others.not_after(now);
         let polled = self.kept.polled;
         let releases = scheme.coordinated().filter_map(|app| Some((app.clone(), scheme.release(app)?)));
         let releases: BTreeMap<AppName, Digest> = releases.collect();
         self.kept.releases.retain(|app, known| releases.get(app) == Some(&known.release));
-        self.kept.overdue.retain(|app, _| self.kept.releases.contains_key(app));
+        self.kept.overdue.retain(|app, _| releases.contains_key(app));
         for (app, release) in releases {
             self.kept.releases.entry(app).or_insert(Spreading { release, seen: now, polled });
         }
-        self.save();
-    }
-
-    /// Takes back what a clock said that was ahead: nothing is known of the future.
-    fn not_after(&mut self, now: Timestamp) {
-        self.kept.heard.values_mut().for_each(|heard| heard.at = heard.at.min(now));
-        self.peers.values_mut().for_each(|peer| peer.heard = peer.heard.min(now));
-        self.kept.releases.values_mut().for_each(|spreading| spreading.seen = spreading.seen.min(now));
-        self.kept.polled = self.kept.polled.filter(|polled| *polled <= now);
-        self.kept.signs.take_if(|row| row.last > now);
-        self.view = self.view.filter(|view| *view <= now);
-    }
-
-    /// Says how to ask for those who are to be looked at.
-    fn asks_for(&self, scheme: &Scheme) -> Option<Peers> {
-        let hosts = match &self.look {
-            Look::Nobody => return None,
-            Look::At { hosts, .. } => hosts.clone(),
-            Look::All if !self.is_surveyed(scheme) => return Some(Peers::All),
-            // And itself: it has to see what it announced.
-            Look::All => self.taking_part(scheme).into_iter().chain([self.host.clone()]).collect(),
-        };
-        // By their names they take more room than all that there are.
-        Some(if hosts.len() > scheme.fleet.hosts.len() / 2 { Peers::All } else { Peers::Some(hosts) })
-    }
-
-    fn is_surveyed(&self, scheme: &Scheme) -> bool {
-        let release = |app: &AppName| self.kept.releases.get(app).map(|spreading| spreading.release);
-        scheme.coordinated().all(|app| self.surveyed.get(app).copied() == release(app))
-    }
-
-    /// Names the other hosts that take part in what is coordinated here, as far as they are known: those that are to have it, and
-    /// those that have it.
-    fn taking_part(&self, scheme: &Scheme) -> BTreeSet<HostName> {
-        let apps: Vec<&AppName> = scheme.coordinated().collect();
-        let placed = apps.iter().filter_map(|app| scheme.targets(app)).flat_map(BTreeMap::keys);
-        let has_one =
-            |peer: &Peer| peer.record.as_ref().is_some_and(|it| apps.iter().any(|app| it.apps.contains_key(*app)));
-        let leaving = self.peers.iter().filter(|(_, peer)| has_one(peer)).map(|(host, _)| host);
-        placed.chain(leaving).filter(|host| **host != self.host).cloned().collect()
+        self.kept.save();
     }
 
     /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
-    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, (whom, asked): (&Peers, Timestamp), now: Timestamp) {
-        let heard = mirror.heard(whom);
-        let known = |host: &HostName| scheme.fleet.hosts.contains_key(host) && *host != self.host;
-        let strangers = heard.keys().filter(|host| **host != self.host && !known(host)).count();
-        if strangers > 0 {
-            debug!(strangers, "records of hosts that are not in the fleet are left out");
-        }
-        self.kept.heard.retain(|host, _| known(host));
-        self.peers.retain(|host, _| known(host));
-        for (host, value) in heard.into_iter().filter(|(host, _)| known(host)) {
-            if self.kept.heard.get(&host).is_none_or(|before| before.value != value) {
-                self.kept.heard.insert(host.clone(), Heard { value: value.clone(), at: now });
-            }
-            let at = self.kept.heard[&host].at;
-            if self.read.get(&host) != Some(&value) {
-                let record = record(mirror, &host, &scheme.fleet.name);
-                let before = self.peers.remove(&host).and_then(|peer| peer.record);
-                self.peers.insert(host.clone(), Peer { record: record.or(before), heard: at });
-                self.read.insert(host.clone(), value);
-            }
-            if let Some(peer) = self.peers.get_mut(&host) {
-                peer.heard = at;
-            }
-        }
-        self.looked_at = Some(whom.clone());
-        let is_view = match whom {
-            Peers::All => {
-                self.surveyed = self.kept.releases.iter().map(|(app, it)| (app.clone(), it.release)).collect();
-                true
-            }
-            Peers::Some(hosts) => self.is_surveyed(scheme) && self.taking_part(scheme).is_subset(hosts),
-        };
-        if is_view {
-            self.view = Some(asked);
-            self.shown = record(mirror, &self.host, &scheme.fleet.name);
-        }
-        self.save();
+    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, whom: (&Peers, Timestamp), now: Timestamp) {
+        self.others.look((&self.host, &mut *self.kept), mirror, scheme, whom, now);
+        self.kept.save();
     }
 
     /// The repository answered at `at`.
@@ -494,7 +356,7 @@ impl Rollouts {
         self.is_mute = false;
         let silent_after = self.patience.unwrap_or(spec::manifest::SILENT_AFTER);
         self.kept.signs = Some(Row::with(self.kept.signs.take(), at, silent_after));
-        self.save();
+        self.kept.save();
         let is_new = self.kept.signs.as_ref().is_some_and(|row| row.first == at);
         self.is_concerned() && (was_quiet || is_new)
     }
@@ -506,7 +368,7 @@ impl Rollouts {
 
     /// Says whether the others have to be asked for at once: it may be this host's turn, and they were never asked for.
     pub fn lacks_view(&self) -> bool {
-        self.look == Look::All && self.view.is_none()
+        self.look == Look::All && self.others.view.is_none()
     }
 
     /// Says whether something here waits for other hosts.
@@ -516,7 +378,7 @@ impl Rollouts {
 
     /// Says whether it is this host's turn with something, and only the others have to be told, or looked at once more.
     pub fn is_about_to_begin(&self) -> bool {
-        self.intents.iter().any(|(app, intent)| !intent.is_told(self.view, self.shows(app, intent)))
+        self.intents.iter().any(|(app, intent)| !self.is_told(app, intent))
     }
 
     /// Returns whom to ask for with the next look at the repository.
@@ -558,37 +420,16 @@ impl Rollouts {
     }
 
     fn forget(&mut self) {
-        self.peers.clear();
-        self.read.clear();
+        self.others = Others::default();
         self.intents.clear();
         self.before.clear();
         self.gates.clear();
         self.kept.heard.clear();
         self.kept.releases.clear();
-        (self.view, self.size, self.silent_after) = (None, 0, None);
-        (self.look, self.asks, self.shown) = (Look::Nobody, None, None);
-        self.surveyed.clear();
         self.kept.overdue.clear();
-        self.looked_at = None;
-        self.save();
-    }
-
-    /// Keeps what would be missed after a restart. Without it others are waited for longer, and nothing else.
-    fn save(&mut self) {
-        let same = |kept: &Kept| Kept { polled: None, overdue: BTreeMap::new(), ..kept.clone() };
-        if same(&self.kept) != same(&self.saved) {
-            self.keep();
-        }
-    }
-
-    fn keep(&mut self) {
-        if self.is_looking {
-            return;
-        }
-        match write(&self.path, &self.kept) {
-            Ok(()) => self.saved.clone_from(&self.kept),
-            Err(error) => warn!(%error, "failed to keep what is known of rollouts"),
-        }
+        (self.size, self.silent_after) = (0, None);
+        (self.look, self.asks) = (Look::Nobody, None);
+        self.kept.save();
     }
 }
 
@@ -609,12 +450,6 @@ fn announce(intents: &BTreeMap<AppName, Intent>, record: &mut Record) {
     }
 }
 
-fn write(path: &Path, kept: &Kept) -> io::Result<()> {
-    let new = path.with_extension("json.new");
-    fs::write(&new, serde_json::to_vec(kept)?)?;
-    fs::rename(&new, path)
-}
-
 /// Returns after which time others take this host for silent that wait for what has begun here.
 fn under_way(belief: &Belief, memory: &Memory) -> impl Iterator<Item = Duration> {
     let is_under_way = |known: &AppMemory| {
@@ -629,21 +464,6 @@ fn failed(known: &AppMemory) -> Stage {
     match known.state {
         AppState::Failed | AppState::Unhealthy | AppState::Applying => Stage::Down,
         _ => Stage::Failed,
-    }
-}
-
-/// Reads the record in another host's sign of life, if it is one: others wrote it, so anything may be there.
-pub(crate) fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
-    match Record::parse(&mirror.record_heard(host)?) {
-        Ok(record) if record.host != *host || record.fleet != fleet => {
-            warn!(%host, "a record is left out: it is of another host or fleet than its ref");
-            None
-        }
-        Ok(record) => Some(record),
-        Err(why) => {
-            warn!(%host, why, "a record is left out");
-            None
-        }
     }
 }
 
