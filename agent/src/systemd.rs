@@ -51,8 +51,9 @@ const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
-/// How long connecting may take; the socket is local, so more than this is a bus that hangs.
-const CONNECT: Duration = Duration::from_secs(3);
+/// How long connecting may take. The socket is local, but whoever comes first has systemd start the bus, which takes seconds on a
+/// machine that is busy with its boot.
+const CONNECT: Duration = Duration::from_secs(10);
 /// How long one ordinary call may take. PID 1 answers nothing while it reloads, which takes a good part of a second.
 const CALL: Duration = Duration::from_secs(10);
 /// Calls on their way at once. The system bus ends replies beyond 128 (`max_replies_per_connection` of dbus-daemon).

@@ -81,6 +81,12 @@ pub(crate) fn invocation(host: &Host, unit: &str) -> String {
     host.sh(&format!("systemctl show -P InvocationID {unit}")).unwrap().trim().to_owned()
 }
 
+/// When a file's content was last written.
+pub(crate) fn written(host: &Host, path: &str) -> jiff::Timestamp {
+    let at = host.sh(&format!("date --utc --reference={path} +%FT%T.%NZ")).unwrap();
+    at.trim().parse().unwrap()
+}
+
 /// How long the daemon may take for anything on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 
