@@ -81,10 +81,10 @@ pub(crate) fn invocation(host: &Host, unit: &str) -> String {
     host.sh(&format!("systemctl show -P InvocationID {unit}")).unwrap().trim().to_owned()
 }
 
-/// When a file's content was last written.
+/// When a file's content was last written, at the latest: the kernel stamps files by a clock that is behind by up to a tick.
 pub(crate) fn written(host: &Host, path: &str) -> jiff::Timestamp {
     let at = host.sh(&format!("date --utc --reference={path} +%FT%T.%NZ")).unwrap();
-    at.trim().parse().unwrap()
+    at.trim().parse::<jiff::Timestamp>().unwrap() + Duration::from_millis(10)
 }
 
 /// How long the daemon may take for anything on a busy machine.

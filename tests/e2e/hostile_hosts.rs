@@ -14,6 +14,8 @@ fn boot(lab: &lab::Lab) -> Host {
     let host = lab.boot("attic").unwrap();
     agent::install(&host);
     host.write("/etc/mainstay/agent.yaml", "settle: 100ms\nobserve: 300ms\n").unwrap();
+    // Whoever comes first has the bus started, which is not what these tests are about.
+    host.wait_for(agent::SOON, "busctl --timeout=30 status org.freedesktop.systemd1 >/dev/null").unwrap();
     host
 }
 
