@@ -41,6 +41,8 @@ const LARGEST: u64 = spec::artifact::MOST;
 const LONG: u64 = 64 << 20;
 /// From this many files on, one syncfs(2) per file system is cheaper than an fsync(2) per file.
 const SYNCFS_FROM: usize = 6;
+/// So many bytes are read while systemd and the engine think: a moment, also on a slow machine.
+const WHILE_OTHERS_THINK: u64 = 16 << 20;
 /// A file changed less than this before it was read may change again without its timestamps showing it.
 const RACY: Duration = Duration::from_millis(50);
 
@@ -53,6 +55,9 @@ pub enum DiskError {
     /// Somebody changed it between the look and the change; the next pass looks again.
     #[error("it changed while this plan was made; nothing was overwritten, the next pass looks again")]
     Moved,
+    /// It has to be read anew, and that would take longer than this look may.
+    #[error("reading it takes long")]
+    Long,
     /// The kernel refused.
     #[error("failed to {0}")]
     Io(&'static str, #[source] io::Error),
@@ -69,6 +74,8 @@ pub struct Disk {
     store: Store,
     seen: BTreeMap<HostPath, Seen>,
     swept: bool,
+    /// How many bytes this look may still read; `None` for all that there are.
+    spare: Option<u64>,
 }
 
 /// What a file was when it was read: a stat that says the same means the content is the same.
@@ -125,7 +132,7 @@ pub struct Write<'a> {
 impl Disk {
     /// Makes one for a fleet, whose name is part of every mark; artifacts come out of `store`.
     pub fn new(fleet: &str, store: Store) -> Disk {
-        Disk { fleet: fleet.to_owned(), store, seen: BTreeMap::new(), swept: false }
+        Disk { fleet: fleet.to_owned(), store, seen: BTreeMap::new(), swept: false, spare: None }
     }
 
     /// Looks at a path.
@@ -135,11 +142,32 @@ impl Disk {
 
     /// Looks at a path that may be in the same directory as the one looked at before. For a look at everything only:
     /// what is about to be changed is looked at anew, from the root.
-    pub fn look_beside(&mut self, path: &HostPath, beside: &mut Beside) -> FileState {
+    fn look_beside(&mut self, path: &HostPath, beside: &mut Beside) -> FileState {
         match self.try_look(path, beside) {
             Ok(state) => state,
             Err(error) => FileState::Unknown(crate::chain(&error)),
         }
+    }
+
+    /// Looks at many paths for which a moment is enough, while others are waited for; returns the paths that are left,
+    /// since they have to be read and are long. Reading keeps the loop from turning: an answer that arrives meanwhile
+    /// would be heard only when its deadline has passed.
+    pub fn look_quickly<'p>(
+        &mut self,
+        paths: impl IntoIterator<Item = &'p HostPath>,
+        found: &mut BTreeMap<HostPath, FileState>,
+    ) -> Vec<&'p HostPath> {
+        self.spare = Some(WHILE_OTHERS_THINK);
+        let (mut beside, mut left) = (Beside::default(), Vec::new());
+        for path in paths {
+            match self.try_look(path, &mut beside) {
+                Err(DiskError::Long) => left.push(path),
+                Ok(state) => drop(found.insert(path.clone(), state)),
+                Err(error) => drop(found.insert(path.clone(), FileState::Unknown(crate::chain(&error)))),
+            }
+        }
+        self.spare = None;
+        left
     }
 
     fn try_look(&mut self, path: &HostPath, beside: &mut Beside) -> Result<FileState, DiskError> {
@@ -187,6 +215,9 @@ impl Disk {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = fs::openat(parent, name, flags, Bits::empty()).map_err(io_error("open it"))?;
         let opened = fs::fstat(&file).map_err(io_error("look at it"))?;
+        if let Some(spare) = &mut self.spare {
+            *spare = spare.checked_sub(u64::try_from(opened.st_size).unwrap_or(0)).ok_or(DiskError::Long)?;
+        }
         let mark = self.mark(path, &file);
         let digest =
             digest(File::from(file), self.store.progress()).map_err(|error| DiskError::Io("read it", error))?;

@@ -95,11 +95,16 @@ pub async fn observe(providers: &mut Providers, desired: &Desired, memory: &Memo
     let looking = async {
         // The questions are on their way when the connections had their turn.
         tokio::task::yield_now().await;
-        files(disk, desired, memory, &mut observed);
-        artifacts(store, desired, &mut observed);
+        let long = files(disk, desired, memory, &mut observed);
         accounts(desired, &mut observed);
+        long
     };
-    let (mut listed, contained, ()) = tokio::join!(listing, containing, looking);
+    let (mut listed, contained, long) = tokio::join!(listing, containing, looking);
+    for path in long {
+        let state = disk.look(&path);
+        observed.files.insert(path, state);
+    }
+    artifacts(store, desired, &mut observed);
     if let Ok(Some(states)) = &mut listed {
         observed.managers = users::look(&mut providers.systemd, of_users, &names, states).await;
     }
@@ -163,14 +168,12 @@ fn paths<'a>(desired: &'a Desired, memory: &'a Memory, hiding: &'a [HostPath]) -
     desired.files().map(|(_, path, _)| path).chain(owned).chain(hiding).collect()
 }
 
-fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) {
+/// Looks at files; returns those that take long to read.
+fn files(disk: &mut Disk, desired: &Desired, memory: &Memory, observed: &mut Observed) -> Vec<HostPath> {
     let hiding = hiding(desired);
     let paths = paths(desired, memory, &hiding);
     disk.keep_only(&paths);
-    let mut beside = Beside::default();
-    for path in paths {
-        observed.files.insert(path.clone(), disk.look_beside(path, &mut beside));
-    }
+    disk.look_quickly(paths, &mut observed.files).into_iter().cloned().collect()
 }
 
 /// Says which artifacts are here already, of those that are not in their place.

@@ -353,3 +353,20 @@ fn what_a_kill_left_aside_is_kept_unless_it_is_known() {
     assert_eq!(kept, paths.iter().cloned().zip(expected).collect::<Vec<_>>());
     assert_eq!(folder.names("."), [temporary(&paths[2])]);
 }
+
+#[test]
+fn what_takes_long_to_read_is_left_for_when_nobody_waits() {
+    let mut folder = folder();
+    for (name, length) in [("a", WHILE_OTHERS_THINK - 1), ("b", 2), ("c", 1), ("huge", LARGEST + 1)] {
+        File::create(folder.at(name)).and_then(|file| file.set_len(length)).expect("a sparse file");
+        let past = SystemTime::now() - Duration::from_secs(60);
+        File::options().write(true).open(folder.at(name)).and_then(|file| file.set_modified(past)).expect("a time");
+    }
+    let paths = ["a", "b", "c", "huge", "missing"].map(|name| folder.path(name));
+    let mut found = BTreeMap::new();
+    assert_eq!(folder.disk.look_quickly(&paths, &mut found), [&paths[1], &paths[3]]);
+    assert_eq!(found.keys().collect::<Vec<_>>(), [&paths[0], &paths[2], &paths[4]]);
+    assert!(matches!(folder.disk.look(&paths[1]), FileState::Regular { .. }));
+    let huge = folder.disk.look(&paths[3]);
+    assert!(matches!(&huge, FileState::Unknown(why) if why.contains("more than the")), "{huge:?}");
+}
