@@ -37,7 +37,7 @@ fn what_is_in_the_way_is_named_and_left_alone() {
     let before = host.sh("ls -lRA --time-style=full-iso /srv").unwrap();
     let began = Instant::now();
     let (code, said) = agent::once(&host, "/root/fleet");
-    assert!(code == 4 && began.elapsed() < Duration::from_secs(10), "{:?} {said}", began.elapsed());
+    assert!(code == 4 && began.elapsed() < Duration::from_secs(60), "{:?} {said}", began.elapsed());
     for place in places {
         assert!(said.contains(&format!("conflict in {place}: file /srv/{place}/file")), "{place}: {said}");
     }
@@ -50,10 +50,10 @@ fn what_is_in_the_way_is_named_and_left_alone() {
     agent::converge(&host, "/root/fleet");
     assert_eq!(host.sh("cat /srv/*/file | sort | uniq -c").unwrap().trim(), "6 ours");
     // One of ours is replaced by something huge and sparse: reading it would take long, and it is not ours any more.
-    host.sh("truncate -s 1G /srv/big/file").unwrap();
+    host.sh("truncate -s 100G /srv/big/file").unwrap();
     let began = Instant::now();
     let (code, said) = agent::once(&host, "/root/fleet");
-    assert!(code == 4 && said.contains("more than the") && began.elapsed() < Duration::from_secs(10), "{said}");
+    assert!(code == 4 && said.contains("more than the") && began.elapsed() < Duration::from_secs(60), "{said}");
 }
 
 #[test]

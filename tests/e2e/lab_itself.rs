@@ -179,6 +179,8 @@ fn nothing_is_left_behind() {
     let hosts = lab.boot_all(&["attic", "barn"]).unwrap();
     let leaders: Vec<_> = hosts.iter().map(|host| host.leader_pid().unwrap()).collect();
     let network = std::fs::read_link(format!("/proc/{}/ns/net", leaders[0])).unwrap();
+    // Held open: the number of a namespace that is gone is given to the next one, which may be that of another test.
+    let held = std::fs::File::open(format!("/proc/{}/ns/net", leaders[0])).unwrap();
     assert!(traces(&id).iter().any(|trace| trace.starts_with("/sys")), "a cgroup should show up while it runs");
     assert_eq!(mounts(), Vec::<String>::new(), "no mount is seen outside of the lab, not even while it runs");
     // A panicking test drops its hosts in any order; the lab goes with the last one.
@@ -188,6 +190,7 @@ fn nothing_is_left_behind() {
     assert!(leaders.iter().all(|leader| !Path::new("/proc").join(leader.to_string()).exists()));
     let in_it = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|other| other == network);
     assert!(!list("/proc").iter().any(|path| in_it(path.rsplit('/').next().unwrap())));
+    drop(held);
 }
 
 /// Folders of a lab: its cgroups and its entry in the register.
