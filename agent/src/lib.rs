@@ -24,6 +24,7 @@ pub mod disk;
 pub mod ledger;
 pub mod releases;
 pub mod requests;
+pub mod trust;
 pub mod belief;
 pub mod observe;
 pub mod leftovers;

@@ -42,9 +42,10 @@ use crate::releases::Releases;
 use crate::report::{self, Seen};
 use crate::requests::{self, Pending};
 use crate::rollout::{Rollouts, TURN};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::systemd::Managers;
+use crate::trust::{self, Before, Floor, Judge, Verdict};
 
 /// One host and everything the agent holds of it.
 pub struct Host {
@@ -67,6 +68,12 @@ pub struct Host {
     in_motion: bool,
     /// What applications go back to.
     releases: Releases,
+    /// Whom to believe at first, which branch that is for, and the last that was believed, as the file beside the settings has it.
+    first: settings::Trust,
+    followed: String,
+    floor: Floor,
+    /// The commit that was judged last, and may be believed.
+    judged: Option<CommitId>,
     /// What is known of how changes spread over the fleet.
     pub rollouts: Rollouts,
     /// What is the matter with the fleet, and what of it this host tells.
@@ -194,6 +201,10 @@ impl Host {
             holds: BTreeMap::new(),
             in_motion: false,
             releases,
+            first: settings.trust.clone(),
+            followed: settings.branch.clone(),
+            floor: Floor::open(&settings.trust.floor),
+            judged: None,
             rollouts,
             lookout,
             eyes: Eyes::new(),
@@ -205,6 +216,23 @@ impl Host {
             unpublished: BTreeSet::new(),
             said: String::new(),
         }
+    }
+
+    /// Says whether a commit that is in `mirror` may be believed: who signed what leads to it, and that it goes on from what was believed
+    /// before.
+    ///
+    /// # Errors
+    /// It may not, or that cannot be told.
+    pub fn trusts(&mut self, mirror: &Mirror, commit: &CommitId, now: Timestamp) -> Result<Verdict, trust::Refusal> {
+        let accepted = requests::accepted(&self.state);
+        let before = Before {
+            believed: self.ledger.memory.believed.as_ref(),
+            floor: self.floor.commit()?,
+            accepted: accepted.as_ref(),
+        };
+        let verdict = Judge::new(mirror, &self.first)?.believe(before, commit, &self.followed, now)?;
+        self.judged = Some(commit.clone());
+        Ok(verdict)
     }
 
     /// Believes a tree from now on, if it is sound. What was believed before stays when it is not. `past` is where the commits are
@@ -233,19 +261,35 @@ impl Host {
             self.providers.disk = Disk::new(fleet, self.providers.store.clone());
             self.providers.engine = Engine::new(self.sockets.clone(), owner).with_credentials(self.registries.clone());
         }
-        if belief.commit.is_some() {
-            self.ledger.memory.believed.clone_from(&belief.commit);
+        if let Some(commit) = &belief.commit {
+            self.ledger.memory.believed = Some(commit.clone());
         }
         (self.belief, self.held) = (Some(belief), None);
         self.turns += 1;
         Ok(warnings)
     }
 
+    /// Keeps which commit is believed where the loss of the state does not reach, once it was judged and is in the ledger.
+    fn keep_floor(&mut self) -> Result<(), LedgerError> {
+        let Some(commit) = self.judged.take().filter(|it| self.ledger.memory.believed.as_ref() == Some(it)) else {
+            return Ok(());
+        };
+        self.ledger.save()?;
+        self.floor.raise(&commit);
+        if requests::accepted(&self.state).is_some()
+            && let Err(error) = requests::forget_accepted(&self.state)
+        {
+            warn!(%error, "failed to forget which rewrite was accepted");
+        }
+        Ok(())
+    }
+
     /// Names the commits that this host runs or believes: the mirror keeps them whatever the branch does.
     pub fn commits(&self) -> Vec<CommitId> {
         let memory = &self.ledger.memory;
         let apps = memory.apps.values().flat_map(|app| [&app.commit, &app.from]);
-        let all: BTreeSet<&CommitId> = apps.chain([&memory.believed]).flatten().collect();
+        let floor = self.floor.commit().ok().flatten();
+        let all: BTreeSet<&CommitId> = apps.chain([&memory.believed]).flatten().chain(floor).collect();
         all.into_iter().cloned().collect()
     }
 
@@ -464,6 +508,7 @@ impl Host {
     /// # Errors
     /// What a person asked for could not be written down.
     pub async fn prepare(&mut self, now: Timestamp, patience: plan::Patience) -> Result<Option<Plan>, LedgerError> {
+        self.keep_floor()?;
         self.take_up_requests()?;
         self.take_up_pauses(now)?;
         let Some(plan) = self.work_out(now, patience, true).await else { return Ok(None) };

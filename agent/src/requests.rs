@@ -9,11 +9,13 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
-use spec::id::AppName;
+use spec::id::{AppName, CommitId};
 use spec::pause::Asked;
 
 const RETRY: &str = "retry";
 const SYNC: &str = "sync";
+/// An accepted rewrite.
+const ACCEPT: &str = "accept-rewrite";
 /// One line of JSON for each pause or resumption, in the order in which they were asked for.
 const PAUSE: &str = "pause";
 /// More than this was not written by us.
@@ -127,6 +129,54 @@ impl Pending {
 /// Reads requests; half a line is none yet.
 fn asked(text: &str) -> Vec<Asked> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// A rewrite that a person accepts: what does not go on from the one may be believed all the same if it goes on from the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What was believed.
+    pub from: CommitId,
+    /// What takes its place.
+    pub to: CommitId,
+    /// Who may sign it is what the settings say, as if nothing had been believed.
+    pub by_settings: bool,
+}
+
+/// The word for that.
+const BY_SETTINGS: &str = "by-settings";
+
+/// Notes which rewrite a person accepts. It stays until something is believed by it.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn accept(state: &Path, Accepted { from, to, by_settings }: &Accepted) -> io::Result<()> {
+    let new = state.join("accept.new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let how = if *by_settings { BY_SETTINGS } else { "" };
+    file.write_all(format!("{from} {to} {how}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, state.join(ACCEPT))
+}
+
+/// Returns which rewrite a person accepts.
+pub fn accepted(state: &Path) -> Option<Accepted> {
+    let path = state.join(ACCEPT);
+    let seen = fs::metadata(&path).ok()?;
+    if !seen.is_file() || seen.len() > LONGEST {
+        return None;
+    }
+    let text = fs::read_to_string(path).ok()?;
+    let mut words = text.split_whitespace();
+    let (from, to) = (CommitId::parse(words.next()?).ok()?, CommitId::parse(words.next()?).ok()?);
+    Some(Accepted { from, to, by_settings: words.next() == Some(BY_SETTINGS) })
+}
+
+/// Forgets it, once something was believed by it.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn forget_accepted(state: &Path) -> io::Result<()> {
+    fs::remove_file(state.join(ACCEPT))
 }
 
 /// Asks that the releases of these applications are tried again. What was asked before and is not taken up yet stays.

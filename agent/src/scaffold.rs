@@ -41,7 +41,7 @@ pub enum ScaffoldError {
         source: io::Error,
     },
     /// `git init` did not work.
-    #[error("the files are there, but `git init` failed: {0}")]
+    #[error("the files are there, but they could not be made a git repository: {0}")]
     Git(String),
 }
 
@@ -58,26 +58,95 @@ pub struct Scaffold {
     pub is_new_repository: bool,
 }
 
-/// Writes the files below `folder`, for this host, and makes it a git repository unless it is part of one.
+/// Somebody who signs commits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// Whom people know by the key.
+    pub principal: String,
+    /// The public key, in one line as OpenSSH writes it.
+    pub key: String,
+    /// How git is told of it: a file, or the key itself.
+    pub named: String,
+}
+
+impl Signer {
+    /// Finds whoever sits here: the key that git signs with, else the usual one for ssh.
+    pub fn find() -> Option<Signer> {
+        let said = |key: &str| {
+            let output = Command::new("git").args(["config", "--global", "--get", key]).stdin(Stdio::null()).output();
+            let text = String::from_utf8(output.ok().filter(|output| output.status.success())?.stdout).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let home = PathBuf::from(std::env::var_os("HOME")?);
+        let usual = ["id_ed25519", "id_ecdsa", "id_rsa"].map(|name| format!("{}/.ssh/{name}.pub", home.display()));
+        let of_git = said("user.signingKey").filter(|_| said("gpg.format").as_deref() == Some("ssh"));
+        let (key, named) = of_git.into_iter().chain(usual).find_map(|named| Some((key(&home, &named)?, named)))?;
+        let principal = said("user.email").unwrap_or_else(|| "me@example.com".to_owned());
+        Some(Signer { principal, key, named })
+    }
+
+    /// Returns the file that names this person, and nobody else.
+    fn file(&self) -> String {
+        format!(
+            "# Whoever stands here deploys: one line for each, as in git's gpg.ssh.allowedSignersFile. A change of this file is signed by \
+             somebody\n# who stood here before.\n{} namespaces=\"git\" {}\n",
+            self.principal, self.key
+        )
+    }
+}
+
+/// Returns a public key as git names it: in a file, of the private key or of the public one, or itself.
+fn key(home: &Path, named: &str) -> Option<String> {
+    let literal = named.strip_prefix("key::").unwrap_or(named);
+    let text = if literal.starts_with("ssh-") || literal.starts_with("ecdsa-") || literal.starts_with("sk-") {
+        literal.to_owned()
+    } else {
+        let path = named.strip_prefix("~/").map_or_else(|| PathBuf::from(named), |rest| home.join(rest));
+        let public = if named.ends_with(".pub") { path } else { PathBuf::from(format!("{}.pub", path.display())) };
+        fs::read_to_string(public).ok()?
+    };
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    let line = words.join(" ");
+    let (signers, _) = spec::trust::read_signers(&format!("me {line}\n"));
+    (!signers.is_empty()).then_some(line)
+}
+
+/// Where those stand who sign.
+const SIGNERS: &str = "trust/allowed_signers";
+
+/// Writes the files below `folder`, for this host, and makes it a git repository unless it is part of one. Where there is a `signer`,
+/// only what that one signs is believed, and a new repository signs each commit.
 ///
 /// # Errors
 /// Something is in the way, or cannot be written.
-pub fn write(folder: &Path, host: &HostName) -> Result<Scaffold, ScaffoldError> {
-    let files: Vec<PathBuf> = FILES.iter().map(|(path, _)| folder.join(path)).collect();
+pub fn write(folder: &Path, host: &HostName, signer: Option<&Signer>) -> Result<Scaffold, ScaffoldError> {
+    let mut texts: Vec<(&str, String)> =
+        FILES.iter().map(|(path, text)| (*path, text.replace(HOST, host.as_str()))).collect();
+    if let Some(signer) = signer {
+        texts[0].1 = texts[0].1.replacen("#trust:", "trust:", 1);
+        texts.push((SIGNERS, signer.file()));
+    }
+    let files: Vec<PathBuf> = texts.iter().map(|(path, _)| folder.join(path)).collect();
     let there: Vec<PathBuf> = files.iter().filter(|path| path.symlink_metadata().is_ok()).cloned().collect();
     if !there.is_empty() {
         return Err(ScaffoldError::There(there));
     }
-    for (path, (_, text)) in files.iter().zip(FILES) {
+    for (path, (_, text)) in files.iter().zip(&texts) {
         let failed = |source| ScaffoldError::File { path: path.clone(), source };
         path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
         let mut file = OpenOptions::new().create_new(true).write(true).open(path).map_err(failed)?;
-        file.write_all(text.replace(HOST, host.as_str()).as_bytes()).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
     }
     let files = files.into_iter().chain(write_schemas(folder)?).collect();
     let is_new_repository = !is_in_a_repository(folder);
     if is_new_repository {
-        git_init(folder)?;
+        git(folder, &["init", "--quiet", "--initial-branch=main"])?;
+    }
+    if let Some(signer) = signer.filter(|_| is_new_repository) {
+        let settings = [("gpg.format", "ssh"), ("user.signingKey", &signer.named), ("commit.gpgSign", "true")];
+        for (key, value) in settings.into_iter().chain([("gpg.ssh.allowedSignersFile", SIGNERS)]) {
+            git(folder, &["config", key, value])?;
+        }
     }
     Ok(Scaffold { files, is_new_repository })
 }
@@ -103,9 +172,9 @@ fn is_in_a_repository(folder: &Path) -> bool {
     folder.ancestors().any(|above| above.join(".git").exists())
 }
 
-fn git_init(folder: &Path) -> Result<(), ScaffoldError> {
+fn git(folder: &Path, words: &[&str]) -> Result<(), ScaffoldError> {
     let mut command = Command::new("git");
-    command.args(["init", "--quiet", "--initial-branch=main"]).current_dir(folder).stdin(Stdio::null());
+    command.args(words).current_dir(folder).stdin(Stdio::null());
     let done = command.output().map_err(|error| ScaffoldError::Git(error.to_string()))?;
     match done.status.success() {
         true => Ok(()),
@@ -126,7 +195,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a folder");
         let folder = scratch.path().join("new/fleet");
         let host = HostName::parse("attic").expect("a name");
-        let made = write(&folder, &host).expect("written");
+        let made = write(&folder, &host, None).expect("written");
         assert!(made.is_new_repository && folder.join(".git/HEAD").exists());
         let parsed = manifest::parse(&folder::read(&folder, &LIMITS).expect("a tree"), None);
         assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
@@ -158,9 +227,32 @@ mod tests {
         }
 
         fs::remove_file(folder.join("fleet.yaml")).expect("removed");
-        let error = write(&folder, &host).map(|_| ()).expect_err("it is in the way");
+        let error = write(&folder, &host, None).map(|_| ()).expect_err("it is in the way");
         assert!(error.to_string().contains("README.md") && !folder.join("fleet.yaml").exists(), "{error}");
-        let inside = write(&folder.join("inside"), &host).expect("written");
+        let inside = write(&folder.join("inside"), &host, None).expect("written");
         assert!(!inside.is_new_repository, "it is part of one");
+    }
+
+    #[test]
+    fn whoever_has_a_key_begins_with_commits_that_are_signed() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let file = scratch.path().join("key");
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status();
+        assert!(made.expect("ssh-keygen runs").success());
+        let named = file.display().to_string();
+        let key = key(scratch.path(), &named).expect("a key");
+        assert_eq!(super::key(scratch.path(), "~/key.pub").as_deref(), Some(key.as_str()));
+        assert_eq!(super::key(scratch.path(), &format!("key::{key}")).as_deref(), Some(key.as_str()));
+        assert_eq!(super::key(scratch.path(), "~/missing"), None);
+        let signer = Signer { principal: "ann@example.com".to_owned(), key, named };
+        let folder = scratch.path().join("fleet");
+        write(&folder, &HostName::parse("attic").expect("a name"), Some(&signer)).expect("written");
+        let parsed = manifest::parse(&folder::read(&folder, &LIMITS).expect("a tree"), None);
+        assert!(parsed.diagnostics.is_empty(), "{:?}", parsed.diagnostics);
+        let trust = parsed.fleet.expect("a fleet").trust.expect("it asks for signatures");
+        assert_eq!((trust.signers[0].principals.as_str(), trust.signers.len()), ("ann@example.com", 1));
+        git(&folder, &["add", "-A"]).expect("added");
+        git(&folder, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first"]).expect("committed");
+        git(&folder, &["verify-commit", "HEAD"]).expect("it is signed by who may");
     }
 }

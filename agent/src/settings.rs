@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use spec::id::HostName;
+use spec::id::{CommitId, HostName};
 use spec::manifest;
 use spec::settings as keys;
 use spec::tree::Tree;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub allow_file: bool,
     /// How git is reached.
     pub git: Git,
+    /// Whom to believe, before the repository itself says so.
+    pub trust: Trust,
     /// How the host reports.
     pub report: Report,
     /// How much is kept of what others wrote where the agent writes.
@@ -89,6 +91,17 @@ pub struct Git {
     pub ca: Option<PathBuf>,
     /// A file that holds a token for https.
     pub token: Option<PathBuf>,
+}
+
+/// Whom to believe, before anything was believed and where the repository says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// A file with those who sign.
+    pub signers: Option<PathBuf>,
+    /// Nothing that does not go on from this is believed.
+    pub since: Option<CommitId>,
+    /// Where it stands which commit was believed last.
+    pub floor: PathBuf,
 }
 
 /// How the host reports.
@@ -185,6 +198,11 @@ impl From<&keys::Settings> for Settings {
                 known_hosts: path("git.known-hosts"),
                 ca: path("git.ca"),
                 token: path("git.token"),
+            },
+            trust: Trust {
+                signers: path("trust.signers"),
+                since: said.text("trust.since").and_then(|commit| CommitId::parse(commit).ok()),
+                floor: path("trust.floor").unwrap_or_default(),
             },
             report: Report {
                 push: said.is_on("report.push"),

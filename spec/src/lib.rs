@@ -15,6 +15,7 @@ pub mod container;
 pub mod authority;
 pub mod artifact;
 pub mod calendar;
+pub mod trust;
 pub mod settings;
 pub mod manifest;
 pub mod schema;

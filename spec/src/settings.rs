@@ -31,6 +31,8 @@ pub enum Kind {
     Text,
     /// A host's name in fleet.yaml.
     Host,
+    /// A commit, by its whole name.
+    Commit,
     /// An absolute path on this host.
     Path,
     /// A length of time between these.
@@ -119,6 +121,19 @@ pub const KEYS: &[Key] = &[
     key("git.known-hosts", Kind::Path, "", "The servers' keys for ssh; root's own known_hosts when not set"),
     key("git.ca", Kind::Path, "", "A certificate authority to trust for https beside the system's"),
     key("git.token", Kind::Path, "", "A file that holds a token for https"),
+    key(
+        "trust.signers",
+        Kind::Path,
+        "",
+        "Who signs what is believed first, as a file in the form of git's allowedSignersFile",
+    ),
+    key("trust.since", Kind::Commit, "", "A commit by its whole name: nothing is believed that does not go on from it"),
+    key(
+        "trust.floor",
+        Kind::Path,
+        "/etc/mainstay/floor",
+        "Which commit was believed last: kept here as well, so that the loss of `state` takes the host to no older one",
+    ),
     key("report.push", Kind::Boolean, "true", "Whether records are pushed; they are kept in the mirror in any case"),
     key("report.repository", Kind::Text, "", "Another repository for records than the one that is followed"),
     key("report.heartbeat", WAIT, "1h", "How often the host says that it is there"),
@@ -223,6 +238,8 @@ impl Key {
                 Ok(name) => Ok(Value::Text(name.as_str().to_owned())),
                 Err(why) => off(format!("this is no host's name: {why}"), "write it as fleet.yaml does"),
             },
+            Kind::Commit if crate::id::CommitId::parse(text).is_ok() => Ok(Value::Text(text.to_owned())),
+            Kind::Commit => off(format!("`{shown}` is not the whole name of a commit"), "write all of its 40 digits"),
             Kind::Path if text.starts_with('/') && !text.contains('\0') => Ok(Value::Text(text.to_owned())),
             Kind::Path => off(format!("`{shown}` is no absolute path"), "write the path from `/` on"),
             Kind::Addresses if text.parse::<SocketAddr>().is_ok() => Ok(Value::Texts(vec![text.to_owned()])),

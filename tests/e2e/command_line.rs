@@ -142,6 +142,8 @@ fn for_programs(host: &Host) {
             "check" => "/root/fleet",
             "render" => "--dir /root/fleet",
             "pause" => "--reason 'to see'",
+            "trust" => "explain",
+            "accept-rewrite" => "$(cat /etc/mainstay/floor) $(cat /etc/mainstay/floor)",
             "status" | "history" | "sync" | "doctor" | "install" | "uninstall" | "retry" | "resume" | "alerts"
             | "settings" | "restore" => "",
             "fleet" => {

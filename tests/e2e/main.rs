@@ -53,6 +53,7 @@ mod rollouts;
 mod rootless;
 mod sources;
 mod states;
+mod trust;
 mod unit_texts;
 mod watching;
 mod way_back;

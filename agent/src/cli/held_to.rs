@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use spec::manifest;
+use spec::tree::Tree;
 
 use super::{Common, Ended};
 use crate::belief::{Past, Refusal};
@@ -13,6 +15,7 @@ use crate::git::Peers;
 use crate::pass::Host;
 use crate::report::Notice;
 use crate::settings::Settings;
+use crate::trust;
 use crate::upstream::{self, Done, LIMITS, Upstream};
 
 /// Where the desired state comes from.
@@ -86,8 +89,23 @@ pub(super) async fn believe(
         return Ok(Believed::No(nothing()));
     };
     let mirror = upstream.source().context("the mirror is busy")?.mirror();
+    let is_known = host.ledger.memory.believed.as_ref() == Some(&commit);
+    let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit, Timestamp::now()).map(|_| ()) };
+    // Most likely it has a mistake, which is better told as one.
+    let is_mistaken = |tree: &Tree| manifest::parse(tree, Some(&commit)).fleet.is_none();
     let tree = mirror.tree(&commit, &LIMITS);
-    let tree = tree.with_context(|| format!("failed to read commit {}", commit.short()))?;
+    let tree = tree.with_context(|| format!("failed to read commit {}", commit.short()));
+    let is_unclear = matches!(judged, Err(trust::Refusal::Unclear { .. }));
+    if let Err(refusal) = judged
+        && !(is_unclear && tree.as_ref().is_ok_and(is_mistaken))
+    {
+        anyhow::ensure!(!refusal.is_passing(), refusal);
+        eprintln!("mainstay: {refusal}\nnothing was changed");
+        notice.refused = Some((commit, refusal.to_string()));
+        notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
+        return Ok(Believed::No(Ended::Mistaken));
+    }
+    let tree = tree?;
     let past = Past { mirror, limits: LIMITS };
     if let Err(refusal) = host.believe(&tree, Some(commit.clone()), Some(&past)) {
         notice.refused = Some((commit, refusal.to_string()));
@@ -106,7 +124,7 @@ fn nothing() -> Ended {
 }
 
 /// Draws why a tree is not believed.
-fn refused(common: &Common, refusal: &Refusal, tree: &spec::tree::Tree) -> Ended {
+fn refused(common: &Common, refusal: &Refusal, tree: &Tree) -> Ended {
     match refusal {
         Refusal::Mistakes(diagnostics) if common.json => println!("{:#}", draw::json(diagnostics)),
         Refusal::Mistakes(diagnostics) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{Common, Ended};
-use crate::scaffold;
+use crate::scaffold::{self, Signer};
 use crate::settings::Settings;
 
 const EXAMPLES: &str = "\
@@ -29,11 +29,20 @@ pub struct Args {
 /// Something is in the way, or cannot be written.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let host = Settings { host: common.host.clone(), ..Settings::default() }.host()?;
-    let made = scaffold::write(&args.dir, &host)?;
+    let signer = Signer::find();
+    let made = scaffold::write(&args.dir, &host, signer.as_ref())?;
     let dir = args.dir.display();
     if common.json {
         let files: Vec<String> = made.files.iter().map(|path| path.display().to_string()).collect();
-        println!("{:#}", json!({ "host": host.as_str(), "files": files, "git-init": made.is_new_repository }));
+        println!(
+            "{:#}",
+            json!({
+                "host": host.as_str(),
+                "files": files,
+                "git-init": made.is_new_repository,
+                "signer": signer.map(|signer| signer.principal),
+            })
+        );
         return Ok(Ended::Well);
     }
     for path in &made.files {
@@ -41,6 +50,14 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     }
     if made.is_new_repository {
         println!("made {dir} a git repository, with the branch main");
+    }
+    match &signer {
+        Some(signer) => {
+            println!("only commits that {} signs are believed: see trust/allowed_signers", signer.principal);
+        }
+        None => println!(
+            "nobody has to sign commits: no key for ssh was found here; see `trust` in fleet.yaml once you have one"
+        ),
     }
     println!("\nNext:");
     println!("  mainstay check {dir}                 is it sound?");

@@ -3,16 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use spec::id::{CommitId, HostName, shown};
+use spec::manifest::{self, Said};
 use spec::memory::Memory;
+use spec::tree::{Entry, Tree};
+use spec::trust::Require;
 
 use super::{Common, Ended, settings_path};
 use crate::belief::{self, Refusal};
 use crate::draw;
-use crate::git::{BranchName, Files, Url};
+use crate::git::{BranchName, Files, Mirror, Url};
 use crate::install::{self, First, server};
+use crate::ledger::Ledger;
 use crate::settings::Settings;
+use crate::trust::{Before, Floor, Judge};
 use crate::upstream::{Done, LIMITS, Upstream};
 
 const EXAMPLES: &str = "\
@@ -20,7 +26,7 @@ Examples:
   mainstay install --repo ssh://git@git.example/fleet.git
   mainstay install --repo https://git.example/fleet.git --host attic";
 
-/// Follow a repository from now on: settings, a key, and the service
+/// Follow a repository from now on: settings, key, and service
 ///
 /// Writes /etc/mainstay/agent.yaml, makes a key where the repository is reached over ssh, reads the repository once, and enables and
 /// starts the service. Settings that are there stay as they are. Where something is missing, it says what, and goes on from there
@@ -43,6 +49,12 @@ pub struct Args {
     /// Take the key that the server shows now for its own: whoever stands between could be it
     #[arg(long)]
     trust_server: bool,
+    /// A file with those who sign the commits, in the form of git's allowedSignersFile
+    #[arg(long, value_name = "FILE", conflicts_with = "trust_signers")]
+    signers: Option<PathBuf>,
+    /// Believe at first those whom the repository names now: whoever stands between could have named them
+    #[arg(long)]
+    trust_signers: bool,
 }
 
 /// Installs the agent.
@@ -69,6 +81,13 @@ async fn install(common: &Common, args: &Args, report: &mut Report) -> anyhow::R
         let settings = common.settings()?;
         agrees(args, &settings, &path)?;
         report.say("settings", &format!("{} is there and stays as it is", path.display()));
+        if let Some(signers) = args.signers.as_ref().filter(|_| settings.trust.signers.is_none()) {
+            let text =
+                std::fs::read_to_string(signers).with_context(|| format!("failed to read {}", signers.display()))?;
+            let file = install::write_signers(&path, &text)?;
+            report
+                .say("trust", &format!("those in {} are believed, and stand in {}", signers.display(), file.display()));
+        }
     } else {
         let Some(repository) = &args.repo else { bail!("say which repository to follow: mainstay install --repo URL") };
         let url = Url::parse(repository, Files::Refused)?;
@@ -84,19 +103,22 @@ async fn install(common: &Common, args: &Args, report: &mut Report) -> anyhow::R
                 (args.key.clone().or(key.map(|key| key.path)), known)
             }
         };
+        let signers = args.signers.as_ref().map(std::path::absolute).transpose()?;
         let first = First {
             repository,
             branch: args.branch.as_deref(),
             host: common.host.as_ref(),
             key: key.as_deref(),
             known_hosts: known_hosts.as_deref(),
+            signers: signers.as_deref(),
         };
         install::write_settings(&path, &first)?;
         report.say("settings", &format!("wrote {}", path.display()));
     }
     let settings = common.settings()?;
     let host = settings.host()?;
-    if !reads(&settings, &host, public.as_deref(), report).await? {
+    let first = Told { path: &path, takes_signers: args.trust_signers, public: public.as_deref() };
+    if !reads(&settings, &host, &first, report).await? {
         return Ok(false);
     }
     for path in install::bring()? {
@@ -204,21 +226,18 @@ async fn own_key(common: &Common, args: &Args, report: &mut Report) -> anyhow::R
 
 /// Reads the repository once, as the service will, and says what this host is in it. A host that is not named yet is no mistake: the
 /// agent waits for the commit that names it.
-async fn reads(
-    settings: &Settings,
-    host: &HostName,
-    public: Option<&str>,
-    report: &mut Report,
-) -> anyhow::Result<bool> {
+async fn reads(settings: &Settings, host: &HostName, told: &Told<'_>, report: &mut Report) -> anyhow::Result<bool> {
     install::make_folder(&settings.state, 0o700)?;
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(Vec::new(), None);
+    // What is there already stays.
+    let believed = Ledger::peek(&settings.state).ok().and_then(|ledger| ledger.memory.believed.clone());
+    upstream.fetch(believed.into_iter().collect(), None);
     let tip = match upstream.done().await {
         Done::Fetched(Ok(fetched)) => fetched.tip,
         Done::Fetched(Err(error)) => {
             let shown_url = settings.repository.as_deref().map(Url::shown).unwrap_or_default();
             report.say("repository", &format!("{shown_url} cannot be read: {}", crate::chain(&error)));
-            if let Some(public) = public {
+            if let Some(public) = told.public {
                 report.ask(&format!(
                     "Let this key read it, and write refs/notes/mainstay/* and refs/mainstay/* for the records:\n  {public}"
                 ));
@@ -231,6 +250,9 @@ async fn reads(
     report.say("repository", &format!("{} {}", tip.short(), upstream.subject(&tip)));
     let source = upstream.source().context("the mirror is busy")?;
     let tree = source.mirror().tree(&tip, &LIMITS).with_context(|| format!("failed to read commit {}", tip.short()))?;
+    if !believes(settings, source.mirror(), (&tip, &tree), told, report)? {
+        return Ok(false);
+    }
     match belief::believe(&tree, Some(tip.clone()), host, &Memory::default(), None) {
         Ok((belief, _)) => {
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
@@ -242,6 +264,64 @@ async fn reads(
             report.say("host", &waits(&tip, &format!("it has mistakes:\n\n{text}")));
         }
         Err(refusal) => report.say("host", &waits(&tip, &refusal.to_string())),
+    }
+    Ok(true)
+}
+
+/// What is known of an installation beside the settings.
+struct Told<'a> {
+    /// Where the settings are.
+    path: &'a Path,
+    /// Whom the repository names is believed.
+    takes_signers: bool,
+    /// The public key that was made for this host.
+    public: Option<&'a str>,
+}
+
+/// Says whom this host believes. `false` after saying what a person has to decide.
+fn believes(
+    settings: &Settings,
+    mirror: &Mirror,
+    (tip, tree): (&CommitId, &Tree),
+    told: &Told<'_>,
+    report: &mut Report,
+) -> anyhow::Result<bool> {
+    let text = |path: &str| match tree.entries.get(path) {
+        Some(Entry::File { bytes, .. }) => std::str::from_utf8(bytes).ok().map(str::to_owned),
+        _ => None,
+    };
+    let fleet = text("fleet.yaml").unwrap_or_default();
+    let said = manifest::said_of_trust(&fleet, text);
+    let is_told = settings.trust.signers.is_some() || Floor::open(&settings.trust.floor).commit()?.is_some();
+    let mut first = settings.trust.clone();
+    match said {
+        Said::Trust(trust) if trust.require != Require::None && !is_told => {
+            let people: String =
+                trust.signers.iter().map(|signer| format!("{} {}\n", signer.principals, signer.key)).collect();
+            report.say("trust", "The repository says that its commits are signed with these keys, and so could somebody else:");
+            report.add(&people);
+            if !told.takes_signers {
+                report.ask(
+                    "Compare them with the people they are of. Then call `mainstay install` again, with --trust-signers, or with \
+                     --signers and a file that holds the right ones. The service was not started.",
+                );
+                return Ok(false);
+            }
+            let path = manifest::file_of_signers(&fleet).and_then(|path| text(&path)).unwrap_or_default();
+            let file = install::write_signers(told.path, &path)?;
+            report.say("trust", &format!("they are believed, and stand in {}", file.display()));
+            first.signers = Some(file);
+        }
+        Said::Nothing if settings.trust.signers.is_none() => report.say(
+            "trust",
+            "nobody has to sign commits here: whoever can push to the branch is root on this host; see `trust` in README",
+        ),
+        _ => {}
+    }
+    let judged = Judge::new(mirror, &first)
+        .and_then(|judge| judge.believe(Before::default(), tip, &settings.branch, Timestamp::now()));
+    if let Err(refusal) = judged {
+        report.say("trust", &waits(tip, &refusal.to_string()));
     }
     Ok(true)
 }

@@ -34,6 +34,8 @@ pub mod doctor;
 pub mod pause;
 pub mod resume;
 pub mod sync;
+pub mod accept_rewrite;
+pub mod trust;
 
 pub use out::Log;
 
@@ -128,6 +130,8 @@ enum Command {
     Retry(retry::Args),
     Pause(pause::Args),
     Resume(resume::Args),
+    Trust(trust::Args),
+    AcceptRewrite(accept_rewrite::Args),
     Alerts(alerts::Args),
     Settings(settings::Args),
     Completions(completions::Args),
@@ -266,6 +270,8 @@ impl Cli {
             | Command::Retry(_)
             | Command::Pause(_)
             | Command::Resume(_)
+            | Command::Trust(_)
+            | Command::AcceptRewrite(_)
             | Command::Alerts(_)
             | Command::Completions(_)
             | Command::Man(_)
@@ -294,6 +300,8 @@ impl Cli {
             Command::Doctor(args) => Box::pin(doctor::run(common, args)).await,
             Command::Install(args) => Box::pin(install::run(common, args)).await,
             Command::Uninstall(args) => uninstall::run(common, args).await,
+            Command::Trust(args) => trust::run(common, args),
+            Command::AcceptRewrite(args) => accept_rewrite::run(common, args),
             Command::Alerts(args) => alerts::run(common, args).await,
             Command::Settings(args) => settings::run(common, args),
             Command::Completions(args) => Ok(completions::run(args)),

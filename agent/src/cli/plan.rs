@@ -22,7 +22,7 @@ Examples:
   mainstay plan --all-hosts                 what your edits change, and where
   mainstay plan --all-hosts --from origin/main --to HEAD --markdown";
 
-/// Show what would change, here or on all hosts, and change nothing
+/// Show what would change, here or on all hosts
 ///
 /// Looks at this host, compares it with its commit and prints the steps that would follow, in their order, each with
 /// its reason, and what changes in files. Nothing is changed; what not everybody may read is not shown.

@@ -23,7 +23,7 @@ Examples:
   mainstay restore 4f9d --print              look at one of them
   mainstay restore 4f9d --to /root/web.conf  bring it back somewhere else";
 
-/// List what was kept of what others had written, or bring it back
+/// List what was kept of what others wrote, or bring it back
 ///
 /// Lists what mainstay kept before it overwrote or removed something that somebody else had written, or brings one of
 /// these back with its mode, owner and time. Nothing that is there is replaced unless you say so.

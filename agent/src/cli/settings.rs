@@ -123,6 +123,9 @@ mod tests {
             git.known-hosts            -                                     not set
             git.ca                     -                                     not set
             git.token                  -                                     not set
+            trust.signers              -                                     not set
+            trust.since                -                                     not set
+            trust.floor                /etc/mainstay/floor                   default
             report.push                true                                  default
             report.repository          -                                     not set
             report.heartbeat           1h                                    default

@@ -32,7 +32,7 @@ Examples:
   mainstay status --watch
   mainstay status --json | jq .apps";
 
-/// Show what is converged, what drifted, at which commit, since when
+/// Show what is converged and what drifted, at which commit
 ///
 /// Shows each application with its state, since when, and its release; what differs on the host at this moment; a newer
 /// commit that was refused, and why; whether the repository answers and records arrive there. Changes nothing.

@@ -1,8 +1,11 @@
 //! What the loop asks of the repository, and what it makes of the answers.
 
 use jiff::Timestamp;
+use spec::diagnostic::Diagnostic;
 use spec::id::CommitId;
+use spec::manifest;
 use spec::plan;
+use spec::trust::Require;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -12,6 +15,7 @@ use crate::board::Pulse;
 use crate::git::FetchError;
 use crate::ledger::LedgerError;
 use crate::source::Health;
+use crate::trust::{self, Verdict};
 use crate::upstream::{Done, LIMITS};
 
 /// Why a commit is not believed.
@@ -167,8 +171,29 @@ impl Daemon {
         let Some(source) = self.upstream.source() else {
             return Err(Disbelief::Unreadable("the mirror is busy".to_owned()));
         };
+        // Before anything else of it is read: it may have been made to be hard to read.
+        let mut unclear = None;
+        if self.host.ledger.memory.believed.as_ref() != Some(commit) {
+            match self.host.trusts(source.mirror(), commit, Timestamp::now()) {
+                Ok(verdict) => tell(&verdict),
+                Err(refusal) if refusal.is_passing() => {
+                    return Err(Disbelief::Unreadable(crate::chain(&refusal)));
+                }
+                Err(refusal @ trust::Refusal::Unclear { .. }) => unclear = Some(refusal),
+                Err(refusal) => return Err(Disbelief::Refused(refusal.to_string())),
+            }
+        }
         let tree = source.mirror().tree(commit, &LIMITS);
         let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
+        if let Some(unclear) = unclear {
+            // Most likely it has a mistake, which is better told as one.
+            let mistakes = manifest::parse(&tree, Some(commit)).diagnostics;
+            let why = match mistakes.iter().any(Diagnostic::is_error) {
+                true => format!("{}; `mainstay check` shows them all", Refusal::Mistakes(mistakes)),
+                false => unclear.to_string(),
+            };
+            return Err(Disbelief::Refused(why));
+        }
         let past = Past { mirror: source.mirror(), limits: LIMITS };
         match self.host.believe(&tree, Some(commit.clone()), Some(&past)) {
             Ok(warnings) => {
@@ -179,6 +204,18 @@ impl Daemon {
                 Err(Disbelief::Refused(format!("{refusal}; `mainstay check` shows them all")))
             }
             Err(refusal) => Err(Disbelief::Refused(refusal.to_string())),
+        }
+    }
+}
+
+/// Says which signatures were asked for, loudly where there are none.
+fn tell(verdict: &Verdict) {
+    match verdict.trust.require {
+        Require::None => warn!(
+            "nobody has to sign commits here: whoever can push to the branch is root on this host; see `trust` in README"
+        ),
+        Require::Tip | Require::EveryCommit => {
+            info!(commits = verdict.commits, require = ?verdict.trust.require, "signatures hold");
         }
     }
 }

@@ -11,13 +11,11 @@ use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
 use super::rollouts::Written;
+use super::trust;
 use super::words::{did_you_mean, list};
 use super::yaml::{self, Key, Node};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{HostName, shown};
-
-/// Sections of fleet.yaml that later versions act on.
-const LATER: [&str; 1] = ["trust"];
 
 /// What fleet.yaml says before the pieces are put together.
 #[derive(Default)]
@@ -31,6 +29,8 @@ pub(super) struct FleetFile {
     /// What it says of how changes spread, where it could be read at all.
     pub(super) rules: Option<Written>,
     pub(super) alerts: Vec<Alert>,
+    /// Who is believed, where it says so.
+    pub(super) trust: Option<trust::Written>,
     /// Whether a host, or a file that may name some, has a mistake; selectors are not compared with half the hosts.
     pub(super) hosts_are_faulty: bool,
 }
@@ -48,11 +48,10 @@ pub(super) fn read(page: &mut Page<'_>, hosts: &mut BTreeMap<HostName, Host>) ->
             .help("begin with `fleet: NAME` and `hosts:`; `mainstay init` writes an example");
         return file;
     }
-    let Some(table) = page.table(&node, "fleet.yaml") else {
+    let Some(mut table) = page.table(&node, "fleet.yaml") else {
         file.hosts_are_faulty = true;
         return file;
     };
-    let mut table = table.later(&LATER);
     match table.take("fleet") {
         Some((_, node)) => {
             let text = page.text(node, "`fleet`");
@@ -91,6 +90,7 @@ pub(super) fn read(page: &mut Page<'_>, hosts: &mut BTreeMap<HostName, Host>) ->
     if let Some((_, node)) = table.take("alerts") {
         file.alerts = alerts::read(page, node);
     }
+    file.trust = table.take("trust").map(|(_, node)| trust::read(page, node));
     table.finish(page, "fleet.yaml");
     file
 }

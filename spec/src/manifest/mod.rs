@@ -41,6 +41,7 @@ mod user;
 mod needs;
 mod exceptions;
 mod rollouts;
+mod trust;
 mod fleet;
 mod units;
 mod compose;
@@ -65,10 +66,12 @@ pub use rollout::{
 };
 pub use selector::Place;
 pub use settings::settings;
+pub use trust::{Said, file_of_signers, said_of_trust};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, CommitId, HostName, shown};
 use crate::tree::{Entry, Tree};
+use crate::trust::Trust;
 use apps::Ground;
 use fleet::FleetFile;
 use page::Page;
@@ -105,6 +108,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         complaint.help("add apps/NAME/ with what should run; an empty tree never means that nothing should");
         diagnostics.push(complaint);
     }
+    let trust = read_trust(tree, &file, &mut diagnostics);
     let rules = read_rules(tree, &file, (is_complete.then_some(&hosts), &apps), &mut diagnostics);
     conflicts::check(&apps, &mut diagnostics);
     needs::check(&apps, &mut diagnostics);
@@ -129,6 +133,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         holds: rules.holds,
         overrides: rules.overrides,
         alerts: file.alerts,
+        trust,
     });
     Parsed { fleet, diagnostics }
 }
@@ -250,6 +255,31 @@ fn read_rules(
     let rules = rollouts::read(&mut page, written, &exceptions::Known { hosts, apps, faulty, has_strangers });
     page.close(diagnostics);
     rules
+}
+
+/// Reads the file of the signers that fleet.yaml names, and what that says of the histories that this one replaces.
+fn read_trust(tree: &Tree, file: &FleetFile, diagnostics: &mut Vec<Diagnostic>) -> Option<Trust> {
+    let (Some(written), Some(Entry::File { bytes, .. })) = (&file.trust, tree.entries.get(FLEET)) else {
+        return None;
+    };
+    let found = written.signers().and_then(|path| Some((path, tree.entries.get(path)?)));
+    let signers = found.map(|(path, entry)| match text(entry, path, diagnostics) {
+        Some(text) => {
+            let mut page = Page::new(path, text);
+            let signers = trust::signers(&mut page);
+            let is_faulty = page.errors() > 0;
+            page.close(diagnostics);
+            (signers, is_faulty)
+        }
+        None => (Vec::new(), true),
+    });
+    // What is wrong in the file is said there.
+    if signers.as_ref().is_none_or(|(_, is_faulty)| !is_faulty) {
+        let mut page = Page::new(FLEET, std::str::from_utf8(bytes).unwrap_or_default());
+        trust::check(&mut page, written, signers.as_ref().map(|(signers, _)| signers.as_slice()));
+        page.close(diagnostics);
+    }
+    Some(written.clone().with(signers.unwrap_or_default().0))
 }
 
 /// Returns the file's text; complains when it is none.

@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::id::{
     AppName, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, User, VolumeName,
 };
+use crate::trust::Trust;
 
 /// A whole repository at one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Fleet {
     pub overrides: Vec<Override>,
     /// Who is told.
     pub alerts: Vec<Alert>,
+    /// Who is believed; `None` where the repository does not say.
+    pub trust: Option<Trust>,
 }
 
 /// One host.

@@ -45,6 +45,7 @@ pub(super) fn file() -> Value {
             ("holds", list(held()), "Applications of which nothing new is deployed until the line is removed."),
             ("overrides", list(exception()), "Rules that one commit may break, for a while and for a reason."),
             ("alerts", list(alert()), "Who is told of what happens on every host, and to the fleet as a whole."),
+            ("trust", trust(), "Whose commits are believed."),
         ],
     );
     with(whole, "$defs", json!({ "place": place_definition() }))
@@ -138,6 +139,24 @@ fn alert() -> Value {
     ]);
     let one = ["webhook", "alertmanager", "ntfy"].map(|receiver| json!({ "required": [receiver] }));
     with(alert, "oneOf", one.to_vec().into())
+}
+
+fn trust() -> Value {
+    table(&[
+        ("signers", text(), "The file that names who may sign, in the form of git's allowedSignersFile."),
+        (
+            "require",
+            choice(&["every-commit", "tip", "none"]),
+            "Which commits have to be signed: each, only the newest of those that arrive together, or none [default: every-commit].",
+        ),
+        (
+            "approvals",
+            word(),
+            "How many people have to agree to a change of this section or of the signers [default: 1].",
+        ),
+        ("branch", text(), "The only branch for which this is meant."),
+        ("replaces", list(text()), "Commits by their whole names that this history replaces, and does not go on from."),
+    ])
 }
 
 fn url() -> Value {

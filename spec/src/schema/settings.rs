@@ -32,13 +32,14 @@ fn about(group: &str) -> &'static str {
         "backups" => "What is kept of what others wrote.",
         "endpoint" => "Where the agent answers.",
         "alerts" => "Who is told when a person is needed.",
+        "trust" => "Whom to believe, before the repository itself says so.",
         _ => "Settings.",
     }
 }
 
 fn described(key: &Key) -> Value {
     let schema = match key.kind {
-        Kind::Text | Kind::Host | Kind::Count(..) | Kind::Size(..) => word(),
+        Kind::Text | Kind::Host | Kind::Commit | Kind::Count(..) | Kind::Size(..) => word(),
         Kind::Path => with(text(), "pattern", "^/".into()),
         Kind::Url => with(text(), "pattern", "^https?://".into()),
         Kind::Duration(..) => duration(),

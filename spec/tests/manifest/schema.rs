@@ -79,6 +79,7 @@ const TABLES: &[(Subject, &str, &str)] = &[
     (Subject::Fleet, "/properties/freezes/items", "fleet: home\nhosts: { a: }\nfreezes: [{ zzqq: 1 }]\n"),
     (Subject::Fleet, "/properties/holds/items", "fleet: home\nhosts: { a: }\nholds: [{ zzqq: 1 }]\n"),
     (Subject::Fleet, "/properties/overrides/items", "fleet: home\nhosts: { a: }\noverrides: [{ zzqq: 1 }]\n"),
+    (Subject::Fleet, "/properties/trust", "fleet: home\nhosts: { a: }\ntrust: { signers: keys, zzqq: 1 }\n"),
     (Subject::Fleet, "/properties/alerts/items", "fleet: home\nhosts: { a: }\nalerts: [{ zzqq: 1 }]\n"),
     (
         Subject::Fleet,

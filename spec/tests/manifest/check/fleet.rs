@@ -75,15 +75,15 @@ hosts:
 }
 
 #[test]
-fn later_sections_are_refused_by_name() {
+fn signatures_are_asked_of_somebody() {
     check_fleet(
         r"fleet: home
 hosts: { a: }
 trust: { require: every-commit }
 ",
         expect![[r#"
-            error[not-supported] fleet.yaml:3:1: `trust` is not supported by this version of mainstay
-              = remove it for now: mainstay ignores nothing that a repository asks for, and this version cannot do it yet
+            error[trust-signers] fleet.yaml:3:8: `trust` does not say who may sign
+              = write trust: { signers: trust/allowed_signers }, a file in the form of git's gpg.ssh.allowedSignersFile
         "#]],
     );
 }

@@ -1,0 +1,365 @@
+//! Whether a commit is believed on this host: what leads to it is read from the mirror, and judged by [`spec::trust`].
+//!
+//! Belief goes on from what was believed last, and never backwards. Where nothing was, it begins with what the settings say; where
+//! the state was lost, with the floor, a file beside the settings that holds what was believed last.
+
+mod signature;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spec::id::{CommitId, shown};
+use spec::manifest::{self, Said};
+use spec::trust::{self, Disbelief, Require, Trust};
+use tracing::warn;
+
+use crate::git::{GitError, Mirror, Signed};
+use crate::requests::Accepted;
+use crate::settings;
+
+/// More commits than this do not arrive at once.
+const MOST_COMMITS: usize = 20_000;
+/// A fleet.yaml, or a file of signers, that is larger is not read for this.
+const MOST_TEXT: u64 = 4 << 20;
+/// The line of a message by which somebody agrees to a change of trust.
+const APPROVES: &str = "Approves:";
+const FLEET: &str = "fleet.yaml";
+
+/// Why a commit is not believed, whatever it says.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It, or one that leads to it, is not signed as it has to be.
+    #[error(transparent)]
+    Disbelief(#[from] Disbelief),
+    /// It is older than what was believed before.
+    #[error(
+        "{tip} is older than {believed}, which was believed before: the branch was set back, and this host does not go back with it; to \
+         go back, revert what came since with a new commit, or say `mainstay accept-rewrite {believed} {tip}` on each host"
+    )]
+    Rollback {
+        /// What was believed.
+        believed: CommitId,
+        /// What the branch is at.
+        tip: CommitId,
+    },
+    /// It does not go on from what was believed before.
+    #[error(
+        "{tip} does not go on from {believed}, which was believed before: the branch was rewritten, or is another one; if that is meant, \
+         say `mainstay accept-rewrite {believed} {tip}` on each host, or `trust: {{ replaces: [{believed}] }}` in fleet.yaml in a commit \
+         on the new branch, signed by somebody who is trusted already"
+    )]
+    Rewritten {
+        /// What was believed.
+        believed: CommitId,
+        /// What the branch is at.
+        tip: CommitId,
+    },
+    /// More commits than that lead to it.
+    #[error(
+        "more than {MOST_COMMITS} commits came since the last that was believed; accept the newest with `mainstay accept-rewrite`"
+    )]
+    TooMany,
+    /// What a commit says of trust cannot be read.
+    #[error("what {} says of trust cannot be read: `mainstay check` says why; both files have at most 4 MiB", commit.short())]
+    Unclear {
+        /// Which.
+        commit: CommitId,
+    },
+    /// The file that holds what was believed last is of no use.
+    #[error("it cannot be told what was believed last, so nothing else is: {0}")]
+    Floor(String),
+    /// The repository asks for signatures, and nobody told this host whose.
+    #[error(
+        "the repository says that its commits are signed, and this host was not told by whom: compare the keys in the repository with \
+         the people they are of, copy their file to this host, and name it with `trust: {{ signers: FILE }}` in {}",
+        crate::settings::DEFAULT_PATH
+    )]
+    NoFirst,
+    /// The file of the signers that the settings name is of no use.
+    #[error("the signers that the settings name cannot be used, so nothing is believed: {0}")]
+    Signers(String),
+    /// It is meant for another branch.
+    #[error("fleet.yaml says that this is for the branch `{meant}`, and this host follows `{followed}`")]
+    OtherBranch {
+        /// For which.
+        meant: String,
+        /// The one that is followed.
+        followed: String,
+    },
+    /// What leads to it cannot be read.
+    #[error("what leads to it cannot be read")]
+    Unreadable(#[from] GitError),
+}
+
+impl Refusal {
+    /// Says whether that tells nothing of the commit, so that it is worth to be tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Refusal::Unreadable(_))
+    }
+}
+
+/// Reads the file of those who sign that the settings name.
+fn first(path: Option<&Path>) -> Result<Option<Trust>, Refusal> {
+    let Some(path) = path else { return Ok(None) };
+    let bad = |why: String| Refusal::Signers(format!("{}{why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| bad(format!(" cannot be read: {error}")))?;
+    let (signers, mistakes) = trust::read_signers(&text);
+    if let Some(mistake) = mistakes.iter().find(|mistake| !mistake.is_warning) {
+        let line = 1 + text[..mistake.extent.start].matches('\n').count();
+        return Err(bad(format!(":{line}: {}; {}", mistake.message, mistake.help)));
+    }
+    if signers.is_empty() {
+        return Err(bad(" names nobody".to_owned()));
+    }
+    Ok(Some(Trust { signers, approvals: 1, ..Trust::default() }))
+}
+
+/// What a commit has to go on from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before<'a> {
+    /// What was believed last.
+    pub believed: Option<&'a CommitId>,
+    /// What was believed last as the floor has it, which is older or newer where the state was lost or restored.
+    pub floor: Option<&'a CommitId>,
+    /// A rewrite that a person accepted.
+    pub accepted: Option<&'a Accepted>,
+}
+
+/// Why a commit is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What holds from this commit on.
+    pub trust: Arc<Trust>,
+    /// How many commits were looked at.
+    pub commits: usize,
+}
+
+/// Judges commits.
+pub struct Judge<'m> {
+    mirror: &'m Mirror,
+    /// What holds where nothing is said.
+    otherwise: Arc<Trust>,
+    is_told: bool,
+    since: Option<CommitId>,
+    /// What each commit says of trust, and what each pair of files does: most commits change neither.
+    commits: RefCell<BTreeMap<CommitId, Said>>,
+    files: RefCell<BTreeMap<String, Said>>,
+}
+
+impl<'m> Judge<'m> {
+    /// Prepares to judge what is in `mirror`.
+    ///
+    /// # Errors
+    /// The settings name signers who cannot be used.
+    pub fn new(mirror: &'m Mirror, settings: &settings::Trust) -> Result<Judge<'m>, Refusal> {
+        let trust = first(settings.signers.as_deref())?;
+        Ok(Judge {
+            mirror,
+            is_told: trust.is_some(),
+            otherwise: Arc::new(trust.unwrap_or_else(Trust::nobody)),
+            since: settings.since.clone(),
+            commits: RefCell::default(),
+            files: RefCell::default(),
+        })
+    }
+
+    /// Believes `tip` of the branch `followed`, or says why not.
+    ///
+    /// # Errors
+    /// It is not to be believed, or that cannot be told.
+    pub fn believe(
+        &self,
+        before: Before<'_>,
+        tip: &CommitId,
+        followed: &str,
+        now: Timestamp,
+    ) -> Result<Verdict, Refusal> {
+        let newest = self.says(tip)?;
+        let Some(says) = self.trust(&newest) else { return Err(Refusal::Unclear { commit: tip.clone() }) };
+        let mut olds: Vec<&CommitId> = before.believed.iter().chain(&before.floor).copied().collect();
+        let is_meant = |it: &&Accepted| olds.contains(&&it.from) && self.leads(&it.to, tip);
+        let accepted = before.accepted.filter(is_meant);
+        if olds.is_empty() {
+            olds.extend(&self.since);
+        }
+        for old in olds.iter().filter(|_| accepted.is_none()) {
+            self.goes_on(old, tip, &newest)?;
+        }
+        let by_settings = accepted.is_some_and(|it| it.by_settings);
+        let anchor = olds.into_iter().find(|old| self.mirror.has(old)).filter(|_| !by_settings);
+        let (before, way) = match anchor {
+            Some(anchor) => {
+                let trust = self.trust(&self.says(anchor)?).ok_or(Refusal::Unclear { commit: anchor.clone() })?;
+                let at = self.mirror.signed(anchor)?.at;
+                let way = self.mirror.way(anchor, tip, MOST_COMMITS)?.ok_or(Refusal::TooMany)?;
+                (trust::Before { id: Some(anchor.clone()), trust, at }, way)
+            }
+            // Nothing is known here: the tip alone can be compared with the settings.
+            None if !self.is_told && says.require != Require::None => return Err(Refusal::NoFirst),
+            None => {
+                let trust = Arc::clone(&self.otherwise);
+                (trust::Before { id: None, trust, at: Timestamp::UNIX_EPOCH }, vec![tip.clone()])
+            }
+        };
+        let mut way: Vec<trust::Commit> = way.iter().map(|commit| self.read(commit)).collect::<Result<_, _>>()?;
+        let outside = |commit: &CommitId| self.says(commit).ok().and_then(|said| self.trust(&said));
+        let mut judged = trust::believe(&before, &way, outside, now);
+        // A walk by dates may list what was believed long ago, where dates are off.
+        let is_old = |commit: &CommitId| before.id.as_ref().is_some_and(|anchor| self.leads(commit, anchor));
+        if judged.as_ref().is_err_and(|it| is_old(&it.commit)) {
+            way.retain(|commit| !is_old(&commit.id));
+            judged = trust::believe(&before, &way, outside, now);
+        }
+        judged?;
+        if let Some(meant) = says.branch.as_ref().filter(|meant| *meant != followed) {
+            return Err(Refusal::OtherBranch { meant: shown(meant), followed: followed.to_owned() });
+        }
+        Ok(Verdict { trust: says, commits: way.len() })
+    }
+
+    /// Says whether a commit is another one or leads to it, as far as that can be read.
+    fn leads(&self, old: &CommitId, new: &CommitId) -> bool {
+        old == new || (self.mirror.has(old) && self.mirror.is_ancestor(old, new).unwrap_or(false))
+    }
+
+    /// Checks that a commit goes on from an old one, or says that it takes its place. That counts only where the old one is there to say
+    /// who may: what a commit says of itself is judged after this.
+    fn goes_on(&self, old: &CommitId, tip: &CommitId, newest: &Said) -> Result<(), Refusal> {
+        let is_known = self.mirror.has(old);
+        let is_replaced = || matches!(newest, Said::Trust(trust) if trust.replaces.contains(old));
+        if is_known && (self.mirror.is_ancestor(old, tip)? || is_replaced()) {
+            return Ok(());
+        }
+        let (believed, tip) = (old.clone(), tip.clone());
+        Err(match is_known && self.mirror.is_ancestor(&tip, &believed)? {
+            true => Refusal::Rollback { believed, tip },
+            false => Refusal::Rewritten { believed, tip },
+        })
+    }
+
+    /// Takes from a commit what is judged.
+    fn read(&self, commit: &CommitId) -> Result<trust::Commit, Refusal> {
+        let commit = self.mirror.signed(commit)?;
+        let signature = signature::of(&commit);
+        let approves = approvals(&commit.message);
+        let trust = self.trust(&self.says(&commit.id)?);
+        let Signed { id, parents, at, .. } = commit;
+        Ok(trust::Commit { id, parents, at, signature, approves, trust })
+    }
+
+    /// Returns what holds after something was said; `None` where that cannot be read.
+    fn trust(&self, said: &Said) -> Option<Arc<Trust>> {
+        match said {
+            Said::Trust(trust) => Some(Arc::clone(trust)),
+            Said::Nothing => Some(Arc::clone(&self.otherwise)),
+            Said::Unreadable => None,
+        }
+    }
+
+    /// Reads what a commit says of trust.
+    fn says(&self, commit: &CommitId) -> Result<Said, GitError> {
+        if let Some(said) = self.commits.borrow().get(commit) {
+            return Ok(said.clone());
+        }
+        let said = match self.mirror.text_at(commit, FLEET, MOST_TEXT)? {
+            None => Said::Unreadable,
+            Some((name, text)) => self.says_in(commit, &name, &text)?,
+        };
+        self.commits.borrow_mut().insert(commit.clone(), said.clone());
+        Ok(said)
+    }
+
+    fn says_in(&self, commit: &CommitId, name: &str, text: &str) -> Result<Said, GitError> {
+        let path = manifest::file_of_signers(text);
+        let file = match &path {
+            Some(path) => self.mirror.text_at(commit, path, MOST_TEXT)?,
+            None => None,
+        };
+        let key = format!("{name} {}", file.as_ref().map_or("", |(name, _)| name.as_str()));
+        if let Some(said) = self.files.borrow().get(&key) {
+            return Ok(said.clone());
+        }
+        let said = manifest::said_of_trust(text, |_| file.map(|(_, text)| text));
+        self.files.borrow_mut().insert(key, said.clone());
+        Ok(said)
+    }
+}
+
+/// Reads to which changes a message agrees: in its last lines, which stand apart, as git's own trailers do.
+fn approvals(message: &str) -> Vec<CommitId> {
+    let Some((_, last)) = message.trim_end().rsplit_once("\n\n") else { return Vec::new() };
+    let names = last.lines().filter_map(|line| line.strip_prefix(APPROVES));
+    names.filter_map(|name| CommitId::parse(name.trim()).ok()).collect()
+}
+
+/// Says in words who signed a commit, whether that counts or not.
+pub fn signer(commit: &Signed) -> String {
+    match signature::of(commit) {
+        trust::Signature::Missing => "it is not signed".to_owned(),
+        trust::Signature::By(key) => format!("it is signed with {key}"),
+        trust::Signature::Broken(why) => format!("its signature does not hold: {why}"),
+    }
+}
+
+/// What was believed last, beside the settings: it is there when the state is not.
+#[derive(Clone, Debug)]
+pub struct Floor {
+    path: PathBuf,
+    commit: Result<Option<CommitId>, String>,
+}
+
+impl Floor {
+    /// Reads it.
+    pub fn open(path: &Path) -> Floor {
+        let off = |why: &dyn std::fmt::Display| Err(format!("{} {why}", path.display()));
+        let commit = match fs::read_to_string(path) {
+            Ok(text) => match CommitId::parse(text.lines().next().unwrap_or_default().trim()) {
+                Ok(commit) => Ok(Some(commit)),
+                Err(_) => off(&"should name a commit, and does not: write its whole name there, or remove it"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => off(&format!("cannot be read: {error}")),
+        };
+        Floor { path: path.to_owned(), commit }
+    }
+
+    /// Returns the commit.
+    ///
+    /// # Errors
+    /// The file is there and of no use.
+    pub fn commit(&self) -> Result<Option<&CommitId>, Refusal> {
+        self.commit.as_ref().map(Option::as_ref).map_err(|why| Refusal::Floor(why.clone()))
+    }
+
+    /// Raises it to a commit that is believed.
+    pub fn raise(&mut self, commit: &CommitId) {
+        if self.commit.as_ref().is_ok_and(|known| known.as_ref() == Some(commit)) {
+            return;
+        }
+        match write(&self.path, commit) {
+            Ok(()) => self.commit = Ok(Some(commit.clone())),
+            Err(error) => warn!(
+                path = %self.path.display(),
+                %error,
+                "failed to keep which commit is believed: should the state be lost, an older one would be believed again"
+            ),
+        }
+    }
+}
+
+fn write(path: &Path, commit: &CommitId) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(format!("{commit}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests;

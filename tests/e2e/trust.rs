@@ -1,0 +1,209 @@
+//! Who deploys: only what was signed by somebody who may is believed, by real hosts that follow a real repository over ssh. What is
+//! refused changes nothing, is named with its reason, and drift is repaired meanwhile.
+
+use lab::{Forge, Host, Repo, Signer};
+
+use crate::{agent, start};
+
+/// A host that follows a repository whose commits are signed.
+struct Scene {
+    _forge: Forge,
+    repo: Repo,
+    host: Host,
+    ann: Signer,
+    bob: Signer,
+    eve: Signer,
+    count: usize,
+}
+
+fn fleet(more: &str) -> String {
+    format!("fleet: home\nhosts: {{ attic: {{}} }}\ntrust: {{ signers: trust/signers{more} }}\n")
+}
+
+fn people(signers: &[(&str, &Signer)]) -> String {
+    signers.iter().map(|(name, signer)| format!("{name}@example.com {}\n", signer.public_key)).collect()
+}
+
+impl Scene {
+    fn start(lab: &lab::Lab) -> Scene {
+        let forge = lab.forge().unwrap();
+        let host = lab.boot("attic").unwrap();
+        let repo = forge.repo("fleet").unwrap();
+        let [ann, bob, eve] = ["ann", "bob", "eve"].map(|name| forge.signer(name).unwrap());
+        let files = [
+            ("fleet.yaml", fleet("")),
+            ("trust/signers", people(&[("ann", &ann), ("bob", &bob)])),
+            ("apps/web/files/etc/web", "0\n".to_owned()),
+        ];
+        let change = files.iter().fold(repo.change(), |change, (path, text)| change.write(path, text));
+        let first = change.signed_by(&ann).commit("begin").unwrap();
+        host.write("/etc/mainstay/first", people(&[("ann", &ann)])).unwrap();
+        forge.authorize(&host).unwrap();
+        agent::follow(&host, &repo.ssh_url(), "trust: { signers: /etc/mainstay/first }\n");
+        agent::await_converged(&host, &first);
+        Scene { _forge: forge, repo, host, ann, bob, eve, count: 0 }
+    }
+
+    /// Changes the file that shows what is deployed; signed by somebody.
+    fn change(&mut self, by: Option<&Signer>) -> String {
+        self.count += 1;
+        let mut change = self.repo.change().write("apps/web/files/etc/web", format!("{}\n", self.count));
+        if let Some(by) = by {
+            change = change.signed_by(by);
+        }
+        change.commit(&format!("change {}", self.count)).unwrap()
+    }
+
+    fn is_at(&self, content: &str) {
+        assert_eq!(self.host.read("/etc/web").unwrap(), content);
+    }
+
+    /// The branch is at a commit that is refused for a reason; nothing changes, and drift is put back.
+    fn is_refused(&self, tip: &str, reason: &str) {
+        let before = self.host.read("/etc/web").unwrap();
+        agent::await_status(&self.host, &format!("{} is refused", &tip[..10]));
+        let status = self.host.try_sh("mainstay --json status").unwrap();
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(status.contains(reason), "{reason}: {status}");
+        self.host.sh("echo drift >/etc/web").unwrap();
+        self.host.wait_for(agent::SOON, &format!("grep -x {} /etc/web", before.trim())).unwrap();
+    }
+
+    /// The branch is set to a commit, whatever it is at.
+    fn set(&self, commit: &str) {
+        self.repo.git(&["update-ref", "refs/heads/main", commit]).unwrap();
+    }
+
+    fn explain(&self, commit: &str) -> String {
+        String::from_utf8_lossy(&self.host.try_sh(&format!("mainstay trust explain {commit} 2>&1")).unwrap().stdout)
+            .into_owned()
+    }
+}
+
+#[test]
+fn only_what_was_signed_by_who_may_is_believed() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::start(&lab);
+    let (ann, bob, eve) = (scene.ann.clone(), scene.bob.clone(), scene.eve.clone());
+    let good = scene.change(Some(&bob));
+    agent::await_converged(&scene.host, &good);
+    scene.is_at("1\n");
+
+    let unsigned = scene.change(None);
+    scene.is_refused(&unsigned, "(unsigned)");
+    assert!(scene.explain(&unsigned).contains("it is not signed"), "{}", scene.explain(&unsigned));
+    // A tip that is signed covers nothing below it.
+    let above = scene.change(Some(&ann));
+    scene.is_refused(&above, &format!("commit {} is not believed (unsigned)", &unsigned[..10]));
+    scene.set(&good);
+    agent::await_converged(&scene.host, &good);
+
+    let stranger = scene.change(Some(&eve));
+    scene.is_refused(&stranger, "(unknown-signer)");
+    scene.set(&good);
+    agent::await_converged(&scene.host, &good);
+
+    // Who may sign changes by who may; who was removed is out, also with a branch from before.
+    let change = scene.repo.change().write("trust/signers", people(&[("ann", &ann), ("eve", &eve)]));
+    let removed = change.signed_by(&ann).commit("eve for bob").unwrap();
+    agent::await_converged(&scene.host, &removed);
+    let by_eve = scene.change(Some(&eve));
+    agent::await_converged(&scene.host, &by_eve);
+    let by_bob = scene.change(Some(&bob));
+    scene.is_refused(&by_bob, "(unknown-signer)");
+    scene.set(&by_eve);
+    agent::await_converged(&scene.host, &by_eve);
+    assert!(scene.explain(&by_eve).contains("this is what the host is held to"), "{}", scene.explain(&by_eve));
+
+    // The agent starts anew: it enforces what it believed, and refuses what it refused.
+    let again = scene.change(Some(&bob));
+    scene.host.sh("systemctl restart mainstay").unwrap();
+    scene.is_refused(&again, "(unknown-signer)");
+}
+
+#[test]
+fn a_branch_goes_neither_back_nor_sideways_unless_somebody_says_so() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::start(&lab);
+    let ann = scene.ann.clone();
+    let one = scene.change(Some(&ann));
+    let two = scene.change(Some(&ann));
+    agent::await_converged(&scene.host, &two);
+    scene.set(&one);
+    scene.is_refused(&one, "is older than");
+    // The loss of the state takes it no further back.
+    scene.host.sh("systemctl stop mainstay; rm -rf /var/lib/mainstay/*; systemctl start mainstay").unwrap();
+    scene.host.wait_for(agent::SOON, "{ mainstay --json status || true; } | grep -F 'does not go on from'").unwrap();
+    scene.is_at("2\n");
+    scene.set(&two);
+    agent::await_converged(&scene.host, &two);
+
+    // Another repository with the same people, and the same branch rewritten.
+    scene.repo.git(&["update-ref", "-d", "refs/heads/main"]).unwrap();
+    let files = [
+        ("fleet.yaml", fleet("")),
+        ("trust/signers", people(&[("ann", &scene.ann)])),
+        ("apps/web/files/etc/web", "3\n".to_owned()),
+    ];
+    let change = files.iter().fold(scene.repo.change(), |change, (path, text)| change.write(path, text));
+    let other = change.signed_by(&ann).commit("another history").unwrap();
+    scene.is_refused(&other, "does not go on from");
+    let said = scene.host.try_sh(&format!("mainstay accept-rewrite {one} {other} 2>&1")).unwrap();
+    assert!(!said.status.success() && String::from_utf8_lossy(&said.stdout).contains("believes"), "{said:?}");
+    scene.host.sh(&format!("mainstay accept-rewrite {two} {other}")).unwrap();
+    agent::await_converged(&scene.host, &other);
+    scene.is_at("3\n");
+
+    // Said in the repository, by somebody who may; and not by somebody who may not.
+    scene.repo.git(&["update-ref", "-d", "refs/heads/main"]).unwrap();
+    let replaces = fleet(&format!(", replaces: [{other}]"));
+    let files = [
+        ("fleet.yaml", replaces),
+        ("trust/signers", people(&[("ann", &scene.ann), ("eve", &scene.eve)])),
+        ("apps/web/files/etc/web", "4\n".to_owned()),
+    ];
+    let with = |signer: &Signer| {
+        let change = files.iter().fold(scene.repo.change(), |change, (path, text)| change.write(path, text));
+        change.signed_by(signer).commit("in place of the other").unwrap()
+    };
+    let by_eve = with(&scene.eve);
+    scene.is_refused(&by_eve, "(unknown-signer)");
+    scene.repo.git(&["update-ref", "-d", "refs/heads/main"]).unwrap();
+    let by_ann = with(&ann);
+    agent::await_converged(&scene.host, &by_ann);
+    scene.is_at("4\n");
+}
+
+#[test]
+fn a_host_that_was_not_told_whom_to_believe_believes_nobody() {
+    let Some(lab) = start() else { return };
+    let forge = lab.forge().unwrap();
+    let host = lab.boot("attic").unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let ann = forge.signer("ann").unwrap();
+    let files = [
+        ("fleet.yaml", fleet("")),
+        ("trust/signers", people(&[("ann", &ann)])),
+        ("apps/web/files/etc/web", "0\n".to_owned()),
+    ];
+    let change = files.iter().fold(repo.change(), |change, (path, text)| change.write(path, text));
+    let first = change.signed_by(&ann).commit("begin").unwrap();
+    forge.authorize(&host).unwrap();
+    agent::follow(&host, &repo.ssh_url(), "");
+    let refused = |reason: &str| {
+        host.wait_for(agent::SOON, &format!("{{ mainstay --json status || true; }} | grep -F '{reason}'")).unwrap();
+        host.sh("test ! -e /etc/web").unwrap();
+    };
+    refused("this host was not told by whom");
+    for (text, reason) in [("# nobody\n", "names nobody"), ("ann ssh-ed25519 AAAA\n", "the key is damaged")] {
+        host.write("/etc/mainstay/first", text).unwrap();
+        agent::set(&host, &repo.ssh_url(), "trust: { signers: /etc/mainstay/first }\n");
+        host.sh("systemctl restart mainstay").unwrap();
+        refused(reason);
+    }
+    host.sh("rm /etc/mainstay/first; systemctl restart mainstay").unwrap();
+    refused("cannot be read");
+    host.write("/etc/mainstay/first", people(&[("ann", &ann)])).unwrap();
+    host.sh("systemctl restart mainstay").unwrap();
+    agent::await_converged(&host, &first);
+}
