@@ -11,7 +11,7 @@ fn images_go_when_nothing_needs_them() {
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     host.start_docker().unwrap();
     agent::install(&host);
-    host.write("/etc/mainstay/agent.yaml", "settle: 200ms\n").unwrap();
+    host.write("/etc/mainstay/agent.yaml", "settle: 2s\n").unwrap();
     let web = |version: &str| forge.image("web", version, version).unwrap().reference;
     let (shared, theirs) =
         (forge.image("shared", "1", "shared").unwrap(), forge.image("theirs", "1", "theirs").unwrap());
@@ -73,7 +73,7 @@ fn images_of_quadlets_go_when_nothing_needs_them() {
     let Some(lab) = start() else { return };
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     agent::install(&host);
-    host.write("/etc/mainstay/agent.yaml", "settle: 200ms\n").unwrap();
+    host.write("/etc/mainstay/agent.yaml", "settle: 2s\n").unwrap();
     let web = |version: &str| forge.image("web", version, version).unwrap().reference;
     let theirs = forge.image("theirs", "1", "theirs").unwrap().reference;
     host.sh(&format!("podman pull -q {theirs}")).unwrap();

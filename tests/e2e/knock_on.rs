@@ -53,7 +53,7 @@ fn what_goes_down_with_a_change_comes_up_again() {
     let image = forge.image("web", "1", "one").unwrap().reference;
     host.start_docker().unwrap();
     agent::install(&host);
-    host.write("/etc/mainstay/agent.yaml", "settle: 300ms\n").unwrap();
+    host.write("/etc/mainstay/agent.yaml", "settle: 1s\n").unwrap();
     host.write("/usr/lib/systemd/system/sv.service", VENDOR).unwrap();
     host.sh("systemctl daemon-reload; systemctl enable --quiet --now sv").unwrap();
     let running = agent::invocation(&host, "sv");
