@@ -188,7 +188,7 @@ fn last_words_are_told_although_the_journal_is_late() {
     let Some(lab) = start() else { return };
     let host = lab.boot("attic").unwrap();
     agent::install(&host);
-    host.write("/etc/mainstay/agent.yaml", "settle: 500ms\n").unwrap();
+    host.write("/etc/mainstay/agent.yaml", "settle: 1s\n").unwrap();
     let exits = service("ExecStart=sh -c 'echo last words; exit 3'");
     agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/exits/exits.service", &exits)]);
     // Another run comes before, whose words are not these.

@@ -18,7 +18,7 @@ const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
 /// What stands for the lines that a service or systemd wrote.
 const JOURNAL: &str = "  | (what the journal says)\n";
 /// Nobody waits for what is wrong anyway.
-const SETTINGS: &str = "settle: 250ms\njob: 10s\n";
+const SETTINGS: &str = "settle: 1s\njob: 10s\n";
 
 #[test]
 fn mistakes_of_the_host_are_told_with_what_to_do() {
