@@ -61,6 +61,9 @@ fn an_outage_of_the_repository_costs_nothing_but_news() {
     let first = repo.commit(&files, "begin").unwrap();
     agent::follow(&host, &repo.ssh_url(), "");
     agent::await_converged(&host, &first);
+    // Nothing is left to push: for that, the server tells all its refs.
+    let told = || Ok(repo.notes()?.iter().any(|note| note.text.starts_with("attic converged")).then_some(()));
+    lab::poll(agent::SOON, told).unwrap().unwrap();
 
     // Ten thousand branches of other people: an unchanged poll asks for one, and receives nothing. Over ssh the server
     // has to let the client say which protocol it speaks, as forges do.
