@@ -24,12 +24,12 @@ fn what_is_in_the_way_is_named_and_left_alone() {
     let Some(lab) = start() else { return };
     let host = boot(&lab);
     host.sh(
-        "mkdir -p /srv/real /srv/pipe /srv/socket /srv/device /srv/big /srv/dir/file; ln -s real /srv/link; \
-         mkfifo /srv/pipe/file; mknod /srv/device/file c 1 3; truncate -s 1G /srv/big/file; \
+        "mkdir -p /srv/real /srv/pipe /srv/socket /srv/device /srv/long /srv/big /srv/dir/file; ln -s real /srv/link; \
+         mkfifo /srv/pipe/file; mknod /srv/device/file c 1 3; truncate -s 1G /srv/long/file; truncate -s 100G /srv/big/file; \
          systemd-socket-activate -l /srv/socket/file true >/dev/null 2>&1 & until test -S /srv/socket/file; do :; done; kill %1",
     )
     .unwrap();
-    let places = ["link", "pipe", "socket", "device", "big", "dir"];
+    let places = ["link", "pipe", "socket", "device", "long", "big", "dir"];
     let files: Vec<String> = places.iter().map(|place| format!("apps/{place}/files/srv/{place}/file")).collect();
     let mut folder = vec![("fleet.yaml", FLEET), ("apps/web/web.service", UNIT)];
     folder.extend(files.iter().map(|path| (path.as_str(), "ours\n")));
@@ -48,7 +48,7 @@ fn what_is_in_the_way_is_named_and_left_alone() {
 
     host.sh("rm -rf /srv/*").unwrap();
     agent::converge(&host, "/root/fleet");
-    assert_eq!(host.sh("cat /srv/*/file | sort | uniq -c").unwrap().trim(), "6 ours");
+    assert_eq!(host.sh("cat /srv/*/file | sort | uniq -c").unwrap().trim(), "7 ours");
     // One of ours is replaced by something huge and sparse: reading it would take long, and it is not ours any more.
     host.sh("truncate -s 100G /srv/big/file").unwrap();
     let began = Instant::now();
