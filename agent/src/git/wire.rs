@@ -23,6 +23,9 @@ use super::remote::Deadlines;
 /// How long a wait goes on before the cancel flag is looked at again.
 const SLICE: Duration = Duration::from_millis(100);
 
+/// How long a server's address may leave a connection unanswered before it is asked anew, about.
+const KNOCK: Duration = Duration::from_secs(2);
+
 /// Fewer bytes a second than this, while we wait for nothing else, are silence: a server that drips would otherwise hold
 /// a conversation until its very last deadline.
 const MIN_RATE: u128 = 512;
@@ -186,7 +189,7 @@ pub(super) fn tcp<'w>(host: &str, port: u16, watch: &'w Watch<'w>) -> io::Result
         if patience.is_zero() {
             return Err(watch.fail(Verdict::TimedOut(Deadline::Connect)));
         }
-        match TcpStream::connect_timeout(&address, patience) {
+        match knock(&address, patience, watch) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_nonblocking(true)?;
@@ -200,6 +203,24 @@ pub(super) fn tcp<'w>(host: &str, port: u16, watch: &'w Watch<'w>) -> io::Result
         }
     }
     Err(watch.fail(Verdict::Unreachable(None, last)))
+}
+
+/// Connects, and tries anew after a few seconds, and then ever fewer times. The kernel repeats what a full queue dropped after 1, 3, 7,
+/// 15 s, at the same instants for all who came at once, so that most of them meet a full queue again (git-daemon(1) has five places).
+fn knock(address: &SocketAddr, patience: Duration, watch: &Watch<'_>) -> io::Result<TcpStream> {
+    let ends = Instant::now() + patience;
+    let mut wait = KNOCK;
+    loop {
+        let left = ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let drawn = wait.mul_f64(0.5 + fastrand::f64());
+        match TcpStream::connect_timeout(address, drawn.min(left)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && drawn < left => wait = wait.mul_f64(1.5),
+            done => return done,
+        }
+        if watch.cancel.load(Ordering::Relaxed) {
+            return Err(watch.fail(Verdict::Cancelled));
+        }
+    }
 }
 
 /// Resolves `host` in a thread of its own, because the C library's resolver knows no deadline; a resolver that hangs is
