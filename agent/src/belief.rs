@@ -16,6 +16,7 @@ use spec::resolve;
 use spec::rollout::{self, Scheme};
 use spec::tree::Tree;
 
+use crate::ears::Keys;
 use crate::git::{Limits, Mirror};
 
 /// What the host is held to.
@@ -33,6 +34,8 @@ pub struct Belief {
     pub alerts: Arc<[Alert]>,
     /// What this host listens for, if it is one of those who do for the fleet.
     pub watch: Option<Arc<Watch>>,
+    /// Who signs with which key; only its own where this host listens to nobody.
+    pub keys: Arc<Keys>,
 }
 
 /// Why a tree is not believed. Nothing of it is applied anywhere.
@@ -121,6 +124,9 @@ pub fn believe(
     let apps = desired.apps.keys().map(|app| (app.clone(), rollout::policy(&fleet, app, host)));
     let policies = apps.filter(|(_, policy)| *policy != Rollout::default()).collect();
     let watch = commit.as_ref().and_then(|_| Watch::of(&fleet, host)).map(Arc::new);
-    let alerts = fleet.alerts.into();
-    Ok((Belief { commit, desired, scheme, policies, alerts, watch }, parsed.diagnostics))
+    let listens = scheme.is_some() || watch.is_some();
+    let heard = fleet.hosts.iter().filter(|(name, _)| listens || *name == host);
+    let keys: Keys = heard.filter_map(|(name, it)| Some((name.clone(), it.key.clone()?))).collect();
+    let (alerts, keys) = (fleet.alerts.into(), Arc::new(keys));
+    Ok((Belief { commit, desired, scheme, policies, alerts, watch, keys }, parsed.diagnostics))
 }

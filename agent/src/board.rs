@@ -118,6 +118,7 @@ impl Board {
         next.refused = refused.map(|(commit, why)| Refused { commit: commit.clone(), why: without_secrets(why) });
         next.unreachable = notice.unreachable.as_deref().map(without_secrets);
         next.unreported = notice.unreported.as_deref().map(without_secrets);
+        (next.trust, next.stale) = (notice.trust.clone(), notice.stale.clone());
         self.sender.send_replace(Arc::new(next));
     }
 
@@ -247,6 +248,8 @@ pub struct Pulse {
     pub push_failures: AtomicU64,
     /// When the last one succeeded.
     pub pushed_at: AtomicU64,
+    /// Of how many other hosts something is left out that they did not sign.
+    pub ignored: AtomicU64,
 }
 
 impl Pulse {

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::board::{Asked, Board, Pulse};
+use crate::identity::Identity;
 use crate::progress::Progress;
 use crate::settings;
 use crate::snapshot::{Detail, Snapshot, as_json};
@@ -93,7 +94,9 @@ impl Config {
     /// Says what is off; nothing listens anywhere then.
     pub fn of(settings: &settings::Settings, host: &HostName) -> Result<Config, EndpointError> {
         let (branch, address) = (&settings.branch, settings.repository.as_deref().unwrap_or_default());
-        let past = Past::new(settings.state.clone(), host.clone());
+        let identity = Identity::find(settings).ok().flatten();
+        let key = identity.map(|identity| identity.public().to_owned());
+        let past = Past::new(settings.state.clone(), host.clone(), key);
         let settings = &settings.endpoint;
         let open = settings.listen.iter().find(|address| !address.ip().is_loopback());
         if let Some(address) = open.filter(|_| settings.cert.is_none() || settings.token.is_none()) {

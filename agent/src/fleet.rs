@@ -12,6 +12,7 @@ pub(crate) mod made_up;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,6 +23,7 @@ use spec::record::{AppRecord, Record};
 use spec::rollout;
 
 use crate::git::{Followed, GitError, Heartbeat, Mirror};
+use crate::identity::{self, RECORD, SEEN};
 use crate::snapshot::without_secrets;
 use crate::upstream::LIMITS;
 
@@ -102,6 +104,8 @@ pub struct Aside {
     pub unreadable: usize,
     /// Records that are written in a newer form: what this version does not know of them is not shown.
     pub newer: usize,
+    /// Records that are not signed with the key that `fleet.yaml` names for their hosts.
+    pub forged: usize,
 }
 
 /// One application on one host.
@@ -164,14 +168,15 @@ impl Reading {
     /// The clone cannot be read, or there is no commit without mistakes.
     pub fn of(mirror: &Mirror, followed: &Followed, now: Timestamp) -> Result<Reading, FleetError> {
         let tip = mirror.newest_of(followed)?;
-        // Both take their time in a large fleet, and neither needs the other.
-        let records = mirror.newest_notes(newest_record)?;
         let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
-        let heartbeats = mirror.heartbeats()?;
+        let forged = AtomicUsize::new(0);
+        let records = mirror.newest_notes(|host, texts| newest_record(&fleet, host, texts, &forged))?;
+        let heartbeats = mirror.heartbeats(|host, beat, text| sign_of_life(&fleet, host, beat, text))?;
         let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
         let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());
-        let mut reading = Reading { at: now, branch, commit, unsound, fleet, past, hosts, aside: Aside::default() };
+        let aside = Aside { forged: forged.into_inner(), ..Aside::default() };
+        let mut reading = Reading { at: now, branch, commit, unsound, fleet, past, hosts, aside };
         let names: BTreeSet<&HostName> = records.hosts.keys().chain(heartbeats.keys()).collect();
         let strangers = names.iter().filter(|name| !reading.fleet.hosts.contains_key(**name)).count();
         reading.aside.strangers = strangers + records.nameless;
@@ -179,11 +184,14 @@ impl Reading {
         for name in reading.fleet.hosts.keys() {
             let found = records.remove(name);
             reading.aside.unreadable += usize::from(matches!(found, Some(None)));
-            let read = found.flatten();
+            let beat = heartbeats.get(name);
+            // Whoever can push can set its notes back to an old one, but not both it and its sign of life to a newer one.
+            let read = [found.flatten(), beat.and_then(|(_, record)| record.clone())].into_iter().flatten();
+            let read = read.max_by_key(|(record, _)| record.counter);
             reading.aside.newer += usize::from(read.as_ref().is_some_and(|(_, is_newer)| *is_newer));
             // A host keeps its name when the fleet is called another; what it says of another fleet is nothing to this one.
             let record = read.map(|(record, _)| record).filter(|record| record.fleet == reading.fleet.name);
-            let heard = heard(record.as_ref(), heartbeats.get(name));
+            let heard = heard(record.as_ref(), beat.map(|(beat, _)| beat));
             reading.hosts.insert(name.clone(), Known { record, heard, ..Known::default() });
         }
         reading.find_positions(mirror)?;
@@ -321,10 +329,43 @@ fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Times
     record.map(|record| record.at).max(heartbeat.map(|heartbeat| heartbeat.at))
 }
 
-/// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form.
-fn newest_record(host: &HostName, texts: &[String]) -> Option<(Record, bool)> {
-    let records = texts.iter().filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
-    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| (record.at, record.counter))
+/// A record, and whether it is of a newer form.
+type Written = (Record, bool);
+
+/// Takes from a sign of life what it says, if it is the host's own: that it was alive, and its last record.
+fn sign_of_life(
+    fleet: &Fleet,
+    host: &HostName,
+    beat: Heartbeat,
+    text: &str,
+) -> Option<(Heartbeat, Option<Written>)> {
+    if !is_signed(fleet, host, SEEN, text) {
+        return None;
+    }
+    let note = text.split_once("\n\n").map(|(_, note)| note);
+    let record = note.and_then(|note| Some((Record::parse(note).ok()?, spec::record::is_newer(note))));
+    Some((beat, record.filter(|(record, _)| record.host == *host)))
+}
+
+/// Says whether a host signed a text, where fleet.yaml names its key; others are taken by their word.
+fn is_signed(fleet: &Fleet, host: &HostName, namespace: &str, text: &str) -> bool {
+    let key = fleet.hosts.get(host).and_then(|host| host.key.as_deref());
+    key.is_none_or(|key| identity::verify(key, namespace, &fleet.name, text).is_ok())
+}
+
+/// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form; counts those that it did not
+/// sign.
+fn newest_record(fleet: &Fleet, host: &HostName, texts: &[String], forged: &AtomicUsize) -> Option<Written> {
+    let is_theirs = |text: &&String| {
+        let is = is_signed(fleet, host, RECORD, text);
+        forged.fetch_add(usize::from(!is), Ordering::Relaxed);
+        is
+    };
+    let records = texts
+        .iter()
+        .filter(is_theirs)
+        .filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
+    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| record.counter)
 }
 
 /// Reads what the commits say that overrides name, as far as they are before the newest one and can be read: whoever decides does not

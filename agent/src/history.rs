@@ -14,6 +14,7 @@ use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
 
 use crate::git::{GitError, Mirror};
+use crate::identity::{self, RECORD};
 use crate::snapshot::{Release, without_secrets};
 
 /// So many records are looked at.
@@ -53,34 +54,61 @@ pub struct Event {
     pub entry: Entry,
 }
 
-/// Reads the history of `host`, the latest first: of one application or of all, and at most `limit` entries.
+/// Reads the history of `host`, the latest first: of one application or of all, and at most `limit` entries. Others may have written
+/// notes under its name: what counts is what `key` signed, where there is one.
 ///
 /// # Errors
 /// The mirror cannot be read.
-pub fn read(mirror: &Mirror, host: &HostName, app: Option<&AppName>, limit: usize) -> Result<Vec<Entry>, GitError> {
-    read_last(mirror, host, app, limit, RECORDS)
+pub fn read(
+    mirror: &Mirror,
+    host: &HostName,
+    key: Option<&str>,
+    app: Option<&AppName>,
+    limit: usize,
+) -> Result<Vec<Entry>, GitError> {
+    read_last(mirror, host, key, app, limit, RECORDS).map(|(entries, _)| entries)
 }
 
-/// The same, of the last `records` records.
+/// The same, of the last `records` records; and how many of them do not count.
 ///
 /// # Errors
 /// The mirror cannot be read.
 pub fn read_last(
     mirror: &Mirror,
     host: &HostName,
+    key: Option<&str>,
     app: Option<&AppName>,
     limit: usize,
     records: usize,
-) -> Result<Vec<Entry>, GitError> {
+) -> Result<(Vec<Entry>, usize), GitError> {
     let (texts, is_all) = mirror.note_history(host, records)?;
-    let records = texts.iter().filter_map(|text| Record::parse(text).ok()).collect();
+    let (records, left_out) = own(host, key, &texts);
     let mut known = BTreeMap::new();
     let mut entries =
         timeline(records, is_all, |id| known.entry(id.clone()).or_insert_with(|| Release::read(mirror, id)).clone());
     entries.retain(|entry| app.is_none_or(|app| entry.app == *app));
     entries.reverse();
     entries.truncate(limit);
-    Ok(entries)
+    Ok((entries, left_out))
+}
+
+/// Takes from the notes under a host's name those that are its own: those that its key signed, and, since the key may be younger than
+/// the host, those with lower numbers than all of them. Whoever forges one can change nothing that came after the key.
+fn own(host: &HostName, key: Option<&str>, texts: &[String]) -> (Vec<Record>, usize) {
+    let read: Vec<(Record, bool)> = texts
+        .iter()
+        .filter_map(|text| {
+            let record = Record::parse(text).ok().filter(|record| record.host == *host)?;
+            let is_own = key.is_none_or(|key| identity::verify(key, RECORD, &record.fleet, text).is_ok());
+            Some((record, is_own))
+        })
+        .collect();
+    let first = read.iter().filter(|(_, is_own)| *is_own).map(|(record, _)| record.counter).min();
+    let all = read.len();
+    let counts = |(record, is_own): &(Record, bool)| *is_own || first.is_some_and(|first| record.counter < first);
+    let records: Vec<Record> = read.into_iter().filter(counts).map(|(record, _)| record).collect();
+    let left_out = all - records.len();
+    (records, left_out)
 }
 
 /// Puts records in order and tells what changed from each to the next. Unless they are all there are, the first one only says
@@ -218,5 +246,23 @@ mod tests {
             30 db applying 3c
         "#]]
         .assert_eq(&told(later, false));
+    }
+
+    #[test]
+    fn what_others_wrote_under_its_name_is_no_history() {
+        use identity::made_up;
+        let [old, key, eve] = [1, 2, 3].map(made_up);
+        let text = |counter| record(counter, "1a", &[]).text();
+        let by = |who: &identity::Identity, counter| who.sign(RECORD, "home", &text(counter)).expect("signed");
+        let mut texts = vec![by(&eve, 90), text(80), by(&key, 6), by(&eve, 5), by(&key, 4), by(&old, 3), text(2)];
+        let host = HostName::parse("attic").expect("a name");
+        let numbers = |key: Option<&str>, texts: &[String]| {
+            let (records, left_out) = own(&host, key, texts);
+            (records.into_iter().map(|record| record.counter).collect::<Vec<_>>(), left_out)
+        };
+        assert_eq!(numbers(Some(key.public()), &texts), (vec![6, 4, 3, 2], 3));
+        assert_eq!(numbers(None, &texts).1, 0);
+        texts.retain(|text| identity::verify(key.public(), RECORD, "home", text).is_err());
+        assert_eq!(numbers(Some(key.public()), &texts), (vec![], 5), "nothing says when the key began");
     }
 }

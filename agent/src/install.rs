@@ -299,6 +299,9 @@ pub fn purge(state: &Path) -> Result<Vec<PathBuf>, InstallError> {
     for name in ["agent.yaml", FLOOR, server::KEY, server::PUBLIC, server::KNOWN] {
         remove(&folder.join(name), &mut removed)?;
     }
+    for name in server::IDENTITY {
+        remove(&folder.join(name), &mut removed)?;
+    }
     for folder in [folder.join("agent.d").as_path(), folder] {
         // What somebody else put there stays, and the folder with it.
         if fs::remove_dir(folder).is_ok() {

@@ -14,8 +14,9 @@ use spec::record::Record;
 use tracing::warn;
 
 use crate::belief::Belief;
-use crate::git::{Mirror, Peers};
-use crate::rollout::{self, Halts};
+use crate::ears::Hearing;
+use crate::git::Peers;
+use crate::rollout::Halts;
 
 /// The file's name in the state folder. It can be lost: what this host told is told once more then.
 const NAME: &str = "lookout.json";
@@ -101,10 +102,10 @@ impl Lookout {
         (!hosts.is_empty()).then_some(Peers::Some(hosts))
     }
 
-    /// Takes in what the mirror holds of `whom`, who were asked for at `asked`, and what of others was read before.
+    /// Takes in what is heard of `whom`, who were asked for at `asked`, and what of others was read before.
     pub fn look<'r>(
         &mut self,
-        mirror: &Mirror,
+        hearing: &mut Hearing<'_>,
         belief: &Belief,
         read: impl Iterator<Item = (&'r HostName, &'r Record)>,
         (whom, asked): (&Peers, Timestamp),
@@ -125,7 +126,7 @@ impl Lookout {
             self.known.heard(host, &record.told, now);
         }
         for host in unread {
-            if let Some(record) = rollout::record(mirror, &host, &belief.desired.fleet) {
+            if let Some(record) = hearing.record(&host) {
                 self.known.heard(&host, &record.told, now);
             }
         }
@@ -137,7 +138,7 @@ impl Lookout {
                     Peers::Some(hosts) => were_asked(hosts),
                 };
                 if is_heard {
-                    self.known.listen(&self.host, watch, &mirror.heard(&whom), self.heartbeat, now);
+                    self.known.listen(&self.host, watch, &hearing.values(&whom), self.heartbeat, now);
                 }
             }
             None => self.known.stop_listening(now),

@@ -21,6 +21,7 @@ use spec::pins;
 use spec::plan::{self, Plan};
 use spec::resolve;
 use spec::tree::Tree;
+use spec::trust::Standing;
 use spec::unpack;
 use tracing::{error, info, warn};
 
@@ -30,6 +31,7 @@ use crate::backups::Backups;
 use crate::belief::{self, Belief, Past, Refusal};
 use crate::check::{self, Eyes};
 use crate::disk::Disk;
+use crate::ears::{Ears, Hearing};
 use crate::engine::{Engine, Owner, credentials};
 use crate::git::{Mirror, Peers};
 use crate::ledger::{Found, Ledger, LedgerError};
@@ -76,6 +78,8 @@ pub struct Host {
     judged: Option<CommitId>,
     /// What is known of how changes spread over the fleet.
     pub rollouts: Rollouts,
+    /// What others say, as far as it is theirs.
+    pub ears: Ears,
     /// What is the matter with the fleet, and what of it this host tells.
     pub lookout: Lookout,
     eyes: Eyes,
@@ -147,6 +151,7 @@ impl Host {
         let mut host = Host::with(ledger, name, settings, progress);
         host.rollouts.only_look();
         host.lookout.only_look();
+        host.ears.only_look();
         Ok(host)
     }
 
@@ -207,6 +212,7 @@ impl Host {
             judged: None,
             rollouts,
             lookout,
+            ears: Ears::open(&settings.state),
             eyes: Eyes::new(),
             state: settings.state.clone(),
             patience,
@@ -225,6 +231,7 @@ impl Host {
     /// It may not, or that cannot be told.
     pub fn trusts(&mut self, mirror: &Mirror, commit: &CommitId, now: Timestamp) -> Result<Verdict, trust::Refusal> {
         let accepted = requests::accepted(&self.state);
+        self.floor.refresh();
         let before = Before {
             believed: self.ledger.memory.believed.as_ref(),
             floor: self.floor.commit()?,
@@ -233,6 +240,22 @@ impl Host {
         let verdict = Judge::new(mirror, &self.first)?.believe(before, commit, &self.followed, now)?;
         self.judged = Some(commit.clone());
         Ok(verdict)
+    }
+
+    /// Says who has to sign what is believed, since a commit that is; `None` where that cannot be read.
+    pub fn standing(&self, mirror: &Mirror, commit: &CommitId) -> Option<Standing> {
+        let read = Judge::new(mirror, &self.first).map(|judge| judge.standing(commit));
+        match read {
+            Ok(Ok(standing)) => standing,
+            Ok(Err(error)) => {
+                warn!(%error, "failed to read who has to sign commits");
+                None
+            }
+            Err(error) => {
+                warn!(%error, "failed to read who has to sign commits");
+                None
+            }
+        }
     }
 
     /// Believes a tree from now on, if it is sound. What was believed before stays when it is not. `past` is where the commits are
@@ -296,10 +319,11 @@ impl Host {
     /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
     pub fn look_at_peers(&mut self, mirror: &Mirror, whom: &Peers, asked: Timestamp) {
         let (Some(belief), now) = (&self.belief, Timestamp::now()) else { return };
+        let mut hearing = Hearing { mirror, ears: &mut self.ears, keys: &belief.keys, fleet: &belief.desired.fleet };
         if let Some(scheme) = &belief.scheme {
-            self.rollouts.look(mirror, scheme, (whom, asked), now);
+            self.rollouts.look(&mut hearing, scheme, (whom, asked), now);
         }
-        self.lookout.look(mirror, belief, self.rollouts.records(), (whom, asked), now);
+        self.lookout.look(&mut hearing, belief, self.rollouts.records(), (whom, asked), now);
     }
 
     /// Returns whom to ask for with the next look at the repository: something here waits for them, or they are listened for.

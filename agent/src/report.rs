@@ -18,6 +18,7 @@ use spec::memory::{AppMemory, AppState, Failure, Memory};
 use spec::pins;
 use spec::plan::{Plan, Why};
 use spec::record::{AppRecord, Record};
+use spec::trust::Standing;
 
 use crate::apply::Outcome;
 use crate::belief::Belief;
@@ -294,7 +295,9 @@ pub fn record(memory: &Memory, belief: &Belief, host: &HostName, now: Timestamp)
         (app.clone(), record)
     });
     let fleet = belief.desired.fleet.clone();
-    let (counter, apps, told) = (memory.counter + 1, apps.collect(), Vec::new());
+    // Others count no record before one that they know: also one that is written after the loss of this memory is later.
+    let counter = (memory.counter + 1).max(u64::try_from(now.as_second()).unwrap_or(0));
+    let (apps, told) = (apps.collect(), Vec::new());
     Some(Record { fleet, host: host.clone(), commit, counter, at: now, apps, told })
 }
 
@@ -332,6 +335,12 @@ pub struct Notice {
     pub unreachable: Option<String>,
     /// Why the last record could not be pushed, while it could not.
     pub unreported: Option<String>,
+    /// Who has to sign what is believed.
+    #[serde(default)]
+    pub trust: Option<Standing>,
+    /// Why newer commits may be withheld, while they may.
+    #[serde(default)]
+    pub stale: Option<String>,
 }
 
 impl Notice {

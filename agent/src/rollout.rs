@@ -24,9 +24,8 @@ use spec::rollout::{Answer, Gate, Halt, Intent, Known, Look, Own, Row, Scheme, S
 use self::kept::Keeper;
 use self::others::Others;
 use crate::belief::Belief;
-use crate::git::{Mirror, Peers};
-
-pub(crate) use self::others::record;
+use crate::ears::Hearing;
+use crate::git::Peers;
 
 /// The repository is asked as often as this while a rollout is on its way to this host, unless it is asked more often anyway.
 const QUICK: Duration = Duration::from_secs(5);
@@ -318,9 +317,9 @@ impl Rollouts {
         self.kept.save();
     }
 
-    /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
-    pub fn look(&mut self, mirror: &Mirror, scheme: &Scheme, whom: (&Peers, Timestamp), now: Timestamp) {
-        self.others.look((&self.host, &mut *self.kept), mirror, scheme, whom, now);
+    /// Takes in what is heard of `whom`, who were asked for at `asked`.
+    pub fn look(&mut self, hearing: &mut Hearing<'_>, scheme: &Scheme, whom: (&Peers, Timestamp), now: Timestamp) {
+        self.others.look((&self.host, &mut *self.kept), hearing, scheme, whom, now);
         self.kept.save();
     }
 

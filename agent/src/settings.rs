@@ -53,6 +53,8 @@ pub struct Settings {
     pub git: Git,
     /// Whom to believe, before the repository itself says so.
     pub trust: Trust,
+    /// The file of the key that this host signs what it says with.
+    pub identity: Option<PathBuf>,
     /// How the host reports.
     pub report: Report,
     /// How much is kept of what others wrote where the agent writes.
@@ -204,6 +206,7 @@ impl From<&keys::Settings> for Settings {
                 since: said.text("trust.since").and_then(|commit| CommitId::parse(commit).ok()),
                 floor: path("trust.floor").unwrap_or_default(),
             },
+            identity: path("identity"),
             report: Report {
                 push: said.is_on("report.push"),
                 repository: text("report.repository"),

@@ -15,6 +15,7 @@ use spec::id::{AppName, CommitId, ContainerName, HostName};
 use spec::lookout::Call;
 use spec::manifest::Alert;
 use spec::memory::{AppMemory, AppState};
+use spec::trust::Standing;
 
 use crate::git::Mirror;
 
@@ -55,6 +56,10 @@ pub struct Snapshot {
     pub unreachable: Option<String>,
     /// Why the last record could not be pushed, while it could not.
     pub unreported: Option<String>,
+    /// Who has to sign what is believed.
+    pub trust: Option<Standing>,
+    /// Why newer commits may be withheld, while they may.
+    pub stale: Option<String>,
     /// What is being done, and what cannot be done.
     pub plan: PlanView,
     /// What was done since the agent started, the latest first; not everything.
@@ -222,6 +227,8 @@ impl Snapshot {
             refused: None,
             unreachable: None,
             unreported: None,
+            trust: None,
+            stale: None,
             plan: PlanView::default(),
             changes: Vec::new(),
             endpoints: Arc::default(),

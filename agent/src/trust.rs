@@ -16,7 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spec::id::{CommitId, shown};
 use spec::manifest::{self, Said};
-use spec::trust::{self, Disbelief, Require, Trust};
+use spec::trust::{self, Disbelief, Reason, Require, Standing, Trust};
 use tracing::warn;
 
 use crate::git::{GitError, Mirror, Signed};
@@ -25,6 +25,8 @@ use crate::settings;
 
 /// More commits than this do not arrive at once.
 const MOST_COMMITS: usize = 20_000;
+/// More versions of who may sign do not arrive at once: each is read before anybody has vouched for it.
+const MOST_VERSIONS: usize = 120;
 /// A fleet.yaml, or a file of signers, that is larger is not read for this.
 const MOST_TEXT: u64 = 4 << 20;
 /// The line of a message by which somebody agrees to a change of trust.
@@ -98,9 +100,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Says whether that tells nothing of the commit, so that it is worth to be tried again.
-    pub fn is_passing(&self) -> bool {
+    /// Says whether that tells nothing of the commit: it could not be read.
+    pub fn is_unread(&self) -> bool {
         matches!(self, Refusal::Unreadable(_))
+    }
+
+    /// Says whether the same commit may be believed later: the clock and files of this host had a part in it.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Refusal::Unreadable(_) | Refusal::Floor(_) | Refusal::Signers(_) => true,
+            Refusal::Disbelief(disbelief) => disbelief.reason == Reason::NotYetValid,
+            _ => false,
+        }
     }
 }
 
@@ -207,7 +218,13 @@ impl<'m> Judge<'m> {
                 (trust::Before { id: None, trust, at: Timestamp::UNIX_EPOCH }, vec![tip.clone()])
             }
         };
-        let mut way: Vec<trust::Commit> = way.iter().map(|commit| self.read(commit)).collect::<Result<_, _>>()?;
+        // Whoever is named beside a commit may be the one who signed it.
+        for commit in &way {
+            self.says(commit)?;
+        }
+        let known = self.known();
+        let mut way: Vec<trust::Commit> =
+            way.iter().map(|commit| self.read(commit, &known)).collect::<Result<_, _>>()?;
         let outside = |commit: &CommitId| self.says(commit).ok().and_then(|said| self.trust(&said));
         let mut judged = trust::believe(&before, &way, outside, now);
         // A walk by dates may list what was believed long ago, where dates are off.
@@ -244,9 +261,9 @@ impl<'m> Judge<'m> {
     }
 
     /// Takes from a commit what is judged.
-    fn read(&self, commit: &CommitId) -> Result<trust::Commit, Refusal> {
+    fn read(&self, commit: &CommitId, known: &[Arc<Trust>]) -> Result<trust::Commit, Refusal> {
         let commit = self.mirror.signed(commit)?;
-        let signature = signature::of(&commit);
+        let signature = signature::of(&commit, known);
         let approves = approvals(&commit.message);
         let trust = self.trust(&self.says(&commit.id)?);
         let Signed { id, parents, at, .. } = commit;
@@ -276,18 +293,58 @@ impl<'m> Judge<'m> {
     }
 
     fn says_in(&self, commit: &CommitId, name: &str, text: &str) -> Result<Said, GitError> {
-        let path = manifest::file_of_signers(text);
-        let file = match &path {
-            Some(path) => self.mirror.text_at(commit, path, MOST_TEXT)?,
-            None => None,
-        };
-        let key = format!("{name} {}", file.as_ref().map_or("", |(name, _)| name.as_str()));
+        let (mut key, mut files) = (name.to_owned(), BTreeMap::new());
+        for path in manifest::files_of_signers(text) {
+            if let Some((name, text)) = self.mirror.text_at(commit, &path, MOST_TEXT)? {
+                key.extend([" ", &name, " ", &path]);
+                files.insert(path, text);
+            }
+        }
         if let Some(said) = self.files.borrow().get(&key) {
             return Ok(said.clone());
         }
-        let said = manifest::said_of_trust(text, |_| file.map(|(_, text)| text));
+        if self.files.borrow().len() >= MOST_VERSIONS {
+            return Ok(Said::Unreadable);
+        }
+        let said = manifest::said_of_trust(text, |path| files.get(path));
         self.files.borrow_mut().insert(key, said.clone());
         Ok(said)
+    }
+
+    /// Says what holds since a commit that is believed.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn standing(&self, commit: &CommitId) -> Result<Option<Standing>, GitError> {
+        let at = self.mirror.signed(commit)?.at;
+        Ok(self.trust(&self.says(commit)?).map(|trust| Standing::of(&trust, at)))
+    }
+
+    /// Lists whose signatures can be checked here: of everybody who was read of by now.
+    fn known(&self) -> Vec<Arc<Trust>> {
+        let files = self.files.borrow();
+        let said = files.values().filter_map(|said| match said {
+            Said::Trust(trust) => Some(Arc::clone(trust)),
+            Said::Nothing | Said::Unreadable => None,
+        });
+        said.chain([Arc::clone(&self.otherwise)]).collect()
+    }
+
+    /// Says in words who signed a commit, whether that counts or not.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub fn signer(&self, commit: &CommitId) -> Result<String, GitError> {
+        self.says(commit)?;
+        for parent in &self.mirror.signed(commit)?.parents {
+            self.says(parent)?;
+        }
+        Ok(match signature::of(&self.mirror.signed(commit)?, &self.known()) {
+            trust::Signature::Missing => "it is not signed".to_owned(),
+            trust::Signature::By(key) => format!("it is signed with {key}"),
+            trust::Signature::Claims(key) => format!("it says that it is signed with {key}, which nobody here knows"),
+            trust::Signature::Broken(why) => format!("its signature does not hold: {why}"),
+        })
     }
 }
 
@@ -298,15 +355,6 @@ fn approvals(message: &str) -> Vec<CommitId> {
     names.filter_map(|name| CommitId::parse(name.trim()).ok()).collect()
 }
 
-/// Says in words who signed a commit, whether that counts or not.
-pub fn signer(commit: &Signed) -> String {
-    match signature::of(commit) {
-        trust::Signature::Missing => "it is not signed".to_owned(),
-        trust::Signature::By(key) => format!("it is signed with {key}"),
-        trust::Signature::Broken(why) => format!("its signature does not hold: {why}"),
-    }
-}
-
 /// What was believed last, beside the settings: it is there when the state is not.
 #[derive(Clone, Debug)]
 pub struct Floor {
@@ -315,6 +363,13 @@ pub struct Floor {
 }
 
 impl Floor {
+    /// Reads it again where it was of no use: a person may have mended it.
+    pub fn refresh(&mut self) {
+        if self.commit.is_err() {
+            *self = Floor::open(&self.path);
+        }
+    }
+
     /// Reads it.
     pub fn open(path: &Path) -> Floor {
         let off = |why: &dyn std::fmt::Display| Err(format!("{} {why}", path.display()));

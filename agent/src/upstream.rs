@@ -12,9 +12,10 @@ use spec::record::Record;
 use tokio::task::JoinHandle;
 
 use crate::git::{
-    BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, PushError, Pushed,
+    self, BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, PushError, Pushed,
     Remote, Seen, Url, UrlError,
 };
+use crate::identity::{self, Identity, RECORD, Voice};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::spent::Spent;
@@ -52,6 +53,37 @@ pub enum Done {
 /// What a conversation leaves behind: the mirror, what came of it, and which other hosts it asked for, with when.
 type Conversed = (Source, Done, Option<(Peers, Timestamp)>);
 
+/// What this host said last, by what it signed: others count nothing that is not later.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// The highest number of its records.
+    counter: u64,
+    /// The number in its last sign of life, and when that was given.
+    sign: Option<(u64, Timestamp)>,
+}
+
+impl Said {
+    fn of(mirror: &Mirror, record: &Record, voice: Option<&Voice>) -> Said {
+        let Some(voice) = voice else { return Said::default() };
+        let last = mirror.last_said(&record.host, &record.commit, voice).unwrap_or_else(|error| {
+            tracing::warn!("this host's own notes cannot be read: {}", crate::chain(&error));
+            None
+        });
+        let counter = last.map_or(0, |(_, counter)| counter);
+        let sign = mirror.sign_given(&record.host).and_then(|text| {
+            let number = text.split_once("\n\n").map_or(Some(0), |(_, it)| Some(Record::parse(it).ok()?.counter));
+            Some((number?, git::said_by(&text)?.1))
+        });
+        Said { counter: counter.max(sign.map_or(0, |(counter, _)| counter)), sign }
+    }
+
+    /// Says whether something of it is later than a record with a number and what would be said with that at a moment: the state was
+    /// lost, or the clock set back.
+    fn outranks(&self, counter: u64, now: Timestamp) -> bool {
+        self.counter > counter || self.sign.is_some_and(|sign| sign > (counter, now))
+    }
+}
+
 /// The repository and whatever is under way with it.
 pub struct Upstream {
     at_rest: Option<Source>,
@@ -63,6 +95,11 @@ pub struct Upstream {
     cancel: Arc<AtomicBool>,
     /// What the note on the believed commit is known to say: looked up once, not with every pass.
     noted: Option<Record>,
+    /// The last that this host said to anybody, looked up as rarely.
+    said: Option<Said>,
+    /// The key that this host signs with what it says, and the fleet for which it speaks, once that is known.
+    identity: Option<Arc<Identity>>,
+    voice: Option<Voice>,
 }
 
 impl Upstream {
@@ -81,7 +118,30 @@ impl Upstream {
         let deadlines = Deadlines { connect: git.connect, stall: git.stall, total: git.total };
         let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?;
         let cancel = Arc::new(AtomicBool::new(false));
-        Ok(Upstream { at_rest: Some(source), under_way: None, reports, deadlines, cancel, noted: None, peers: None })
+        let identity = match Identity::find(settings) {
+            Ok(identity) => identity.map(Arc::new),
+            Err(error) => {
+                tracing::warn!("what this host says is not signed: {}", crate::chain(&error));
+                None
+            }
+        };
+        Ok(Upstream {
+            at_rest: Some(source),
+            under_way: None,
+            reports,
+            deadlines,
+            cancel,
+            noted: None,
+            said: None,
+            peers: None,
+            identity,
+            voice: None,
+        })
+    }
+
+    /// Returns the key that this host signs with what it says.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
     }
 
     /// Returns the mirror to read from and write to; `None` while a conversation is under way.
@@ -146,8 +206,12 @@ impl Upstream {
     pub fn push(&mut self, host: &HostName, believed: Option<CommitId>, is_due: bool) {
         let (cancel, remote, host, deadlines) =
             (Arc::clone(&self.cancel), self.reports.clone(), host.clone(), self.deadlines);
+        let voice = self.voice.clone();
+        // Before it is known for which fleet it speaks, it says nothing that others would leave out.
+        let believed = believed.filter(|_| voice.is_some() || self.identity.is_none());
         self.begin(move |mut source| {
-            let seen = believed.as_ref().map(|believed| Seen { at: Timestamp::now(), believed, is_due });
+            let voice = voice.as_ref();
+            let seen = believed.as_ref().map(|believed| Seen { at: Timestamp::now(), believed, is_due, voice });
             let pushed = source.mirror_mut().publish(&remote, &host, seen, &deadlines, &cancel);
             (source, Done::Pushed(pushed), None)
         });
@@ -171,14 +235,10 @@ impl Upstream {
         self.peers = peers.or(self.peers.take());
         self.under_way = None;
         self.at_rest = Some(source);
-        let same_mirror = match &done {
-            Done::Fetched(Ok(fetched)) => !fetched.renewed,
-            Done::Fetched(Err(_)) => false,
-            Done::Pushed(_) => true,
-        };
-        if !same_mirror {
-            // It may be another one now, and is asked again what it holds.
-            self.noted = None;
+        let is_same = matches!(&done, Done::Fetched(Ok(fetched)) if !fetched.renewed);
+        if !is_same {
+            // It may be another mirror now, or hold what the remote had of this host; it is asked again.
+            (self.noted, self.said) = (None, None);
         }
         done
     }
@@ -188,16 +248,27 @@ impl Upstream {
         self.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Says whether a record says something that the note on its commit does not say yet. While a conversation holds the
-    /// mirror nothing is news.
-    pub fn is_news(&mut self, record: &Record) -> bool {
+    /// Says whether a record says something that the note on its commit does not say yet, or has to be said again for others to count
+    /// what this host says next. It is given the number that it needs. While a conversation holds the mirror nothing is news.
+    pub fn is_news(&mut self, record: &mut Record) -> bool {
         let published = record.as_published();
+        self.speak_for(&record.fleet);
         let Some(source) = self.at_rest.as_mut() else { return false };
+        let mirror = source.mirror();
+        let said = self.said.get_or_insert_with(|| Said::of(mirror, record, self.voice.as_ref()));
         if !self.noted.as_ref().is_some_and(|noted| noted.says_the_same_as(&published)) {
-            let before = source.mirror().read_note(&record.host, &record.commit);
-            self.noted = before.and_then(|text| Record::parse(&text).ok());
+            let before = mirror.read_note(&record.host, &record.commit);
+            // One that it did not sign, or with another key, says nothing to others.
+            let is_ours = |text: &String| match &self.voice {
+                Some(Voice { identity, fleet }) => identity::verify(identity.public(), RECORD, fleet, text).is_ok(),
+                None => true,
+            };
+            self.noted = before.filter(is_ours).and_then(|text| Record::parse(&text).ok());
         }
-        !self.noted.as_ref().is_some_and(|noted| noted.says_the_same_as(&published))
+        let noted = self.noted.as_ref().filter(|noted| noted.says_the_same_as(&published));
+        let is_news = noted.is_none_or(|noted| said.outranks(noted.counter, record.at));
+        record.counter = record.counter.max(said.counter + 1);
+        is_news
     }
 
     /// Writes a record as a note, locally.
@@ -205,8 +276,20 @@ impl Upstream {
     /// # Errors
     /// The mirror cannot be written.
     pub fn note(&mut self, record: &Record) -> Result<(), GitError> {
+        self.speak_for(&record.fleet);
+        let voice = self.voice.clone();
+        (self.noted, self.said) = (None, None);
         let Some(source) = self.source() else { return Ok(()) };
-        source.mirror_mut().write_note(&record.host, &record.commit, &record.text(), record.at).map(|_| ())
+        let text = record.text();
+        let text = voice.map(|voice| voice.sign(RECORD, text.clone())).unwrap_or(text);
+        source.mirror_mut().write_note(&record.host, &record.commit, &text, record.at).map(|_| ())
+    }
+
+    fn speak_for(&mut self, fleet: &str) {
+        if self.voice.as_ref().is_none_or(|voice| voice.fleet != fleet) {
+            let fleet = fleet.to_owned();
+            self.voice = self.identity.clone().map(|identity| Voice { identity, fleet });
+        }
     }
 }
 
@@ -226,4 +309,20 @@ fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
     remote.ca_file.clone_from(&settings.git.ca);
     remote.token_file.clone_from(&settings.git.token);
     Ok(remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_with_a_clock_that_was_ahead_is_outranked_by_a_higher_number() {
+        let at = |second: i64| Timestamp::from_second(1_790_000_000 + second).expect("a time");
+        let said = Said { counter: 7, sign: Some((7, at(60))) };
+        assert!(!said.outranks(7, at(60)) && !said.outranks(7, at(61)));
+        assert!(said.outranks(7, at(59)), "others would take its next sign of life for an old one");
+        assert!(said.outranks(6, at(99)), "another state of this host has said more");
+        assert!(!said.outranks(8, at(0)));
+        assert!(!Said::default().outranks(0, at(0)));
+    }
 }

@@ -7,8 +7,8 @@
 //! {"app":"mqtt","state":"converged","since":"2026-11-20T18:40:12Z","digest":"9f86…","changes":3}
 //! ```
 //!
-//! A signature follows behind the last line, in a line that begins with [`SIGNATURE`]; what is signed is everything
-//! before that line. Readers skip lines and keys that they do not know, so that newer hosts can say more.
+//! A signature follows behind the last line, from a line on that begins with [`SIGNATURE`]; what is signed is everything
+//! before that line, for the fleet. Readers skip lines and keys that they do not know, so that newer hosts can say more.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -205,8 +205,8 @@ impl Record {
     /// # Errors
     /// Says what is wrong with the note; a record of a newer version than this crate knows is read as far as it goes.
     pub fn parse(text: &str) -> Result<Record, String> {
-        let signed = text.find(SIGNATURE).map_or(text, |at| &text[..at]);
-        let mut lines = signed.lines().filter(|line| line.starts_with('{'));
+        let signed = text.lines().take_while(|line| !line.starts_with(SIGNATURE));
+        let mut lines = signed.filter(|line| line.starts_with('{'));
         let head = lines.next().ok_or("it holds no line of JSON")?;
         let head: Head =
             serde_json::from_str(head).map_err(|error| format!("its first line of JSON is off: {error}"))?;
@@ -222,6 +222,13 @@ impl Record {
         let told = told.into_iter().take(MOST_TOLD).filter_map(|told| serde_json::from_value(told).ok()).collect();
         Ok(Record { fleet, host, commit, counter, at, apps, told })
     }
+}
+
+/// Takes a text apart where its last signature begins, at the beginning of a line: what was signed, and the signature.
+pub fn signed_part(text: &str) -> Option<(&str, &str)> {
+    let is_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';
+    let (at, _) = text.rmatch_indices(SIGNATURE).find(|(at, _)| is_line(at))?;
+    Some(text.split_at(at))
 }
 
 /// Says whether a note is a record of a newer version than this crate knows.

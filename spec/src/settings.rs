@@ -85,7 +85,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const WAIT: Kind = Kind::Duration(Duration::from_millis(100), Duration::from_secs(7 * 86_400));
 
 /// What alerts are about.
-pub const EVENTS: [&str; 7] = ["failed", "rolled-back", "unhealthy", "drifted", "conflict", "refused", "recovered"];
+pub const EVENTS: [&str; 8] =
+    ["failed", "rolled-back", "unhealthy", "drifted", "conflict", "refused", "stale", "recovered"];
 
 /// What concerns a fleet as a whole, of which fleet.yaml says who is told.
 pub const FLEET_EVENTS: [&str; 2] = ["halted", "silent"];
@@ -114,6 +115,12 @@ pub const KEYS: &[Key] = &[
         "Credentials for registries as `docker login` writes them; root's own when not set",
     ),
     key("allow-file", Kind::Boolean, "false", "Allows file:// repositories, for trying out"),
+    key(
+        "identity",
+        Kind::Path,
+        "",
+        "The key that this host signs with; /etc/mainstay/identity or its ed25519 host key for ssh when not set",
+    ),
     key("git.connect", WAIT, "10s", "The longest wait for a connection"),
     key("git.stall", WAIT, "20s", "The longest time in which nothing comes"),
     key("git.total", WAIT, "5m", "The longest fetch or push"),

@@ -31,6 +31,7 @@ mod full_disks;
 mod hostile_hosts;
 mod hostile_trees;
 mod images;
+mod impostors;
 mod installation;
 mod interruptions;
 mod kill_world;

@@ -47,10 +47,11 @@ impl Scene {
     /// Changes the file that shows what is deployed; signed by somebody.
     fn change(&mut self, by: Option<&Signer>) -> String {
         self.count += 1;
-        let mut change = self.repo.change().write("apps/web/files/etc/web", format!("{}\n", self.count));
-        if let Some(by) = by {
-            change = change.signed_by(by);
-        }
+        let change = self.repo.change().write("apps/web/files/etc/web", format!("{}\n", self.count));
+        let change = match by {
+            Some(by) => change.signed_by(by),
+            None => change.unsigned(),
+        };
         change.commit(&format!("change {}", self.count)).unwrap()
     }
 
@@ -189,7 +190,7 @@ fn a_host_that_was_not_told_whom_to_believe_believes_nobody() {
     let change = files.iter().fold(repo.change(), |change, (path, text)| change.write(path, text));
     let first = change.signed_by(&ann).commit("begin").unwrap();
     forge.authorize(&host).unwrap();
-    agent::follow(&host, &repo.ssh_url(), "");
+    agent::follow(&host, &repo.ssh_url(), "trust: {}\n");
     let refused = |reason: &str| {
         host.wait_for(agent::SOON, &format!("{{ mainstay --json status || true; }} | grep -F '{reason}'")).unwrap();
         host.sh("test ! -e /etc/web").unwrap();
@@ -206,4 +207,70 @@ fn a_host_that_was_not_told_whom_to_believe_believes_nobody() {
     host.write("/etc/mainstay/first", people(&[("ann", &ann)])).unwrap();
     host.sh("systemctl restart mainstay").unwrap();
     agent::await_converged(&host, &first);
+}
+
+#[test]
+fn signatures_of_openpgp_count_like_those_of_ssh() {
+    let Some(lab) = start() else { return };
+    let forge = lab.forge().unwrap();
+    let host = lab.boot("attic").unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let (ann, gil, eve) =
+        (forge.signer("ann").unwrap(), forge.openpgp_signer("gil").unwrap(), forge.openpgp_signer("eve").unwrap());
+    let named = fleet("").replace("trust/signers", "[trust/signers, trust/people.asc]");
+    let web = |number: u32| repo.change().write("apps/web/files/etc/web", format!("{number}\n"));
+    let begin = web(0)
+        .write("fleet.yaml", named)
+        .write("trust/signers", people(&[("ann", &ann)]))
+        .write("trust/people.asc", &gil.public_key);
+    let first = begin.signed_by(&ann).commit("begin").unwrap();
+    host.write("/etc/mainstay/first", people(&[("ann", &ann)])).unwrap();
+    forge.authorize(&host).unwrap();
+    agent::follow(&host, &repo.ssh_url(), "trust: { signers: /etc/mainstay/first }\n");
+    agent::await_converged(&host, &first);
+    let by_gil = web(1).signed_by(&gil).commit("by gil").unwrap();
+    agent::await_converged(&host, &by_gil);
+    let explained = host.sh("mainstay trust explain").unwrap();
+    assert!(explained.contains("it is signed with openpgp:"), "{explained}");
+
+    let refused = |tip: &str, reason: &str| {
+        agent::await_status(&host, &format!("{} is refused", &tip[..10]));
+        let status = String::from_utf8(host.try_sh("mainstay --json status").unwrap().stdout).unwrap();
+        assert!(status.contains(reason), "{reason}: {status}");
+        repo.git(&["update-ref", "refs/heads/main", &by_gil]).unwrap();
+        agent::await_converged(&host, &by_gil);
+    };
+    let by_eve = web(2).signed_by(&eve).commit("by eve").unwrap();
+    refused(&by_eve, "(unknown-signer)");
+    // Nor does she count once she is added by her own word, or before somebody who may has said so.
+    let both = format!("{}{}", gil.public_key, eve.public_key);
+    let herself = web(2).write("trust/people.asc", &both).signed_by(&eve).commit("me too").unwrap();
+    refused(&herself, "counts from the next one on");
+
+    // A key that its owner revoked is out with the certificate that says so.
+    let revoked = forge.revoke(&gil).unwrap();
+    let told = web(3).write("trust/people.asc", format!("{revoked}{}", eve.public_key));
+    let told = told.signed_by(&ann).commit("gil lost his key").unwrap();
+    agent::await_converged(&host, &told);
+    let by_eve = web(4).signed_by(&eve).commit("by eve, who may now").unwrap();
+    agent::await_converged(&host, &by_eve);
+    assert_eq!(host.read("/etc/web").unwrap(), "4\n");
+}
+
+#[test]
+fn a_branch_that_is_quieter_than_it_promises_is_stale() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::start(&lab);
+    let ann = scene.ann.clone();
+    let change = scene.repo.change().write("fleet.yaml", fleet(", max-age: 1h"));
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+    let old = change.at(old).signed_by(&ann).commit("it promises one each hour").unwrap();
+    agent::await_converged(&scene.host, &old);
+    scene.host.wait_for(agent::SOON, "(mainstay status || true) | grep -F 'STALE: the newest commit is of'").unwrap();
+    let metric =
+        "curl -s --unix-socket /run/mainstay/agent.sock http://localhost/metrics | grep -x 'mainstay_commit_stale";
+    scene.host.wait_for(agent::SOON, &format!("{metric} 1'")).unwrap();
+    let quiet = scene.change(Some(&ann));
+    agent::await_converged(&scene.host, &quiet);
+    scene.host.wait_for(agent::SOON, &format!("{metric} 0'")).unwrap();
 }

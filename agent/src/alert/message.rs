@@ -35,7 +35,7 @@ impl Message {
     /// Puts together what is to be told.
     pub(super) fn of(picture: &Snapshot, change: &Change, at: Timestamp) -> Message {
         let app = match &change.subject {
-            Subject::Host => None,
+            Subject::Host | Subject::Branch => None,
             Subject::App(app) => Some(app),
         };
         let release = app.and_then(|app| picture.apps.get(app)?.commit.as_ref()).or(picture.commit.as_ref());

@@ -26,6 +26,8 @@ pub enum Kind {
     Conflict,
     /// A commit is not believed.
     Refused,
+    /// Newer commits may be withheld.
+    Stale,
     /// The rollout of an application is halted, for the whole fleet.
     Halted,
     /// A host says nothing.
@@ -34,8 +36,8 @@ pub enum Kind {
 
 impl Kind {
     /// All that each host tells of itself.
-    pub const ALL: [Kind; 6] =
-        [Kind::Failed, Kind::RolledBack, Kind::Unhealthy, Kind::Drifted, Kind::Conflict, Kind::Refused];
+    pub const ALL: [Kind; 7] =
+        [Kind::Failed, Kind::RolledBack, Kind::Unhealthy, Kind::Drifted, Kind::Conflict, Kind::Refused, Kind::Stale];
 
     /// Returns the word for it, as in `alerts: { on: … }`.
     pub fn as_str(self) -> &'static str {
@@ -46,17 +48,23 @@ impl Kind {
             Kind::Drifted => "drifted",
             Kind::Conflict => "conflict",
             Kind::Refused => "refused",
+            Kind::Stale => "stale",
             Kind::Halted => "halted",
             Kind::Silent => "silent",
         }
     }
 }
 
+/// The branch, where applications are named: no application is called so.
+const BRANCH: &str = "*branch";
+
 /// What is in trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// The host as a whole.
     Host,
+    /// The branch that it follows.
+    Branch,
     /// An application on it.
     App(AppName),
 }
@@ -65,6 +73,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Subject::Host => f.write_str("*"),
+            Subject::Branch => f.write_str(BRANCH),
             Subject::App(app) => app.fmt(f),
         }
     }
@@ -73,7 +82,10 @@ impl fmt::Display for Subject {
 impl Subject {
     /// Reads what `Display` writes.
     pub(super) fn parse(text: &str) -> Subject {
-        AppName::parse(text).map_or(Subject::Host, Subject::App)
+        match text {
+            BRANCH => Subject::Branch,
+            text => AppName::parse(text).map_or(Subject::Host, Subject::App),
+        }
     }
 }
 
@@ -111,6 +123,11 @@ pub(super) fn of(picture: &Snapshot, kinds: &[Kind]) -> (BTreeMap<Subject, Troub
         } else if let Some(trouble) = of_app(picture, name, app).filter(|trouble| kinds.contains(&trouble.kind)) {
             found.insert(subject, trouble);
         }
+    }
+    if let Some(stale) = picture.stale.as_ref().filter(|_| kinds.contains(&Kind::Stale)) {
+        let about = picture.commit.as_ref().map(|commit| commit.id.as_str().to_owned()).unwrap_or_default();
+        let text = one_line(stale);
+        found.insert(Subject::Branch, Trouble { kind: Kind::Stale, about, since: picture.at, text });
     }
     if let Some(refused) = picture.refused.as_ref().filter(|_| kinds.contains(&Kind::Refused)) {
         let about = refused.commit.as_str().to_owned();

@@ -150,6 +150,12 @@ impl Repo {
             let hosts = plural(aside.unreadable, "host has", "hosts have");
             remarks.push(format!("mainstay: {hosts} no record that can be read, and count as unreported"));
         }
+        if aside.forged > 0 {
+            let records = plural(aside.forged, "record is", "records are");
+            remarks.push(format!(
+                "mainstay: {records} not signed with the key that fleet.yaml names for the host, and left out"
+            ));
+        }
         if aside.newer > 0 {
             let records = plural(aside.newer, "record is", "records are");
             remarks.push(format!("mainstay: {records} of a newer mainstay, which may say more than this one shows"));
@@ -170,6 +176,7 @@ impl Repo {
                 "strangers": reading.aside.strangers,
                 "unreadable": reading.aside.unreadable,
                 "newer": reading.aside.newer,
+                "forged": reading.aside.forged,
             },
         });
         match head {

@@ -99,7 +99,7 @@ pub(super) async fn believe(
     if let Err(refusal) = judged
         && !(is_unclear && tree.as_ref().is_ok_and(is_mistaken))
     {
-        anyhow::ensure!(!refusal.is_passing(), refusal);
+        anyhow::ensure!(!refusal.is_unread(), refusal);
         eprintln!("mainstay: {refusal}\nnothing was changed");
         notice.refused = Some((commit, refusal.to_string()));
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
@@ -112,7 +112,10 @@ pub(super) async fn believe(
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
         return Ok(Believed::No(refused(common, &refusal, &tree)));
     }
-    if notice.refused.take().is_some() {
+    let standing = host.standing(mirror, &commit);
+    let stale = standing.as_ref().and_then(|standing| standing.stale(Timestamp::now()));
+    if notice.refused.take().is_some() || (&notice.trust, &notice.stale) != (&standing, &stale) {
+        (notice.trust, notice.stale) = (standing, stale);
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
     }
     Ok(if fresh { Believed::Yes(Some(upstream)) } else { Believed::Stale(Some(upstream)) })

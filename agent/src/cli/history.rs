@@ -9,6 +9,7 @@ use super::print::Since;
 use super::width::{self, folded};
 use super::{Common, Ended};
 use crate::history::{self, Entry, USUAL};
+use crate::identity::Identity;
 use crate::upstream;
 
 const EXAMPLES: &str = "\
@@ -43,7 +44,9 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
     let name = settings.host()?;
     let mirror =
         upstream::peek(&settings.state).context("nothing was deployed here yet, or nothing that can be read")?;
-    let entries = history::read(&mirror, &name, args.app.as_ref(), args.limit)?;
+    let identity = Identity::find(&settings).ok().flatten();
+    let key = identity.as_ref().map(Identity::public);
+    let entries = history::read(&mirror, &name, key, args.app.as_ref(), args.limit)?;
     if common.json {
         println!("{:#}", json!({ "history": entries }));
     } else {

@@ -15,6 +15,7 @@ use super::{Common, Ended, settings_path};
 use crate::belief::{self, Refusal};
 use crate::draw;
 use crate::git::{BranchName, Files, Mirror, Url};
+use crate::identity::Identity;
 use crate::install::{self, First, server};
 use crate::ledger::Ledger;
 use crate::settings::Settings;
@@ -258,6 +259,8 @@ async fn reads(settings: &Settings, host: &HostName, told: &Told<'_>, report: &m
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
             let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };
             report.say("host", &format!("{host} of {}: {named}", belief.desired.fleet));
+            enrol(settings, host, belief.keys.get(host).map(String::as_str), report).await;
+            return Ok(true);
         }
         Err(Refusal::Mistakes(mistakes)) => {
             let text = draw::render(&mistakes, &tree, false);
@@ -265,7 +268,37 @@ async fn reads(settings: &Settings, host: &HostName, told: &Told<'_>, report: &m
         }
         Err(refusal) => report.say("host", &waits(&tip, &refusal.to_string())),
     }
+    enrol(settings, host, None, report).await;
     Ok(true)
+}
+
+/// Says how others come to believe what this host says: by its key in fleet.yaml, where `named` is the one that it has now.
+async fn enrol(settings: &Settings, host: &HostName, named: Option<&str>, report: &mut Report) {
+    let identity = match own_identity(settings, host).await {
+        Ok(identity) => identity,
+        // It works all the same; others take it by its word until it can sign.
+        Err(error) => {
+            report.say("identity", &format!("there is no key that it could sign its records with: {error:#}"));
+            return;
+        }
+    };
+    if named.is_some_and(|key| identity.is(key)) {
+        report.say("identity", "fleet.yaml names this host's key: what it says is believed");
+        return;
+    }
+    let why = match named {
+        Some(_) => "fleet.yaml names another key for this host, so that what it says is left out. It is:",
+        None => "nobody else can speak for this host once fleet.yaml names its key, below `hosts`:",
+    };
+    report.say("identity", why);
+    report.add(&format!("{host}: {{ key: \"{}\" }}", identity.public()));
+}
+
+async fn own_identity(settings: &Settings, host: &HostName) -> anyhow::Result<Identity> {
+    Ok(match Identity::find(settings)? {
+        Some(identity) => identity,
+        None => Identity::open(&server::identity(&format!("mainstay@{host}")).await?)?,
+    })
 }
 
 /// What is known of an installation beside the settings.
@@ -307,8 +340,8 @@ fn believes(
                 );
                 return Ok(false);
             }
-            let path = manifest::file_of_signers(&fleet).and_then(|path| text(&path)).unwrap_or_default();
-            let file = install::write_signers(told.path, &path)?;
+            let files: Vec<String> = manifest::files_of_signers(&fleet).iter().filter_map(|path| text(path)).collect();
+            let file = install::write_signers(told.path, &files.join("\n"))?;
             report.say("trust", &format!("they are believed, and stand in {}", file.display()));
             first.signers = Some(file);
         }

@@ -284,7 +284,7 @@ impl Cli {
         match &self.command {
             Command::Run(args) => run::run(common, args).await,
             Command::Once(args) => Box::pin(once::run(common, args)).await,
-            Command::Plan(args) => plan::run(common, args).await,
+            Command::Plan(args) => Box::pin(plan::run(common, args)).await,
             Command::Init(args) => init::run(common, args),
             Command::Schema(args) => schema::run(common, args),
             Command::Sync(args) => Box::pin(sync::run(common, args)).await,

@@ -15,6 +15,7 @@ use crate::daemon::MOST_IN_A_ROW;
 use crate::difference;
 use crate::fleet::turns::in_words;
 use crate::git::{Peers, PushError};
+use crate::identity;
 use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report;
@@ -166,7 +167,7 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     host.rollouts.announce(&mut record);
     host.lookout.announce(&mut record);
     let announced = host.rollouts.announced();
-    if upstream.is_news(&record) {
+    if upstream.is_news(&mut record) {
         host.ledger.memory.counter = record.counter;
         host.ledger.save()?;
         upstream.note(&record).context("failed to write the record")?;
@@ -179,6 +180,10 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
         Done::Pushed(Ok(_)) => {
             host.rollouts.signed(now);
             host.rollouts.seen(&announced, Timestamp::now());
+            let named = host.belief.as_ref().and_then(|belief| belief.keys.get(&host.name).cloned());
+            if let Some(why) = identity::left_out(named.as_deref(), upstream.identity()) {
+                eprintln!("mainstay: {why}");
+            }
         }
         Done::Pushed(Err(error)) => {
             if matches!(error, PushError::Denied { .. }) {

@@ -116,6 +116,7 @@ mod tests {
             engine                     -                                     not set
             registries                 -                                     not set
             allow-file                 false                                 default
+            identity                   -                                     not set
             git.connect                10s                                   default
             git.stall                  20s                                   default
             git.total                  5m                                    default

@@ -9,6 +9,7 @@ use serde_json::json;
 use spec::id::{AppName, CommitId, shown};
 use spec::memory::AppMemory;
 use spec::plan::{self as planner, Plan};
+use spec::trust::Require;
 
 use super::print::{Since, plan_as_json};
 use super::screen::Screen;
@@ -65,6 +66,7 @@ impl Seen {
         self.plan.as_ref().is_some_and(Plan::is_empty)
             && self.host.ledger.memory.apps.values().all(|app| app.trouble().is_none())
             && self.notice.refused.is_none()
+            && self.notice.stale.is_none()
     }
 
     fn as_json(&self) -> serde_json::Value {
@@ -91,6 +93,7 @@ impl Seen {
         said.extend(pauses.host.iter().map(|pause| format!("paused {pause}")));
         said.extend(pauses.apps.iter().map(|(app, pause)| format!("{app} is paused {pause}")));
         said.extend(self.notice.refused.iter().map(|(commit, _)| format!("{} is refused", commit.short())));
+        said.extend(self.notice.stale.iter().map(|_| "the branch is stale".to_owned()));
         said.join("; ")
     }
 }
@@ -207,6 +210,8 @@ fn as_json(host: &Host, notice: &Notice, plan: Option<&Plan>) -> serde_json::Val
         "refused": notice.refused.as_ref().map(|(commit, why)| json!({ "commit": commit.as_str(), "why": why })),
         "unreachable": notice.unreachable,
         "unreported": notice.unreported,
+        "trust": notice.trust,
+        "stale": notice.stale,
         "now": plan.map(|plan| plan_as_json(plan, &[])),
     })
 }
@@ -265,6 +270,15 @@ fn show(text: &mut String, seen: &Seen, colour: bool, width: Option<usize>) -> f
     }
     if let Some(why) = &notice.unreported {
         writeln!(text, "\nUnreported: {why}")?;
+    }
+    if let Some(why) = &notice.stale {
+        writeln!(text, "\nSTALE: {why}")?;
+    }
+    if notice.trust.as_ref().is_some_and(|trust| trust.require == Require::None) {
+        writeln!(
+            text,
+            "\nUnsigned: nobody has to sign commits here, so whoever can push to the branch is root on this host."
+        )?;
     }
     Ok(())
 }

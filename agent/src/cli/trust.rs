@@ -65,7 +65,10 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<Ended> {
         false => Some(judge(&settings, &mirror, believed, &commit)),
     };
     let summary = mirror.commit(&commit)?;
-    let signature = crate::trust::signer(&mirror.signed(&commit)?);
+    let signature = match Judge::new(&mirror, &settings.trust) {
+        Ok(judge) => judge.signer(&commit)?,
+        Err(refusal) => refusal.to_string(),
+    };
     let is_believed = judged.as_ref().is_none_or(Result::is_ok);
     if common.json {
         let why = judged.as_ref().and_then(|it| it.as_ref().err()).map(ToString::to_string);

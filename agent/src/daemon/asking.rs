@@ -1,5 +1,7 @@
 //! What the loop asks of the repository, and what it makes of the answers.
 
+use std::sync::atomic::Ordering;
+
 use jiff::Timestamp;
 use spec::diagnostic::Diagnostic;
 use spec::id::CommitId;
@@ -20,8 +22,8 @@ use crate::upstream::{Done, LIMITS};
 
 /// Why a commit is not believed.
 enum Disbelief {
-    /// It could not be read, which says nothing about it.
-    Unreadable(String),
+    /// It could not be read, or not be judged on this host, which may be over without another commit.
+    Passing(String),
     /// It has mistakes, or is not for this host.
     Refused(String),
 }
@@ -32,7 +34,7 @@ impl Daemon {
         let Some(commit) = self.host.ledger.memory.believed.clone() else { return };
         match self.read(&commit) {
             Ok(()) => info!(commit = commit.as_str(), "enforcing {}, which was believed before", commit.short()),
-            Err(Disbelief::Unreadable(why) | Disbelief::Refused(why)) => warn!(
+            Err(Disbelief::Passing(why) | Disbelief::Refused(why)) => warn!(
                 commit = commit.as_str(),
                 "{} was believed before and cannot be read; waiting for the repository: {why}",
                 commit.short()
@@ -133,6 +135,7 @@ impl Daemon {
         let Some((whom, asked)) = self.upstream.peers() else { return false };
         let Some(source) = self.upstream.source() else { return false };
         self.host.look_at_peers(source.mirror(), &whom, asked);
+        self.board.pulse.ignored.store(self.host.ears.ignored() as u64, Ordering::Relaxed);
         true
     }
 
@@ -155,9 +158,12 @@ impl Daemon {
                 info!(commit = tip.as_str(), "believed {} {subject}", tip.short());
                 self.notice.refused = None;
             }
-            Err(Disbelief::Unreadable(why)) => {
-                warn!(commit = tip.as_str(), "{} cannot be read at the moment; it is tried again: {why}", tip.short());
-                self.tip = Some(tip);
+            Err(Disbelief::Passing(why)) => {
+                let refused = Some((tip.clone(), format!("{why}; it is tried again")));
+                if self.notice.refused != refused {
+                    error!(commit = tip.as_str(), "{} cannot be believed now; it is tried again: {why}", tip.short());
+                }
+                (self.notice.refused, self.tip) = (refused, Some(tip));
             }
             Err(Disbelief::Refused(why)) => {
                 error!(commit = tip.as_str(), "refused {}; the last good state stays enforced: {why}", tip.short());
@@ -169,7 +175,7 @@ impl Daemon {
 
     fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
         let Some(source) = self.upstream.source() else {
-            return Err(Disbelief::Unreadable("the mirror is busy".to_owned()));
+            return Err(Disbelief::Passing("the mirror is busy".to_owned()));
         };
         // Before anything else of it is read: it may have been made to be hard to read.
         let mut unclear = None;
@@ -177,14 +183,14 @@ impl Daemon {
             match self.host.trusts(source.mirror(), commit, Timestamp::now()) {
                 Ok(verdict) => tell(&verdict),
                 Err(refusal) if refusal.is_passing() => {
-                    return Err(Disbelief::Unreadable(crate::chain(&refusal)));
+                    return Err(Disbelief::Passing(crate::chain(&refusal)));
                 }
                 Err(refusal @ trust::Refusal::Unclear { .. }) => unclear = Some(refusal),
                 Err(refusal) => return Err(Disbelief::Refused(refusal.to_string())),
             }
         }
         let tree = source.mirror().tree(commit, &LIMITS);
-        let tree = tree.map_err(|error| Disbelief::Unreadable(crate::chain(&error)))?;
+        let tree = tree.map_err(|error| Disbelief::Passing(crate::chain(&error)))?;
         if let Some(unclear) = unclear {
             // Most likely it has a mistake, which is better told as one.
             let mistakes = manifest::parse(&tree, Some(commit)).diagnostics;
@@ -197,6 +203,7 @@ impl Daemon {
         let past = Past { mirror: source.mirror(), limits: LIMITS };
         match self.host.believe(&tree, Some(commit.clone()), Some(&past)) {
             Ok(warnings) => {
+                self.notice.trust = self.host.standing(source.mirror(), commit);
                 warnings.iter().for_each(|warning| warn!(commit = commit.as_str(), "{warning}"));
                 Ok(())
             }

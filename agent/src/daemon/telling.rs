@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Daemon, far};
 use crate::board::Pulse;
 use crate::git::{PushError, Pushed};
+use crate::identity;
 use crate::ledger::LedgerError;
 use crate::report;
 
@@ -30,7 +31,7 @@ impl Daemon {
         let Some(mut record) = report::record(memory, belief, &self.host.name, Timestamp::now()) else { return Ok(()) };
         self.host.rollouts.announce(&mut record);
         self.host.lookout.announce(&mut record);
-        if !self.upstream.is_news(&record) {
+        if !self.upstream.is_news(&mut record) {
             self.announced = self.host.rollouts.announced();
             return Ok(());
         }
@@ -88,7 +89,11 @@ impl Daemon {
                 // A record that was written while this push was under way is due at once.
                 let next = Instant::now() + self.settings.report.heartbeat;
                 self.push_at = Some(self.push_at.map_or(next, |at| at.min(next)));
-                self.notice.unreported = None;
+                let left_out = self.left_out();
+                if let Some(why) = left_out.as_ref().filter(|_| self.notice.unreported != left_out) {
+                    warn!("{why}");
+                }
+                self.notice.unreported = left_out;
             }
             Err(error) => {
                 Pulse::count(&pulse.push_failures);
@@ -110,6 +115,12 @@ impl Daemon {
         self.keep_notice();
     }
 
+    /// Says why others leave out what this host says, if they do.
+    fn left_out(&self) -> Option<String> {
+        let named = self.host.belief.as_ref()?.keys.get(&self.host.name)?;
+        identity::left_out(Some(named), self.upstream.identity())
+    }
+
     /// Returns when the next push is due: sooner while others may wait for a sign of life.
     pub(super) fn push_due(&self) -> Instant {
         let usual = self.push_at.unwrap_or_else(far);
@@ -122,6 +133,11 @@ impl Daemon {
     }
 
     pub(super) fn keep_notice(&mut self) {
+        let now = Timestamp::now();
+        self.notice.stale = self.notice.trust.as_ref().and_then(|trust| trust.stale(now));
+        if let Some(stale) = self.notice.stale.as_ref().filter(|stale| self.noted.stale.as_ref() != Some(stale)) {
+            error!("the branch is stale: {stale}");
+        }
         if self.notice != self.noted {
             if let Err(error) = self.notice.write(&self.settings.state) {
                 warn!(%error, "failed to write the notice for `mainstay status`");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use spec::id::AppName;
 use spec::memory::AppState;
+use spec::trust::Require;
 
 use crate::board::Pulse;
 use crate::snapshot::{App, Condition, Snapshot};
@@ -81,6 +82,18 @@ fn about_the_commit(page: &mut Page, snapshot: &Snapshot) {
     }
     page.gauge("mainstay_commit_refused", "Whether a newer commit is not believed.");
     page.sample("mainstay_commit_refused", &[], u8::from(snapshot.refused.is_some()));
+    page.gauge(
+        "mainstay_commit_stale",
+        "Whether the branch has been quiet for longer than it promises: newer commits may be withheld.",
+    );
+    page.sample("mainstay_commit_stale", &[], u8::from(snapshot.stale.is_some()));
+    page.gauge(
+        "mainstay_signatures_required",
+        "Whether commits have to be signed; while they have not, whoever can push is root here.",
+    );
+    if let Some(trust) = &snapshot.trust {
+        page.sample("mainstay_signatures_required", &[], u8::from(trust.require != Require::None));
+    }
     page.gauge("mainstay_repository_unreachable", "Whether the repository could not be asked.");
     page.sample("mainstay_repository_unreachable", &[], u8::from(snapshot.unreachable.is_some()));
     page.gauge("mainstay_removals_held", "Removals that wait for an acknowledgement.");
@@ -150,6 +163,11 @@ fn about_the_repository(page: &mut Page, pulse: &Pulse) {
     page.moment("mainstay_last_fetch_timestamp_seconds", "When it answered last.", &pulse.fetched_at);
     page.counter("mainstay_pushes", "Times that records were pushed.", &pulse.pushes);
     page.counter("mainstay_push_failures", "Times that records could not be pushed.", &pulse.push_failures);
+    page.gauge(
+        "mainstay_hosts_ignored",
+        "Other hosts in whose refs stands what they did not sign, as far as they were looked at.",
+    );
+    page.sample("mainstay_hosts_ignored", &[], pulse.ignored.load(Ordering::Relaxed));
     page.moment("mainstay_last_push_timestamp_seconds", "When records were pushed last.", &pulse.pushed_at);
 }
 

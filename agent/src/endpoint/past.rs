@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Past {
     state: PathBuf,
     host: HostName,
+    /// The key that the host signs with.
+    key: Option<String>,
     turn: Semaphore,
 }
 
@@ -43,8 +45,8 @@ struct Wanted {
 }
 
 impl Past {
-    pub(super) fn new(state: PathBuf, host: HostName) -> Past {
-        Past { state, host, turn: Semaphore::new(1) }
+    pub(super) fn new(state: PathBuf, host: HostName, key: Option<String>) -> Past {
+        Past { state, host, key, turn: Semaphore::new(1) }
     }
 
     /// Answers with what was deployed.
@@ -62,11 +64,11 @@ impl Past {
 
     async fn read(&self, wanted: Wanted, form: Form) -> Result<String, String> {
         let _turn = self.turn.acquire().await.expect("nobody closes it");
-        let (state, host) = (self.state.clone(), self.host.clone());
+        let (state, host, key) = (self.state.clone(), self.host.clone(), self.key.clone());
         let here = host.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let mirror = upstream::peek(&state)?;
-            history::read(&mirror, &host, wanted.app.as_ref(), wanted.limit)
+            history::read(&mirror, &host, key.as_deref(), wanted.app.as_ref(), wanted.limit)
         });
         let read = reading.await.map_err(|error| error.to_string())?;
         let history = read.map_err(|error| crate::chain(&error))?;

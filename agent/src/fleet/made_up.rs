@@ -16,6 +16,7 @@ use spec::{manifest, resolve};
 
 use super::Reading;
 use crate::git::{Followed, Mirror};
+use crate::identity::{Identity, SEEN};
 use crate::upstream::LIMITS;
 
 /// The branch on which commits are made before their refs name them.
@@ -132,6 +133,15 @@ impl MadeUp {
         let name = format!("refs/mainstay/seen/{host}");
         self.tips.remove(&name);
         let message = format!("mainstay: {host} seen at {}, at {}\n", before(ago), self.commits[commit]);
+        self.commit(name, host, ago, &message);
+    }
+
+    /// Has a host show that it is alive, with its last record in it, in its own hand.
+    pub(crate) fn sign_of_life(&mut self, host: &str, commit: usize, ago: i64, note: &str, by: &Identity) {
+        let name = format!("refs/mainstay/seen/{host}");
+        self.tips.remove(&name);
+        let said = format!("mainstay: {host} seen at {}, at {}\n\n{note}", before(ago), self.commits[commit]);
+        let message = by.sign(SEEN, "home", &said).expect("signed");
         self.commit(name, host, ago, &message);
     }
 

@@ -17,6 +17,8 @@ const RECORDS_PER_ENTRY: usize = 8;
 /// Hosts are looked at in the order in which they last said something, until the others cannot add anything: of a fleet of
 /// thousands only a few.
 ///
+/// How many records were found that are not their hosts' is said beside it.
+///
 /// # Errors
 /// The clone cannot be read.
 pub fn read(
@@ -25,7 +27,8 @@ pub fn read(
     only: Option<&HostName>,
     app: Option<&AppName>,
     limit: usize,
-) -> Result<Vec<Event>, GitError> {
+) -> Result<(Vec<Event>, usize), GitError> {
+    let mut left_out = 0;
     let mut hosts: Vec<(Timestamp, HostName)> =
         mirror.last_written()?.into_iter().map(|(host, at)| (at, host)).collect();
     hosts.retain(|(_, host)| reading.hosts.contains_key(host) && only.is_none_or(|only| only == host));
@@ -38,7 +41,9 @@ pub fn read(
         if found.len() >= limit && oldest.is_some_and(|oldest| written < oldest) {
             break;
         }
-        let entries = history::read_last(mirror, &host, app, limit, deep)?;
+        let key = reading.fleet.hosts.get(&host).and_then(|host| host.key.as_deref());
+        let (entries, not_own) = history::read_last(mirror, &host, key, app, limit, deep)?;
+        left_out += not_own;
         let number = events.len();
         found.extend(entries.iter().enumerate().map(|(at, entry)| (entry.at, number, at)));
         while found.len() > limit {
@@ -46,5 +51,5 @@ pub fn read(
         }
         events.push(entries.into_iter().map(|entry| Event { host: host.clone(), entry }).collect());
     }
-    Ok(found.into_iter().rev().map(|(_, host, at)| events[host][at].clone()).collect())
+    Ok((found.into_iter().rev().map(|(_, host, at)| events[host][at].clone()).collect(), left_out))
 }

@@ -1,6 +1,6 @@
 //! What is read of made-up fleets.
 
-use spec::memory::AppState::{Applying, Converged, Drifted, RolledBack};
+use spec::memory::AppState::{Applying, Converged, Drifted, Failed, RolledBack};
 
 use super::made_up::{MadeUp, Says, main, now, says};
 use super::*;
@@ -98,7 +98,7 @@ fn what_does_not_count_is_counted() {
     made.note("cellar", &commit, 300, &newer);
     let (_, reading) = made.read();
     // Attic's last note is no record: the one before it is. What shed passes off as its own is cellar's.
-    assert_eq!(reading.aside, Aside { strangers: 2, unreadable: 2, newer: 1 });
+    assert_eq!(reading.aside, Aside { strangers: 2, unreadable: 2, newer: 1, forged: 0 });
     let short = commit.short();
     assert_eq!(
         told(&reading),
@@ -107,6 +107,35 @@ fn what_does_not_count_is_counted() {
              shed web unreported - Unheard\n"
         )
     );
+}
+
+#[test]
+fn a_record_that_is_set_back_does_not_hide_what_the_host_said_since() {
+    let key = identity::made_up(1);
+    let fleet = format!("fleet: home\nhosts:\n  attic: {{ key: \"{}\" }}\n", key.public());
+    let mut made = MadeUp::new(&[(DAY, "first", &[("fleet.yaml", &fleet), ("apps/web/web.service", UNIT)])]);
+    let (commit, attic) = (made.commits[0].clone(), HostName::parse("attic").expect("a name"));
+    let mut text = |state, ago| {
+        made.record("attic", 0, ago, &[says("web", state, ago)]);
+        let text = made.mirror().read_note(&attic, &commit).expect("a note");
+        key.sign(RECORD, "home", &text).expect("signed")
+    };
+    let (well, ill) = (text(Converged, 3000), text(Failed, 900));
+    // Whoever can push has put the old note there again.
+    made.note("attic", &commit, 100, &well);
+    made.sign_of_life("attic", 0, 900, &ill, &key);
+    let (_, reading) = made.read();
+    assert!(told(&reading).contains("web failed"), "{}", told(&reading));
+    // And both: then it is heard of as long ago as it said that.
+    made.sign_of_life("attic", 0, 3000, &well, &key);
+    let (_, reading) = made.read();
+    assert!(told(&reading).contains("web converged"), "{}", told(&reading));
+    assert_eq!(reading.hosts[&attic].heard.map(|at| now().duration_since(at).as_secs()), Some(3000));
+    // What it did not sign is not there.
+    made.sign_of_life("attic", 0, 10, &ill, &identity::made_up(2));
+    made.note("attic", &commit, 10, ill.split("-----BEGIN").next().expect("a text"));
+    let (_, reading) = made.read();
+    assert!(told(&reading).contains("web converged") && reading.aside.forged == 1, "{}", told(&reading));
 }
 
 #[test]

@@ -53,33 +53,55 @@ impl Mirror {
     ) -> Result<Newest<T>, GitError> {
         let mut tips = BTreeMap::new();
         let nameless = self.tips(NOTES, &mut tips)?;
+        let hosts = self.each(tips, |repo, host, tip| newest(repo, host, tip, &read));
+        Ok(Newest { hosts, nameless })
+    }
+
+    /// Reads the sign of life of every host with `read`, which is given its text too; what cannot be read is left out.
+    ///
+    /// # Errors
+    /// The refs cannot be read.
+    pub fn heartbeats<T: Send>(
+        &self,
+        read: impl Fn(&HostName, Heartbeat, &str) -> Option<T> + Sync,
+    ) -> Result<BTreeMap<HostName, T>, GitError> {
+        let mut tips = BTreeMap::new();
+        self.tips(SEEN, &mut tips)?;
+        let found = self.each(tips, |repo, host, tip| {
+            let (at, said) = sign_of_life(repo, tip)?;
+            read(host, heartbeat(at, &said), &said)
+        });
+        Ok(found.into_iter().filter_map(|(host, read)| Some((host, read?))).collect())
+    }
+
+    /// Returns the last sign of life that was given here for `host`, as it stands.
+    pub fn sign_given(&self, host: &HostName) -> Option<String> {
+        let tip = find(&self.repo, &format!("{SEEN}{host}")).ok().flatten()?;
+        sign_of_life(&self.repo, tip).map(|(_, said)| said)
+    }
+
+    /// Works on what refs point to, on as many threads as read faster than one.
+    fn each<T: Send>(
+        &self,
+        tips: BTreeMap<HostName, ObjectId>,
+        work: impl Fn(&gix::Repository, &HostName, ObjectId) -> Option<T> + Sync,
+    ) -> BTreeMap<HostName, Option<T>> {
         let tips: Vec<(HostName, ObjectId)> = tips.into_iter().collect();
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         let shared = self.repo.clone().into_sync();
-        let hosts = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let parts = tips.chunks(tips.len().div_ceil(threads).max(1)).map(|part| {
-                let (shared, read) = (&shared, &read);
+                let (shared, work) = (&shared, &work);
                 scope.spawn(move || {
                     let repo = shared.to_thread_local();
-                    let newest = |(host, tip): &(HostName, ObjectId)| (host.clone(), newest(&repo, host, *tip, read));
-                    part.iter().map(newest).collect::<Vec<_>>()
+                    let done = |(host, tip): &(HostName, ObjectId)| (host.clone(), work(&repo, host, *tip));
+                    part.iter().map(done).collect::<Vec<_>>()
                 })
             });
             let parts: Vec<_> = parts.collect();
             // A thread that panics has found what must not happen, and so have we.
             parts.into_iter().flat_map(|part| part.join().expect("reading does not panic")).collect()
-        });
-        Ok(Newest { hosts, nameless })
-    }
-
-    /// Reads the heartbeat of every host; what cannot be read is left out.
-    ///
-    /// # Errors
-    /// The refs cannot be read.
-    pub fn heartbeats(&self) -> Result<BTreeMap<HostName, Heartbeat>, GitError> {
-        let mut tips = BTreeMap::new();
-        self.tips(SEEN, &mut tips)?;
-        Ok(tips.into_iter().filter_map(|(host, tip)| Some((host, heartbeat(&self.repo, tip)?))).collect())
+        })
     }
 
     /// Says when the last note of each host was written, by the host's own clock.
@@ -112,9 +134,13 @@ impl Mirror {
 
     /// Returns the record that a host's last sign of life has in it, if there is one; others wrote it, so anything may be there.
     pub fn record_heard(&self, host: &HostName) -> Option<String> {
+        self.sign_heard(host)?.split_once("\n\n").map(|(_, record)| record.to_owned())
+    }
+
+    /// Returns a host's last sign of life as it stands there; others wrote it, so anything may be there.
+    pub fn sign_heard(&self, host: &HostName) -> Option<String> {
         let tip = find(&self.repo, &format!("{HEARD}{host}")).ok().flatten()?;
-        let (_, said) = sign_of_life(&self.repo, tip)?;
-        said.split_once("\n\n").map(|(_, record)| record.to_owned())
+        sign_of_life(&self.repo, tip).map(|(_, said)| said)
     }
 
     /// Says when the newest of them was given, by its host's own clock.
@@ -168,11 +194,19 @@ fn newest<T>(
     None
 }
 
-fn heartbeat(repo: &gix::Repository, tip: ObjectId) -> Option<Heartbeat> {
-    let (at, message) = sign_of_life(repo, tip)?;
+fn heartbeat(at: Timestamp, message: &str) -> Heartbeat {
     let said = message.lines().next().unwrap_or_default();
     let believed = said.split_whitespace().next_back().and_then(|word| CommitId::parse(word).ok());
-    Some(Heartbeat { at, believed })
+    // What is in the text may be signed; the times of the commit around it never are.
+    Heartbeat { at: said_by(message).map_or(at, |(_, at)| at), believed }
+}
+
+/// Reads in a sign of life who gave it, and when: `mainstay: attic seen at 2026-11-20T18:40:12Z, at 1f2e…`.
+pub fn said_by(message: &str) -> Option<(&str, Timestamp)> {
+    let rest = message.lines().next()?.strip_prefix("mainstay: ")?;
+    let (who, rest) = rest.split_once(" seen at ")?;
+    let (at, _) = rest.split_once(", at ")?;
+    Some((who, at.parse().ok()?))
 }
 
 /// Returns when a host gave a sign of life, by its own clock, and what it said.

@@ -33,7 +33,7 @@ pub(crate) mod tests;
 pub use clone::Followed;
 pub use error::{Cap, Deadline, FetchError, GitError, PushError};
 pub use fetch::{Fetched, Heard, Peers};
-pub use hosts::{Heartbeat, Newest};
+pub use hosts::{Heartbeat, Newest, said_by};
 pub use mirror::{Mirror, Tidied};
 pub use push::{Pushed, Seen};
 pub use remote::{BranchName, Deadlines, Files, Remote, Ssh, Url, UrlError};

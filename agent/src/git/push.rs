@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use gix::ObjectId;
 use gix::progress::Discard;
@@ -20,12 +21,16 @@ use super::notes::{author, own};
 use super::pack;
 use super::remote::{Address, Deadlines, Remote};
 use super::wire::Watch;
+use crate::identity::{SEEN as SAID, Voice};
 
 /// How often a push is tried at once: without asking what is there, and after taking over what somebody else pushed.
 const ATTEMPTS: usize = 4;
 
+/// How many notes are looked at to find the last one that the host itself wrote.
+const LOOKED_AT: usize = 20;
+
 /// A sign of life: who looks at a whole fleet needs nothing else of a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Seen<'c> {
     /// When the host was last alive.
     pub at: Timestamp,
@@ -33,6 +38,8 @@ pub struct Seen<'c> {
     pub believed: &'c CommitId,
     /// Whether it goes out even where there is no news.
     pub is_due: bool,
+    /// Who signs it, if anybody does.
+    pub voice: Option<&'c Voice>,
 }
 
 /// What a push did.
@@ -87,8 +94,6 @@ impl Mirror {
     ) -> Result<Pushed, PushError> {
         let (name, marker) = (own(host), pushed_marker(remote, host));
         let url = || remote.url.to_string();
-        // A server to which a thousand hosts report at once has its work before it answers: who gives up makes more of it.
-        let deadlines = &Deadlines { stall: deadlines.stall.max(deadlines.total / 2), ..*deadlines };
         let other = |source| PushError::Other { url: url(), name: name.clone(), source };
         let is_news = |ours: &ObjectId| Ok(find(&self.repo, &marker)? != Some(*ours));
         let ours = find(&self.repo, &name).map_err(other)?;
@@ -103,6 +108,11 @@ impl Mirror {
             return Ok(Pushed::Nothing);
         }
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
+        // A server to which a thousand hosts report at once lets them knock for long, and has its work before it answers: who
+        // gives up makes more of it.
+        let patient = |wait: Duration| wait.max(deadlines.total / 2);
+        let (connect, stall) = (patient(deadlines.connect), patient(deadlines.stall));
+        let deadlines = &Deadlines { connect, stall, ..*deadlines };
         let mut made_up = self.made_up(remote, &marker, &wanted).map_err(other)?;
         for _ in 0..ATTEMPTS {
             let watch = Watch::new(deadlines, remote.max_bytes, cancel);
@@ -169,18 +179,37 @@ impl Mirror {
     }
 
     /// Writes a commit without history that says what the host believes, and when, and below that its newest note.
-    fn sign_of_life(&self, host: &HostName, Seen { at, believed, .. }: Seen<'_>) -> Result<ObjectId, GitError> {
+    fn sign_of_life(&self, host: &HostName, Seen { at, believed, voice, .. }: Seen<'_>) -> Result<ObjectId, GitError> {
         let failed = |source: Source| self.failed("write the sign of life", source);
         let tree = self.repo.write_object(gix::objs::Tree::empty()).map_err(|error| failed(error.into()))?.detach();
         let author = author(host, at);
         let mut buffer = gix::date::parse::TimeBuf::default();
         let author = author.to_ref(&mut buffer);
-        let (notes, _) = self.note_history(host, 1)?;
-        let note = notes.first().map(|note| format!("\n{note}")).unwrap_or_default();
+        let note = match voice {
+            // Others may have written notes under its name since.
+            Some(voice) => self.last_said(host, believed, voice)?.map(|(note, _)| note),
+            None => self.note_history(host, 1)?.0.into_iter().next(),
+        };
+        let note = note.map(|note| format!("\n{note}")).unwrap_or_default();
         let message = format!("mainstay: {host} seen at {at}, at {believed}\n{note}");
+        let message = voice.map(|voice| voice.sign(SAID, message.clone())).unwrap_or(message);
         let nothing = None::<ObjectId>;
         let commit = self.repo.new_commit_as(author, author, message, tree, nothing);
         Ok(commit.map_err(|error| failed(error.into()))?.id)
+    }
+
+    /// Finds the last note that a host signed, and its number, among its newest ones and the one on the commit that it believes.
+    ///
+    /// # Errors
+    /// The mirror cannot be read.
+    pub fn last_said(
+        &self,
+        host: &HostName,
+        believed: &CommitId,
+        voice: &Voice,
+    ) -> Result<Option<(String, u64)>, GitError> {
+        let (notes, _) = self.note_history(host, LOOKED_AT)?;
+        Ok(voice.last_of(notes.into_iter().chain(self.read_note(host, believed))))
     }
 
     /// Fetches the remote's notes of `host` and puts ours on top of them.

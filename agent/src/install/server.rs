@@ -8,11 +8,14 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{FOLDER, InstallError, make_folder, write_new};
+use crate::identity;
 
 /// The private key that is made, in the folder of the settings.
 pub(super) const KEY: &str = "id_ed25519";
 /// Its public half.
 pub(super) const PUBLIC: &str = "id_ed25519.pub";
+/// The key that this host signs with, where it has none for ssh, and its public half.
+pub(super) const IDENTITY: [&str; 2] = ["identity", "identity.pub"];
 /// The servers' keys, in the same folder.
 pub(super) const KNOWN: &str = "known_hosts";
 /// Making a key, or asking a server for its own, takes no longer.
@@ -35,9 +38,20 @@ pub struct Key {
 /// # Errors
 /// `ssh-keygen` is missing or fails, or the folder cannot be written.
 pub async fn key(comment: &str) -> Result<Key, InstallError> {
-    let folder = Path::new(FOLDER);
-    make_folder(folder, 0o755)?;
-    let path = folder.join(KEY);
+    let path = Path::new(FOLDER).join(KEY);
+    make(path, comment).await
+}
+
+/// Makes the key that this host signs with what it says, unless it has one: one for ssh does.
+///
+/// # Errors
+/// `ssh-keygen` is missing or fails, or the folder cannot be written.
+pub async fn identity(comment: &str) -> Result<PathBuf, InstallError> {
+    Ok(make(Path::new(identity::PLACES[0]).to_owned(), comment).await?.path)
+}
+
+async fn make(path: PathBuf, comment: &str) -> Result<Key, InstallError> {
+    make_folder(Path::new(FOLDER), 0o755)?;
     let is_new = !path.exists();
     if is_new {
         let made = ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"];

@@ -10,10 +10,11 @@ use spec::manifest::SILENT_AFTER;
 use spec::memory::AppState;
 use spec::record::Record;
 use spec::rollout::{Intent, Look, Peer, Scheme};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::kept::{Heard, Kept};
-use crate::git::{Mirror, Peers};
+use crate::ears::{Hearing, Keys};
+use crate::git::Peers;
 
 /// The other hosts, and what the repository showed of this one while it was asked for them.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Others {
     /// What they said and when they were heard, and of which sign the record of each was read.
     pub(super) peers: BTreeMap<HostName, Peer>,
     read: BTreeMap<HostName, String>,
+    /// With which keys they were heard.
+    keys: Keys,
     /// When all that take part were asked for last.
     pub(super) view: Option<Timestamp>,
     /// What this host's own record said by then, as others read it.
@@ -32,16 +35,17 @@ pub(super) struct Others {
 }
 
 impl Others {
-    /// Takes in what the mirror holds of `whom`, who were asked for at `asked` by the host `me`.
+    /// Takes in what is heard of `whom`, who were asked for at `asked` by the host `me`.
     pub(super) fn look(
         &mut self,
         (me, kept): (&HostName, &mut Kept),
-        mirror: &Mirror,
+        hearing: &mut Hearing<'_>,
         scheme: &Scheme,
         (whom, asked): (&Peers, Timestamp),
         now: Timestamp,
     ) {
-        let heard = mirror.heard(whom);
+        self.forget_renamed(kept, hearing.keys);
+        let heard = hearing.values(whom);
         let known = |host: &HostName| scheme.fleet.hosts.contains_key(host) && host != me;
         let strangers = heard.keys().filter(|host| *host != me && !known(host)).count();
         if strangers > 0 {
@@ -55,7 +59,7 @@ impl Others {
             }
             let at = kept.heard[&host].at;
             if self.read.get(&host) != Some(&value) {
-                let record = record(mirror, &host, &scheme.fleet.name);
+                let record = hearing.record(&host);
                 let before = self.peers.remove(&host).and_then(|peer| peer.record);
                 self.peers.insert(host.clone(), Peer { record: record.or(before), heard: at });
                 self.read.insert(host.clone(), value);
@@ -77,8 +81,23 @@ impl Others {
         };
         if is_view {
             self.view = Some(asked);
-            self.shown = record(mirror, me, &scheme.fleet.name);
+            self.shown = hearing.record(me);
         }
+    }
+
+    /// Forgets what hosts said whose keys are others by now: what was heard without a key, or with an old one, may be anybody's word.
+    fn forget_renamed(&mut self, kept: &mut Kept, keys: &Keys) {
+        if self.keys == *keys {
+            return;
+        }
+        let names: BTreeSet<HostName> = self.keys.keys().chain(keys.keys()).cloned().collect();
+        for host in names.iter().filter(|host| self.keys.get(*host) != keys.get(*host)) {
+            if self.peers.remove(host).is_some() {
+                kept.heard.remove(host);
+            }
+            self.read.remove(host);
+        }
+        self.keys.clone_from(keys);
     }
 
     /// Says how to ask for those who are to be looked at by the host `me`.
@@ -127,20 +146,5 @@ impl Others {
     pub(super) fn not_after(&mut self, now: Timestamp) {
         self.peers.values_mut().for_each(|peer| peer.heard = peer.heard.min(now));
         self.view = self.view.filter(|view| *view <= now);
-    }
-}
-
-/// Reads the record in another host's sign of life, if it is one: others wrote it, so anything may be there.
-pub(crate) fn record(mirror: &Mirror, host: &HostName, fleet: &str) -> Option<Record> {
-    match Record::parse(&mirror.record_heard(host)?) {
-        Ok(record) if record.host != *host || record.fleet != fleet => {
-            warn!(%host, "a record is left out: it is of another host or fleet than its ref");
-            None
-        }
-        Ok(record) => Some(record),
-        Err(why) => {
-            warn!(%host, why, "a record is left out");
-            None
-        }
     }
 }

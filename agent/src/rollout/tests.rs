@@ -10,6 +10,8 @@ use spec::tree::Tree;
 
 use super::*;
 use crate::belief;
+use crate::ears::{Ears, Keys};
+use crate::git::Mirror;
 
 const FLEET: &str = "fleet: home\nhosts:\n  attic: { labels: { ring: canary } }\n  barn: {}\n  shop: {}\nrollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 100% } ]\n    bake: 10m\n    max-unavailable: 1\n    silent-after: 16m\n";
 
@@ -35,6 +37,7 @@ struct Scene {
     folder: tempfile::TempDir,
     mirror: Mirror,
     belief: Belief,
+    ears: Ears,
     memory: Memory,
     rollouts: Rollouts,
     counter: u64,
@@ -79,7 +82,8 @@ impl Scene {
         }
         let mirror = Mirror::open(&folder.path().join("mirror.git")).expect("a mirror");
         let rollouts = Rollouts::open(folder.path(), &host(name), true);
-        Scene { folder, mirror, belief, memory, rollouts, counter: 0 }
+        let ears = Ears::open(folder.path());
+        Scene { folder, mirror, belief, memory, rollouts, ears, counter: 0 }
     }
 
     fn target(&self) -> Digest {
@@ -137,8 +141,14 @@ impl Scene {
     }
 
     fn look(&mut self, now: Timestamp) {
+        self.look_at(&Peers::All, now);
+    }
+
+    fn look_at(&mut self, whom: &Peers, now: Timestamp) {
         let scheme = self.belief.scheme.clone().expect("something waits");
-        self.rollouts.look(&self.mirror, &scheme, (&Peers::All, now), now);
+        let Scene { mirror, ears, belief, .. } = self;
+        let mut hearing = Hearing { mirror, ears, keys: &belief.keys, fleet: &scheme.fleet.name };
+        self.rollouts.look(&mut hearing, &scheme, (whom, now), now);
     }
 
     /// What keeps the change from beginning, or that nothing does.
@@ -155,6 +165,22 @@ impl Scene {
         let host = self.rollouts.host.clone();
         self.rollouts = Rollouts::open(self.folder.path(), &host, true);
     }
+}
+
+#[test]
+fn what_was_heard_of_a_host_before_its_key_was_named_counts_no_more() {
+    let mut barn = Scene::of("barn");
+    barn.rollouts.polled(at(-1));
+    barn.told(at(0));
+    barn.state("attic", AppState::Failed);
+    barn.look(at(1));
+    assert!(barn.told(at(1)).contains("halted"), "{}", barn.told(at(1)));
+    // It may have been anybody's word.
+    let key = crate::identity::made_up(1).public().to_owned();
+    barn.belief.keys = [(host("attic"), key)].into_iter().collect::<Keys>().into();
+    barn.look(at(2));
+    assert!(!barn.told(at(2)).contains("halted"), "{}", barn.told(at(2)));
+    assert!(!barn.rollouts.records().any(|(name, _)| *name == host("attic")));
 }
 
 #[test]
@@ -345,8 +371,7 @@ fn a_host_looks_at_those_who_come_before_it_and_at_everybody_right_before_it_beg
     assert_eq!((barn.rollouts.asks(), barn.rollouts.lacks_view()), (only("attic"), false));
     let look = |barn: &mut Scene, minute| {
         let whom = barn.rollouts.asks().expect("it looks");
-        let scheme = barn.belief.scheme.clone().expect("something waits");
-        barn.rollouts.look(&barn.mirror, &scheme, (&whom, at(minute)), at(minute));
+        barn.look_at(&whom, at(minute));
         barn.rollouts.signed(at(minute));
         barn.told(at(minute))
     };
@@ -383,8 +408,7 @@ fn applications_that_go_together_by_different_policies_go_by_that_of_the_more_ca
         let mut scene = Scene::with(name, TWO_ORDERS, &[("fan", "rollout: one"), ("web", "rollout: two")]);
         scene.rollouts.polled(at(-1));
         for minute in [0, 1, 2] {
-            let scheme = scene.belief.scheme.clone().expect("something waits");
-            scene.rollouts.look(&scene.mirror, &scheme, (&Peers::All, at(minute)), at(minute));
+            scene.look(at(minute));
             scene.rollouts.signed(at(minute));
             let Scene { belief, memory, rollouts, .. } = &mut scene;
             let holds = rollouts.holds(belief, memory, &BTreeMap::new(), at(minute));

@@ -1,7 +1,9 @@
 //! Who signed something: signatures as git carries them, checked against what they are of.
 
+use std::sync::Arc;
+
 use spec::id::shown;
-use spec::trust::{Fingerprint, GIT, Signature};
+use spec::trust::{self, Fingerprint, GIT, Signature, Trust};
 use ssh_key::{PublicKey, SshSig};
 
 use crate::git::Signed;
@@ -9,15 +11,19 @@ use crate::git::Signed;
 /// More of what somebody wrote is not repeated.
 const LONGEST: usize = 80;
 const SSH: &str = "-----BEGIN SSH SIGNATURE-----";
+const OPENPGP: &str = "-----BEGIN PGP SIGNATURE-----";
 
-/// Says who signed a commit (PROTOCOL.sshsig of OpenSSH).
-pub(super) fn of(commit: &Signed) -> Signature {
+/// Says who signed a commit: with a key for ssh (PROTOCOL.sshsig of OpenSSH), or as one of those in `known` with one for OpenPGP.
+pub(super) fn of(commit: &Signed, known: &[Arc<Trust>]) -> Signature {
     let Some((payload, armoured)) = &commit.signature else { return Signature::Missing };
+    if armoured.trim_start().starts_with(OPENPGP) {
+        return trust::verify_openpgp(armoured, payload, known.iter().flat_map(|trust| &trust.signers));
+    }
     if !armoured.trim_start().starts_with(SSH) {
         let kind = armoured.trim_start().lines().next().unwrap_or_default();
         let kind: String = kind.chars().take(LONGEST).collect();
         return Signature::Broken(format!(
-            "it begins with `{}`, and only signatures of SSH keys are checked",
+            "it begins with `{}`, and only signatures of keys for ssh and OpenPGP are checked",
             shown(&kind)
         ));
     }

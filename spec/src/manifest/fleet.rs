@@ -278,13 +278,14 @@ fn public_key(page: &mut Page<'_>, node: &Node) -> Option<String> {
             "the key is damaged: an ed25519 key has 68 characters behind its type",
             "copy the whole line of the host's .pub file",
         )
-    } else if !data.chars().all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c)) {
+    } else if crate::trust::fingerprint(kind, data).is_err() {
         (
-            "the key is damaged: it holds characters that base64 does not have",
+            "the key is damaged: its characters are not those of an ed25519 key",
             "copy the whole line of the host's .pub file",
         )
     } else {
-        return Some(text.to_owned());
+        // As all who compare keys write it: without a comment, and with one blank.
+        return Some(format!("{kind} {data}"));
     };
     page.error("host-key", node.extent, why).help(help);
     None

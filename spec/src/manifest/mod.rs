@@ -66,7 +66,7 @@ pub use rollout::{
 };
 pub use selector::Place;
 pub use settings::settings;
-pub use trust::{Said, file_of_signers, said_of_trust};
+pub use trust::{Said, files_of_signers, said_of_trust};
 
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, CommitId, HostName, shown};
@@ -257,29 +257,32 @@ fn read_rules(
     rules
 }
 
-/// Reads the file of the signers that fleet.yaml names, and what that says of the histories that this one replaces.
+/// Reads the files of the signers that fleet.yaml names.
 fn read_trust(tree: &Tree, file: &FleetFile, diagnostics: &mut Vec<Diagnostic>) -> Option<Trust> {
     let (Some(written), Some(Entry::File { bytes, .. })) = (&file.trust, tree.entries.get(FLEET)) else {
         return None;
     };
-    let found = written.signers().and_then(|path| Some((path, tree.entries.get(path)?)));
-    let signers = found.map(|(path, entry)| match text(entry, path, diagnostics) {
-        Some(text) => {
+    let (mut found, mut is_faulty, mut reader) = (Vec::new(), false, crate::trust::Reader::default());
+    for path in written.signers() {
+        let Some(entry) = tree.entries.get(path) else { continue };
+        let signers = text(entry, path, diagnostics).map(|text| {
             let mut page = Page::new(path, text);
-            let signers = trust::signers(&mut page);
-            let is_faulty = page.errors() > 0;
+            let signers = trust::signers(&mut page, &mut reader);
+            is_faulty |= page.errors() > 0;
             page.close(diagnostics);
-            (signers, is_faulty)
-        }
-        None => (Vec::new(), true),
-    });
-    // What is wrong in the file is said there.
-    if signers.as_ref().is_none_or(|(_, is_faulty)| !is_faulty) {
+            signers
+        });
+        is_faulty |= signers.is_none();
+        found.push((path, signers.unwrap_or_default()));
+    }
+    found.iter_mut().for_each(|(_, signers)| reader.leave_out_revoked(signers));
+    // What is wrong in the files is said there.
+    if !is_faulty {
         let mut page = Page::new(FLEET, std::str::from_utf8(bytes).unwrap_or_default());
-        trust::check(&mut page, written, signers.as_ref().map(|(signers, _)| signers.as_slice()));
+        trust::check(&mut page, written, &found);
         page.close(diagnostics);
     }
-    Some(written.clone().with(signers.unwrap_or_default().0))
+    Some(written.clone().with(found.into_iter().flat_map(|(_, signers)| signers).collect()))
 }
 
 /// Returns the file's text; complains when it is none.

@@ -1,7 +1,10 @@
-//! Reads `trust` of fleet.yaml: who is believed, and the file that names them.
+//! Reads `trust` of fleet.yaml: who is believed, and the files that name them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::duration;
 use super::page::{Extent, Page};
 use super::yaml::{self, Node};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -10,8 +13,14 @@ use crate::trust::{self, Require, Trust};
 
 const REQUIRE: [(&str, Require); 3] =
     [("every-commit", Require::EveryCommit), ("tip", Require::Tip), ("none", Require::None)];
-const FORM: &str =
-    "write trust: { signers: trust/allowed_signers }, a file in the form of git's gpg.ssh.allowedSignersFile";
+const FORM: &str = "write trust: { signers: trust/allowed_signers }, a file in the form of git's gpg.ssh.allowedSignersFile, or of \
+                    certificates as `gpg --export --armor` writes them; or a list of such files";
+/// More files than this name nobody.
+const MOST_FILES: usize = 20;
+/// And all of them together are no longer than this.
+const MOST_TEXT: usize = 1 << 20;
+/// A promise of less is broken by a quiet evening, and one of more tells nobody anything.
+const MAX_AGE: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(366 * 86_400));
 /// More people than this agree to nothing.
 const MOST_APPROVALS: usize = 10;
 
@@ -19,19 +28,19 @@ const MOST_APPROVALS: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Written {
     trust: Trust,
-    /// Which file names the signers, and where that is said.
-    signers: Option<(String, Extent)>,
+    /// Which files name the signers, and where that is said.
+    signers: Vec<(String, Extent)>,
     /// Where it is said how many have to agree.
     approvals: Option<Extent>,
 }
 
 impl Written {
-    /// Names the file of the signers.
-    pub(super) fn signers(&self) -> Option<&str> {
-        self.signers.as_ref().map(|(path, _)| path.as_str())
+    /// Names the files of the signers.
+    pub(super) fn signers(&self) -> impl Iterator<Item = &str> {
+        self.signers.iter().map(|(path, _)| path.as_str())
     }
 
-    /// Completes it by what the file of the signers says.
+    /// Completes it by what the files of the signers say.
     pub(super) fn with(mut self, signers: Vec<trust::Signer>) -> Trust {
         self.trust.signers = signers;
         self.trust
@@ -46,7 +55,7 @@ pub(super) fn read(page: &mut Page<'_>, node: &Node) -> Written {
         written.trust.require = page.choice(node, "`require`", &REQUIRE).unwrap_or_default();
     }
     match table.take("signers") {
-        Some((_, node)) => written.signers = path(page, node),
+        Some((_, node)) => written.signers = paths(page, node),
         None if written.trust.require == Require::None || table.has_misspelt("signers") => {}
         None => drop(page.error("trust-signers", node.extent, "`trust` does not say who may sign").help(FORM)),
     }
@@ -61,8 +70,31 @@ pub(super) fn read(page: &mut Page<'_>, node: &Node) -> Written {
         let nodes = page.list(node, "`replaces`").unwrap_or_default();
         written.trust.replaces = nodes.iter().filter_map(|node| replaced(page, node)).collect();
     }
+    if let Some((_, node)) = table.take("max-age") {
+        written.trust.max_age = duration::read(page, node, "`max-age`", MAX_AGE.0, MAX_AGE.1);
+    }
     table.finish(page, "`trust`");
     written
+}
+
+fn paths(page: &mut Page<'_>, node: &Node) -> Vec<(String, Extent)> {
+    let nodes = match &node.kind {
+        yaml::Kind::Sequence(nodes) => nodes.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    if nodes.is_empty() || nodes.len() > MOST_FILES {
+        page.error("trust-signers", node.extent, format!("`signers` names from 1 to {MOST_FILES} files")).help(FORM);
+        return Vec::new();
+    }
+    let mut paths: Vec<(String, Extent)> = Vec::new();
+    for node in nodes {
+        let Some((path, extent)) = path(page, node) else { continue };
+        match paths.iter().any(|(other, _)| *other == path) {
+            true => drop(page.error("trust-signers", extent, format!("`{}` is named twice", shown(&path))).help("name each file once")),
+            false => paths.push((path, extent)),
+        }
+    }
+    paths
 }
 
 fn path(page: &mut Page<'_>, node: &Node) -> Option<(String, Extent)> {
@@ -108,8 +140,8 @@ fn replaced(page: &mut Page<'_>, node: &Node) -> Option<CommitId> {
 }
 
 /// Reads the file of the signers, which is `page`, and compares it with the section.
-pub(super) fn signers(page: &mut Page<'_>) -> Vec<trust::Signer> {
-    let (signers, mistakes) = trust::read_signers(page.text);
+pub(super) fn signers(page: &mut Page<'_>, reader: &mut trust::Reader) -> Vec<trust::Signer> {
+    let (signers, mistakes) = reader.read(page.text);
     for mistake in mistakes {
         let severity = if mistake.is_warning { Severity::Warning } else { Severity::Error };
         let extent = Extent::new(mistake.extent.start, mistake.extent.end);
@@ -118,33 +150,35 @@ pub(super) fn signers(page: &mut Page<'_>) -> Vec<trust::Signer> {
     signers
 }
 
-/// Complains in fleet.yaml, which is `page`, about a file of signers that is not there or names nobody.
-pub(super) fn check(page: &mut Page<'_>, written: &Written, signers: Option<&[trust::Signer]>) {
-    let Some((path, extent)) = &written.signers else { return };
-    let people = |signers: &[trust::Signer]| {
-        signers.iter().map(|signer| signer.principals.clone()).collect::<std::collections::BTreeSet<_>>().len()
-    };
-    match signers {
-        None => drop(page.error("trust-signers", *extent, format!("there is no file `{}`", shown(path))).help(FORM)),
-        Some([]) if written.trust.require != Require::None => drop(
-            page.error(
-                "trust-signers",
-                *extent,
-                format!("`{}` names nobody, so nothing could be believed", shown(path)),
-            )
-            .help("add a line for each person who may sign: alice@example.com ssh-ed25519 AAAA…"),
-        ),
-        Some(signers) if people(signers) < written.trust.approvals => {
-            let extent = written.approvals.unwrap_or(*extent);
-            let message = format!(
-                "{} people have to agree, and `{}` names {}",
-                written.trust.approvals,
-                shown(path),
-                people(signers)
-            );
-            page.error("trust-approvals", extent, message).help("lower `approvals`, or name more people");
+/// Complains in fleet.yaml, which is `page`, about files of signers that are not there or name nobody; `read` are those that are there
+/// and have no mistakes, with whom they name.
+pub(super) fn check(page: &mut Page<'_>, written: &Written, read: &[(&str, Vec<trust::Signer>)]) {
+    let mut is_whole = !written.signers.is_empty();
+    for (path, extent) in &written.signers {
+        match read.iter().find(|(name, _)| name == path) {
+            None => {
+                is_whole = false;
+                page.error("trust-signers", *extent, format!("there is no file `{}`", shown(path))).help(FORM);
+            }
+            Some((_, signers)) if signers.is_empty() && written.trust.require != Require::None => {
+                is_whole = false;
+                let message = match written.signers.len() {
+                    1 => format!("`{}` names nobody, so nothing could be believed", shown(path)),
+                    _ => format!("`{}` names nobody", shown(path)),
+                };
+                page.error("trust-signers", *extent, message)
+                    .help("add a line for each person who may sign: alice@example.com ssh-ed25519 AAAA…");
+            }
+            Some(_) => {}
         }
-        Some(_) => {}
+    }
+    let named = read.iter().flat_map(|(_, signers)| signers);
+    let people = named.map(|signer| signer.principals.as_str()).collect::<BTreeSet<_>>().len();
+    if let Some(extent) = written.approvals.filter(|_| is_whole && people < written.trust.approvals) {
+        let files: Vec<String> = written.signers().map(|path| format!("`{}`", shown(path))).collect();
+        let message =
+            format!("{} people have to agree, and {} names {people}", written.trust.approvals, files.join(" with "));
+        page.error("trust-approvals", extent, message).help("lower `approvals`, or name more people");
     }
 }
 
@@ -159,15 +193,15 @@ pub enum Said {
     Unreadable,
 }
 
-/// Names the file of the signers in a fleet.yaml, where it names one.
-pub fn file_of_signers(fleet: &str) -> Option<String> {
+/// Names the files of the signers in a fleet.yaml.
+pub fn files_of_signers(fleet: &str) -> Vec<String> {
     if is_silent(fleet) {
-        return None;
+        return Vec::new();
     }
     let mut page = Page::new(super::FLEET, fleet);
-    let node = yaml::read(&mut page)?;
-    let written = read(&mut page, section(&node)?);
-    written.signers.map(|(path, _)| path)
+    let node = yaml::read(&mut page);
+    let Some(section) = node.as_ref().and_then(section) else { return Vec::new() };
+    read(&mut page, section).signers().map(str::to_owned).collect()
 }
 
 /// Says whether a fleet.yaml cannot have the section, however it is written: large ones are not read for nothing.
@@ -183,7 +217,7 @@ fn section(node: &Node) -> Option<&Node> {
 
 /// Reads what a commit says of trust from its fleet.yaml, without looking at anything else; `file` returns the text of another file of
 /// it. Whether the whole of it is sound is for [`super::parse`] to say.
-pub fn said_of_trust(fleet: &str, file: impl FnOnce(&str) -> Option<String>) -> Said {
+pub fn said_of_trust<T: AsRef<str>>(fleet: &str, file: impl Fn(&str) -> Option<T>) -> Said {
     if is_silent(fleet) {
         return Said::Nothing;
     }
@@ -194,15 +228,20 @@ pub fn said_of_trust(fleet: &str, file: impl FnOnce(&str) -> Option<String>) -> 
     };
     let written = read(&mut page, node);
     let mut diagnostics: Vec<Diagnostic> = Vec::new();
-    let mut found = Vec::new();
-    if let Some(path) = written.signers() {
-        let Some(text) = file(path) else { return Said::Unreadable };
-        let mut page = Page::new(path, &text);
-        found = signers(&mut page);
+    let (mut found, mut reader, mut spare) = (Vec::new(), trust::Reader::default(), MOST_TEXT);
+    for path in written.signers() {
+        let text = file(path);
+        let Some(text) = text.as_ref().map(AsRef::as_ref) else { return Said::Unreadable };
+        let Some(left) = spare.checked_sub(text.len()) else { return Said::Unreadable };
+        spare = left;
+        let mut page = Page::new(path, text);
+        found.push((path, signers(&mut page, &mut reader)));
         page.close(&mut diagnostics);
     }
-    check(&mut page, &written, Some(&found));
+    found.iter_mut().for_each(|(_, signers)| reader.leave_out_revoked(signers));
+    check(&mut page, &written, &found);
     page.close(&mut diagnostics);
+    let found: Vec<_> = found.into_iter().flat_map(|(_, signers)| signers).collect();
     match diagnostics.iter().any(Diagnostic::is_error) {
         true => Said::Unreadable,
         false => Said::Trust(Arc::new(written.with(found))),

@@ -143,7 +143,11 @@ fn alert() -> Value {
 
 fn trust() -> Value {
     table(&[
-        ("signers", text(), "The file that names who may sign, in the form of git's allowedSignersFile."),
+        (
+            "signers",
+            either(text(), list(text())),
+            "The file that names who may sign, or several: in the form of git's allowedSignersFile, or certificates for OpenPGP.",
+        ),
         (
             "require",
             choice(&["every-commit", "tip", "none"]),
@@ -156,6 +160,11 @@ fn trust() -> Value {
         ),
         ("branch", text(), "The only branch for which this is meant."),
         ("replaces", list(text()), "Commits by their whole names that this history replaces, and does not go on from."),
+        (
+            "max-age",
+            duration(),
+            "The newest commit is never older than this, such as 30d; where it is, newer ones may be withheld, and hosts say so.",
+        ),
     ])
 }
 

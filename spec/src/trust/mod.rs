@@ -5,15 +5,20 @@
 //! signatures were introduced, what is said there as well. So whoever is added counts from the next commit on, and whoever was removed
 //! signs nothing more, also on branches that never heard of it. Where changes were made beside each other, all of them have to agree.
 
+mod openpgp;
 mod signers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-pub use signers::{Fingerprint, Mistake, Signer, read as read_signers};
+pub use openpgp::verify as verify_openpgp;
+pub(crate) use signers::key as fingerprint;
+pub use signers::{Fingerprint, Mistake, Reader, Signer, read as read_signers};
 
 use crate::id::CommitId;
 
@@ -21,7 +26,8 @@ use crate::id::CommitId;
 pub const GIT: &str = "git";
 
 /// Which commits have to be signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Require {
     /// None.
     None,
@@ -45,12 +51,51 @@ pub struct Trust {
     pub branch: Option<String>,
     /// What this history replaces, and does not go on from.
     pub replaces: Vec<CommitId>,
+    /// The newest commit is never older than this, or somebody withholds newer ones.
+    pub max_age: Option<Duration>,
 }
 
 impl Trust {
     /// Believes everything.
     pub fn nobody() -> Trust {
         Trust { require: Require::None, ..Trust::default() }
+    }
+}
+
+/// What holds on a host, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Standing {
+    /// Which commits have to be signed.
+    pub require: Require,
+    /// How many keys may sign.
+    pub signers: usize,
+    /// When the newest commit that is believed was committed, by its own word.
+    pub newest: Timestamp,
+    /// How old the newest commit is at most, in seconds, as the repository promises.
+    pub max_age: Option<u64>,
+}
+
+impl Standing {
+    /// Makes that of a commit that says this of trust.
+    pub fn of(trust: &Trust, newest: Timestamp) -> Standing {
+        let (require, signers) = (trust.require, trust.signers.len());
+        Standing { require, signers, newest, max_age: trust.max_age.map(|age| age.as_secs()) }
+    }
+
+    /// Says that newer commits may be withheld, if the branch has been quiet for longer than it promises to be. Whoever serves the
+    /// repository cannot make a commit, but can hide the newest ones, as if nothing had happened.
+    pub fn stale(&self, now: Timestamp) -> Option<String> {
+        let promised = Duration::from_secs(self.max_age?);
+        let age = Duration::try_from(now.duration_since(self.newest)).unwrap_or_default();
+        (age > promised).then(|| {
+            format!(
+                "the newest commit is of {}, and fleet.yaml promises that there is one every {} (`max-age`): newer ones may be withheld \
+                 by whoever serves the repository; if it was just quiet, sign an empty commit (`git commit -S --allow-empty`)",
+                self.newest.strftime("%Y-%m-%d %H:%M UTC"),
+                crate::length::text(promised)
+            )
+        })
     }
 }
 
@@ -78,6 +123,8 @@ pub enum Signature {
     Missing,
     /// Somebody, as a signature says that is not sound.
     Broken(String),
+    /// Somebody with a key that nobody here knows, and that is needed to check it.
+    Claims(Fingerprint),
     /// Whoever has this key.
     By(Fingerprint),
 }
@@ -102,8 +149,10 @@ pub enum Reason {
     BadSignature,
     /// Who signed it may not.
     UnknownSigner,
-    /// Who signed it may, but not this or not then.
+    /// Who signed it may, but not this or not any more.
     NotValid,
+    /// Who signed it may, but not yet, by the clock of this host.
+    NotYetValid,
     /// Fewer people agree to a change of trust than have to.
     NotApproved,
     /// Nobody may sign anything.
@@ -118,6 +167,7 @@ impl Reason {
             Reason::BadSignature => "bad-signature",
             Reason::UnknownSigner => "unknown-signer",
             Reason::NotValid => "not-valid",
+            Reason::NotYetValid => "not-yet-valid",
             Reason::NotApproved => "not-approved",
             Reason::NoSigners => "no-signers",
         }
@@ -344,6 +394,7 @@ impl<'a> Rules<'a> {
             Signature::Broken(why) => {
                 return Err(refused(Reason::BadSignature, format!("its signature does not hold: {why}")));
             }
+            Signature::Claims(key) => return Err(refused(Reason::UnknownSigner, self.stranger(commit, key))),
             Signature::By(key) => key,
         };
         let mut found = None;
@@ -352,12 +403,16 @@ impl<'a> Rules<'a> {
             let lines = trust.signers.iter().filter(|signer| signer.key == *key);
             let good = lines.clone().find(|signer| {
                 let why = signer.objection(GIT, at);
-                objection = why.map(|why| format!("it is signed by {} with {key}, who {why}", signer.principals));
+                objection = why.map(|why| {
+                    let is_early = signer.is_early(at) && !signer.is_early(commit.at);
+                    let reason = if is_early { Reason::NotYetValid } else { Reason::NotValid };
+                    refused(reason, format!("it is signed by {} with {key}, who {why}", signer.principals))
+                });
                 objection.is_none()
             });
             found = match (good, objection) {
                 (Some(signer), _) => found.or(Some(signer)),
-                (None, Some(text)) => return Err(refused(Reason::NotValid, text)),
+                (None, Some(objection)) => return Err(objection),
                 (None, None) => return Err(refused(Reason::UnknownSigner, self.stranger(commit, key))),
             };
         }

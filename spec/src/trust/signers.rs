@@ -1,7 +1,8 @@
 //! Who may sign: a file in the form of OpenSSH's `allowed_signers` (ssh-keygen(1), ALLOWED SIGNERS), as `git` and `ssh-keygen -Y verify`
-//! read it.
+//! read it, or certificates for OpenPGP in their armour.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use sha2::{Digest as _, Sha256};
 
+use super::openpgp;
 use crate::id::shown;
 
 /// A public key's fingerprint, as `ssh-keygen -l` prints it: `SHA256:` and 43 characters; or `openpgp:` and the fingerprint's hex digits.
@@ -21,7 +23,7 @@ impl Fingerprint {
         Fingerprint(format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob))))
     }
 
-    /// Makes that of an OpenPGP certificate (RFC 9580, section 5.5.4).
+    /// Makes that of a key for OpenPGP (RFC 9580, section 5.5.4).
     pub fn of_openpgp(fingerprint: &[u8]) -> Fingerprint {
         Fingerprint(format!("openpgp:{}", hex::encode_upper(fingerprint)))
     }
@@ -36,8 +38,6 @@ impl fmt::Display for Fingerprint {
 /// One who may sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
-    /// The line of the file, counted from one.
-    pub line: usize,
     /// Whom people know by it, as it is written: usually an e-mail address.
     pub principals: String,
     /// The key.
@@ -46,6 +46,8 @@ pub struct Signer {
     pub namespaces: Vec<String>,
     /// From when, and until when, its signatures count.
     pub valid: (Option<Timestamp>, Option<Timestamp>),
+    /// The key itself, where a signature does not bring it along.
+    pub(super) openpgp: Option<Arc<openpgp::Key>>,
 }
 
 impl Signer {
@@ -59,6 +61,13 @@ impl Signer {
             (_, Some(before)) if at >= before => Some(format!("may not sign since {before}")),
             _ => None,
         }
+    }
+}
+
+impl Signer {
+    /// Says whether its signatures count only later than at a moment.
+    pub fn is_early(&self, at: Timestamp) -> bool {
+        self.valid.0.is_some_and(|after| at < after)
     }
 }
 
@@ -76,26 +85,76 @@ pub struct Mistake {
 }
 
 const FORM: &str = "write a line as `ssh-keygen -Y verify` reads it: alice@example.com ssh-ed25519 AAAA…";
+const BLOCK: &str = "export the certificates again: gpg --export --armor alice@example.com";
+const PRIVATE: (&str, &str) =
+    ("this is a private key", "replace this key everywhere: whoever reads the repository has it");
 const OPTIONS: &str = "the options are namespaces=\"git\", valid-after=\"20260101Z\" and valid-before=\"20270101Z\"";
 
 /// Reads a file: those who may sign, and every mistake in it.
 pub fn read(text: &str) -> (Vec<Signer>, Vec<Mistake>) {
+    let mut reader = Reader::default();
+    let (mut signers, mistakes) = reader.read(text);
+    reader.leave_out_revoked(&mut signers);
+    (signers, mistakes)
+}
+
+/// Reads files that belong together.
+#[derive(Default)]
+pub struct Reader(openpgp::Reader);
+
+impl Reader {
+    /// Leaves out keys that any of the files says are revoked, where another one has them from before that.
+    pub fn leave_out_revoked(&self, signers: &mut Vec<Signer>) {
+        signers.retain(|signer| !self.0.has_revoked(&signer.key));
+    }
+
+    /// Reads one of the files.
+    pub fn read(&mut self, text: &str) -> (Vec<Signer>, Vec<Mistake>) {
+        read_one(text, &mut self.0)
+    }
+}
+
+fn read_one(text: &str, certificates: &mut openpgp::Reader) -> (Vec<Signer>, Vec<Mistake>) {
     let (mut signers, mut mistakes) = (Vec::new(), Vec::new());
     let mut start = 0;
-    for (number, whole) in text.split_inclusive('\n').enumerate() {
+    while let Some(whole) = text[start..].split_inclusive('\n').next() {
         let line = whole.trim_end();
         let begin = start + line.len() - line.trim_start().len();
         start += whole.len();
         let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let mut reader = Line { rest: line, at: begin, mistakes: &mut mistakes };
-        if let Some(signer) = reader.signer(number + 1) {
-            signers.push(signer);
+        let mut wrong = |message: String, help, is_warning| {
+            mistakes.push(Mistake { extent: begin..begin + line.len(), message, help, is_warning });
+        };
+        if line == openpgp::BEGIN {
+            let Some(end) = end_of_block(text, begin, openpgp::END) else {
+                wrong("this block has no end".to_owned(), BLOCK, false);
+                break;
+            };
+            match openpgp::read(&text[begin..end], certificates) {
+                Ok((found, unusable)) => {
+                    signers.extend(found);
+                    unusable
+                        .into_iter()
+                        .for_each(|why| wrong(why, "remove it, or export it again when it is mended", true));
+                }
+                Err(why) => wrong(why, BLOCK, false),
+            }
+            start = end;
+        } else if line == openpgp::PRIVATE[0] {
+            wrong(PRIVATE.0.to_owned(), PRIVATE.1, false);
+            start = end_of_block(text, begin, openpgp::PRIVATE[1]).unwrap_or(text.len());
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let mut reader = Line { rest: line, at: begin, mistakes: &mut mistakes };
+            signers.extend(reader.signer());
         }
     }
     (signers, mistakes)
+}
+
+/// Returns where the line is over that ends a block.
+fn end_of_block(text: &str, begin: usize, end: &str) -> Option<usize> {
+    let found = begin + text[begin..].find(end)? + end.len();
+    Some(text[found..].find('\n').map_or(text.len(), |rest| found + rest + 1))
 }
 
 struct Line<'t, 'm> {
@@ -125,15 +184,11 @@ impl<'t> Line<'t, '_> {
         (!word.is_empty()).then_some((at, word))
     }
 
-    fn signer(&mut self, line: usize) -> Option<Signer> {
+    fn signer(&mut self) -> Option<Signer> {
         let whole = (self.at, self.rest);
         let before = self.mistakes.len();
         if whole.1.contains("PRIVATE KEY") {
-            self.wrong(
-                whole,
-                "this is a private key",
-                "replace this key everywhere: whoever reads the repository has it",
-            );
+            self.wrong(whole, PRIVATE.0, PRIVATE.1);
             return None;
         }
         let principals = self.word()?;
@@ -177,11 +232,11 @@ impl<'t> Line<'t, '_> {
         };
         let principals = principals.1.trim_matches('"').to_owned();
         (self.mistakes.len() == before || self.mistakes[before..].iter().all(|it| it.is_warning)).then_some(Signer {
-            line,
             principals,
             key,
             namespaces,
             valid,
+            openpgp: None,
         })
     }
 
@@ -266,7 +321,10 @@ fn is_key_type(word: &str) -> bool {
 }
 
 /// Checks that a key is one of its type, and returns its fingerprint.
-fn key(kind: &str, data: &str) -> Result<Fingerprint, String> {
+///
+/// # Errors
+/// It is damaged, or too weak to prove anything.
+pub(crate) fn key(kind: &str, data: &str) -> Result<Fingerprint, String> {
     let blob = STANDARD.decode(data).map_err(|_| "the key is damaged: it is not base64".to_owned())?;
     let mut fields = Fields(&blob);
     let inner = fields.next().ok_or("the key is damaged: it is too short")?;

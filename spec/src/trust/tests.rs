@@ -18,7 +18,7 @@ fn moment(hours: i64) -> Timestamp {
 }
 
 fn signer(name: &str) -> Signer {
-    Signer { line: 1, principals: name.to_owned(), key: key(name), namespaces: Vec::new(), valid: (None, None) }
+    Signer { principals: name.to_owned(), key: key(name), namespaces: Vec::new(), valid: (None, None), openpgp: None }
 }
 
 fn trust(names: &[&str]) -> Arc<Trust> {
@@ -206,6 +206,25 @@ fn a_clock_that_is_turned_back_gains_nothing() {
         1 not-valid: it is signed by ann with ann, who may not sign since 2027-01-15T08:00:00Z
         it is signed by ann with ann, who may not sign since 2027-01-15T13:00:00Z"#]]
     .assert_eq(&told.join("\n"));
+}
+
+#[test]
+fn a_clock_that_is_behind_is_told_from_a_signature_that_came_too_early() {
+    let after = |hour| {
+        let mut trust = (*trust(&["ann"])).clone();
+        trust.signers.iter_mut().for_each(|signer| signer.valid = (Some(moment(hour)), None));
+        Arc::new(trust)
+    };
+    let reason = |hour, now| {
+        let trust = after(hour);
+        let before = Before { id: Some(id(0)), trust: Arc::clone(&trust), at: moment(0) };
+        let commit = Commit { at: moment(5), ..commit(1, &[0], "ann", &trust) };
+        believe(&before, &[commit], |_| None, moment(now)).map_err(|it| it.reason)
+    };
+    assert_eq!(reason(4, 9), Ok(()));
+    assert_eq!(reason(4, 2), Err(Reason::NotYetValid), "the host's clock has not come to its hour yet");
+    assert_eq!(reason(6, 9), Err(Reason::NotValid), "no later hour makes it good");
+    assert_eq!(reason(6, 2), Err(Reason::NotValid));
 }
 
 #[test]

@@ -57,7 +57,13 @@ pub(super) fn run(common: &Common, place: &Place, args: &Args) -> anyhow::Result
     let reading = clone.read()?;
     clone.warn(&reading);
     let of = args.of.as_deref().map_or_else(|| Ok(Of::default()), |name| meant(&reading, name))?;
-    let events = past::read(&clone.mirror, &reading, of.host.as_ref(), of.app.as_ref(), args.limit)?;
+    let (events, left_out) = past::read(&clone.mirror, &reading, of.host.as_ref(), of.app.as_ref(), args.limit)?;
+    if left_out > 0 {
+        eprintln!(
+            "mainstay: {left_out} {} not signed with the keys that fleet.yaml names for their hosts, and left out",
+            if left_out == 1 { "record is" } else { "records are" }
+        );
+    }
     if args.grafana {
         println!("{:#}", json!(annotations(&events)));
     } else if common.json {

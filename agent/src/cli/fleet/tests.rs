@@ -187,7 +187,7 @@ fn the_history_of_all_hosts_is_one() {
     let (mirror, reading) = made.read();
     let read = |name: Option<&str>, limit: usize| {
         let of = name.map(|name| history::meant(&reading, name).expect("a name")).unwrap_or_default();
-        past::read(&mirror, &reading, of.host.as_ref(), of.app.as_ref(), limit).expect("a history")
+        past::read(&mirror, &reading, of.host.as_ref(), of.app.as_ref(), limit).expect("a history").0
     };
     let check = |name, limit, width, expected: Expect| {
         expected.assert_eq(&history::text(&read(name, limit), now(), Some(width)));

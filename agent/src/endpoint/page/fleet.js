@@ -61,6 +61,7 @@ function banners(fleet) {
   if (fleet.unreachable) add("bad", "The repository cannot be fetched: what is shown may be old", fleet.unreachable);
   if (fleet.unsound) add("bad", `${short(fleet.unsound)} has mistakes`, `Hosts stay at ${short(fleet.commit)}; “mainstay check” lists what is wrong.`);
   if (aside.strangers) add("warn", `${count(aside.strangers, "ref")} of hosts that fleet.yaml does not name`, "They are left out.");
+  if (aside.forged) add("bad", `${count(aside.forged, "record")} not signed by their hosts`, "They are left out: somebody who can push wrote them, or a host's key changed.");
   if (aside.unreadable) add("warn", `${count(aside.unreadable, "host")} without a record that can be read`, "They count as unreported.");
   return all;
 }

@@ -99,6 +99,8 @@ function banners(status) {
   if (status.refused) add("bad", `Commit ${short(status.refused.commit)} is refused; the last good state stays`, status.refused.why);
   if (status.unreachable) add("warn", "The repository does not answer; what was believed stays enforced", status.unreachable);
   if (status.unreported) add("warn", "Records cannot be pushed; they are kept", status.unreported);
+  if (status.stale) add("bad", "Newer commits may be withheld", status.stale);
+  if (status.trust && status.trust.require === "none") add("warn", "Nobody has to sign commits", "Whoever can push to the branch is root on this host.");
   const { held, paused } = status.plan;
   for (const [whom, pause] of Object.entries({ ...(paused.host && { "this host": paused.host }), ...paused.apps })) {
     add("warn", `Paused: nothing of ${whom} is changed until ${new Date(pause.until).toLocaleString()}`, pause.reason);
@@ -163,7 +165,7 @@ function render(status) {
   show($("commit"), [status.commit, status.repository], () => status.commit
     ? [...release(status.commit), status.commit.author ? ` · ${status.commit.author}` : "", status.commit.committed ? " · " : "", status.commit.committed ? when(status.commit.committed) : ""]
     : [status.ready ? "a local folder" : "no commit was believed yet"]);
-  show($("banners"), [status.refused, status.unreachable, status.unreported, status.plan.held, status.plan.paused], () => banners(status));
+  show($("banners"), [status.refused, status.unreachable, status.unreported, status.stale, status.trust, status.plan.held, status.plan.paused], () => banners(status));
   const apps = Object.entries(status.apps);
   show($("apps"), apps, () => apps.length ? apps.map(([name, app]) => card(name, app)) : [el("li", { class: "empty" }, "Nothing is placed here.")]);
   const { held, kept, paused, ...plan } = status.plan;

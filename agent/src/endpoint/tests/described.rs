@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName};
 use spec::memory::AppState;
+use spec::trust::{Standing, Trust};
 
 use super::*;
 use crate::history::annotations::annotations;
@@ -132,6 +133,8 @@ fn everything() -> Snapshot {
     snapshot.apps.insert(name, app);
     snapshot.refused = Some(Refused { commit: id, why: text() });
     (snapshot.unreachable, snapshot.unreported) = (Some(text()), Some(text()));
+    let trust = Trust { max_age: Some(Duration::from_secs(60)), ..Trust::default() };
+    (snapshot.trust, snapshot.stale) = (Some(Standing::of(&trust, at)), Some(text()));
     snapshot.plan = plan;
     snapshot.changes.push(Arc::new(change));
     snapshot.endpoints = Arc::new([("web".to_owned(), Endpoint { url: text(), all: vec![text()] })].into());

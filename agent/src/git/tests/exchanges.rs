@@ -177,7 +177,7 @@ fn a_push_over_http_is_one_exchange_once_it_is_known_what_is_there() {
     asked();
     let push = |mirror: &mut Mirror, note: &str, second| {
         mirror.write_note(&attic, &tip, note, at(second)).expect("written");
-        let seen = Some(Seen { at: at(second), believed: &tip, is_due: false });
+        let seen = Some(Seen { at: at(second), believed: &tip, is_due: false, voice: None });
         assert_eq!(mirror.publish(&remote, &attic, seen, &quick(), &NO).expect("pushed"), Pushed::Done);
         let there = git(&fixture.served(), &["notes", "--ref=mainstay/attic", "show", tip.as_str()]);
         assert_eq!(there, note);

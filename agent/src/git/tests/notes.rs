@@ -60,7 +60,7 @@ fn who_looks_at_others_is_told_what_they_said_last_in_the_same_conversation() {
     let first = fetch(&mut mirror, &daemon.remote()).tip;
     let mut push = |name: &HostName, note: Option<&str>, second: i64, is_due: bool| {
         let new = note.map(|note| mirror.write_note(name, &first, note, at(second)).expect("written"));
-        let seen = Some(Seen { at: at(second), believed: &first, is_due });
+        let seen = Some(Seen { at: at(second), believed: &first, is_due, voice: None });
         let pushed = mirror.publish(&daemon.remote(), name, seen, &quick(), &NO).expect("pushed");
         (new, pushed)
     };
@@ -132,7 +132,7 @@ fn hosts_do_not_race() {
                 fetch(&mut mirror, &daemon.remote());
                 for round in 0..3 {
                     mirror.write_note(&name, tip, &format!("round {round}\n"), at(round)).expect("written");
-                    let seen = Some(Seen { at: at(round), believed: tip, is_due: false });
+                    let seen = Some(Seen { at: at(round), believed: tip, is_due: false, voice: None });
                     let pushed = mirror.publish(&daemon.remote(), &name, seen, &quick(), &NO).expect("pushed");
                     assert_eq!(pushed, Pushed::Done);
                 }

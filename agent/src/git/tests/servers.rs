@@ -221,7 +221,7 @@ fn a_branch_is_followed_and_notes_are_pushed_over_http() {
     mirror.write_note(&attic, &first, "converged\n", at(1)).expect("written");
     assert_eq!(mirror.publish(&remote, &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
     mirror
-        .publish(&remote, &attic, Some(Seen { at: at(2), believed: &first, is_due: true }), &quick(), &NO)
+        .publish(&remote, &attic, Some(Seen { at: at(2), believed: &first, is_due: true, voice: None }), &quick(), &NO)
         .expect("pushed");
     assert_eq!(git(&fixture.served(), &["notes", "--ref=mainstay/attic", "show", first.as_str()]), "converged");
     let second = fixture.commit("second", &[("a", "1")]);

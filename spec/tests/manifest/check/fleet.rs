@@ -83,7 +83,7 @@ trust: { require: every-commit }
 ",
         expect![[r#"
             error[trust-signers] fleet.yaml:3:8: `trust` does not say who may sign
-              = write trust: { signers: trust/allowed_signers }, a file in the form of git's gpg.ssh.allowedSignersFile
+              = write trust: { signers: trust/allowed_signers }, a file in the form of git's gpg.ssh.allowedSignersFile, or of certificates as `gpg --export --armor` writes them; or a list of such files
         "#]],
     );
 }
@@ -108,7 +108,7 @@ alerts:
   - { ntfy: https://ntfy.example/y }
 ",
         expect![[r#"
-            error[unknown-value] fleet.yaml:4:56: an item of `on` is `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `recovered`, `halted` or `silent`, not `hatled`
+            error[unknown-value] fleet.yaml:4:56: an item of `on` is `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `stale`, `recovered`, `halted` or `silent`, not `hatled`
               = did you mean `halted`?
             error[alert] fleet.yaml:6:39: an alert goes to one receiver, and `ntfy` is another
               = write an item of the list for each
@@ -127,7 +127,7 @@ alerts:
             error[not-supported] fleet.yaml:13:40: `webhook-secret` names a secret, which this version of mainstay does not read from a repository
               = name it in the settings of each host, as a file: alerts: { webhook-secret: /etc/mainstay/… }
             error[alert] fleet.yaml:13:65: this alert tells of nothing
-              = name some of `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `recovered`, `halted` and `silent`, or leave `on` out for all of them
+              = name some of `failed`, `rolled-back`, `unhealthy`, `drifted`, `conflict`, `refused`, `stale`, `recovered`, `halted` and `silent`, or leave `on` out for all of them
             error[alert] fleet.yaml:14:5: `alerts` has at most 10 receivers
               = let one of them pass it on
         "#]],
