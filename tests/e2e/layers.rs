@@ -135,7 +135,7 @@ fn hosts_differ_by_their_layers_and_find_each_other() {
     );
     attic
         .sh(&format!(
-            "cd {FOLDER} && git init -q -b main && git add -A && git -c user.name=x -c user.email=x@x commit -qm x"
+            "cd {FOLDER} && git init -q -b main && git add -A && git -c user.name=x -c user.email=x@x -c gpg.format=ssh -c user.signingKey=/usr/share/lab/signer commit -q -S -m x"
         ))
         .unwrap();
     agent::follow(attic, &format!("file://{FOLDER}"), "allow-file: true\n");

@@ -29,6 +29,7 @@ mod first_steps;
 mod fleet_story;
 mod full_disks;
 mod hostile_hosts;
+mod hostile_servers;
 mod hostile_trees;
 mod images;
 mod impostors;

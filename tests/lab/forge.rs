@@ -49,9 +49,19 @@ pub struct Image {
 /// A key that signs commits; the private part stays on the forge.
 #[derive(Clone, Debug)]
 pub struct Signer {
-    /// `ssh-ed25519 AAAA…`
+    /// `ssh-ed25519 AAAA…`, or a certificate in its armour.
     pub public_key: String,
-    pub(crate) path: String,
+    /// The form of its signatures, as git calls it.
+    pub(crate) format: &'static str,
+    /// The file of the private part, or the fingerprint.
+    pub(crate) key: String,
+}
+
+impl Signer {
+    /// Who signs where nobody else is named; `/usr/share/lab/signers` names them on every host.
+    pub(crate) fn usual() -> Signer {
+        Signer { public_key: String::new(), format: "ssh", key: "/usr/share/lab/signer".to_owned() }
+    }
 }
 
 impl Forge {
@@ -161,7 +171,28 @@ impl Forge {
         self.sh(&format!("ssh-keygen -q -t ed25519 -N '' -C {name} -f {path}; chown git:git {path}*"))?;
         let line = self.read(&format!("{path}.pub"))?;
         let public_key = line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-        Ok(Signer { public_key, path })
+        Ok(Signer { public_key, format: "ssh", key: path })
+    }
+
+    /// Makes a key for OpenPGP to sign commits with: one that certifies, with a subkey that signs.
+    pub fn openpgp_signer(&self, name: &str) -> Result<Signer> {
+        let gpg = "setpriv --reuid=git --regid=git --clear-groups env HOME=/home/git gpg --batch --quiet --pinentry-mode loopback --passphrase ''";
+        let mail = format!("{name}@example.com");
+        let list = format!("{gpg} --list-keys --with-colons {mail} | awk -F: '/^fpr/ {{ print $10; exit }}'");
+        self.sh(&format!("cd /; {gpg} --quick-gen-key '{name} <{mail}>' ed25519 cert never"))?;
+        let key = self.sh(&format!("cd /; {list}"))?.trim().to_owned();
+        self.sh(&format!("cd /; {gpg} --quick-add-key {key} ed25519 sign never"))?;
+        let public_key = self.sh(&format!("cd /; {gpg} --armor --export {key}"))?;
+        Ok(Signer { public_key, format: "openpgp", key })
+    }
+
+    /// Revokes a key for OpenPGP; returns its certificate since then.
+    pub fn revoke(&self, signer: &Signer) -> Result<String> {
+        let gpg = "setpriv --reuid=git --regid=git --clear-groups env HOME=/home/git gpg --batch --quiet";
+        let key = &signer.key;
+        self.sh(&format!(
+            "cd /; sed 's/^:-----/-----/' /home/git/.gnupg/openpgp-revocs.d/{key}.rev | {gpg} --import; {gpg} --armor --export {key}"
+        ))
     }
 
     /// No git by any transport; files over http are gone too.

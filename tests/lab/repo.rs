@@ -104,14 +104,15 @@ impl Repo {
         files.iter().fold(self.change().remove_all(), |change, (path, text)| change.write(path, text)).commit(message)
     }
 
-    /// The start of a commit with anything out of the ordinary: another branch, modes, author, time, signature.
+    /// The start of a commit with anything out of the ordinary: another branch, modes, author, time, signature. Unless said, it is signed
+    /// with a key that all hosts know.
     pub fn change(&self) -> Change<'_> {
         Change {
             repo: self,
             branch: "main".to_owned(),
             author: "Lab <lab@example.org>".to_owned(),
             time: SystemTime::now(),
-            signer: None,
+            signer: Some(Signer::usual()),
             edits: Vec::new(),
         }
     }
@@ -209,6 +210,12 @@ impl Change<'_> {
         self
     }
 
+    /// Leaves the commit unsigned.
+    pub fn unsigned(mut self) -> Self {
+        self.signer = None;
+        self
+    }
+
     /// Writes the commit and moves the branch to it; returns the commit's id.
     pub fn commit(self, message: &str) -> Result<String> {
         let parent = self.repo.tip(&self.branch)?;
@@ -239,7 +246,7 @@ impl Change<'_> {
     fn sign(&self, signer: &Signer, unsigned: &str, parent: Option<&str>) -> Result<String> {
         let raw = self.repo.git(&["cat-file", "commit", unsigned])?;
         let (headers, message) = raw.split_once("\n\n").context("a commit has headers and a message")?;
-        let key = format!("user.signingKey={}", signer.path);
+        let (key, form) = (format!("user.signingKey={}", signer.key), format!("gpg.format={}", signer.format));
         let tree = format!("{unsigned}^{{tree}}");
         let who = headers.lines().find_map(|line| line.strip_prefix("author ")).context("a commit has an author")?;
         let (name, rest) = who.split_once(" <").context("an author has a mail address")?;
@@ -252,7 +259,7 @@ impl Change<'_> {
         let path = self.repo.path();
         let mut words = vec!["env"];
         words.extend(identity.iter().map(String::as_str));
-        words.extend(["git", "-C", &path, "-c", &key, "commit-tree", "-S", &tree]);
+        words.extend(["git", "-C", &path, "-c", &key, "-c", &form, "commit-tree", "-S", &tree]);
         words.extend(parent.iter().flat_map(|parent| ["-p", parent]));
         let mut command = self.repo.forge.command(&as_git(&words))?;
         command.stdin(shell::input(message.as_bytes())?);

@@ -42,7 +42,7 @@ impl Debian {
 /// What a host may be asked to do in a test: run units, containers with either engine, a broker; be a git server.
 const PACKAGES: &[&str] = &[
     "systemd,systemd-sysv,dbus,polkitd,ca-certificates,iproute2,iputils-ping,procps,curl,openssl",
-    "git,openssh-server,openssh-client,lighttpd,lighttpd-mod-openssl,age",
+    "git,openssh-server,openssh-client,lighttpd,lighttpd-mod-openssl,age,gpg,gpg-agent",
     "docker.io,docker-cli,docker-compose,podman,catatonit,crun,nftables,passt,netavark,aardvark-dns,fuse-overlayfs,iptables",
     "busybox-static,docker-registry,mosquitto,mosquitto-clients,redis-server,strace",
     "uidmap,dbus-user-session",

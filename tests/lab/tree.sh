@@ -10,6 +10,14 @@ echo 'nameserver 127.0.0.1' >"$root/etc/resolv.conf"
 mkdir -p "$root/srv" "$root/root/.ssh"
 chmod 700 "$root/root/.ssh"
 
+# Whoever commits signs with this key, and hosts are told so; it opens nothing. Of nobody, since ssh-keygen takes no key of the caller's
+# own that others may read.
+mkdir -p "$root/usr/share/lab"
+chroot "$root" ssh-keygen -q -t ed25519 -N '' -C lab@example.org -f /usr/share/lab/signer
+chroot "$root" chown nobody:nogroup /usr/share/lab/signer
+chmod 644 "$root/usr/share/lab/signer"
+printf 'lab@example.org %s\n' "$(cut -d ' ' -f 1-2 "$root/usr/share/lab/signer.pub")" >"$root/usr/share/lab/signers"
+
 # Installed for tests and for the forge; whoever needs one starts it.
 for unit in docker.service docker.socket containerd.service podman.service podman.socket podman-restart.service \
     podman-auto-update.service podman-auto-update.timer podman-clean-transient.service mosquitto.service \

@@ -1,0 +1,139 @@
+//! A git server that wants to hurt: it is silent, drips, never ends, lists everything, and sends packs that are huge or wrong. Each costs
+//! its deadline and bounded memory and disk; what was believed stays in force, and drift is put back all the while.
+
+use std::time::Duration;
+
+use lab::{Forge, Host};
+
+use crate::{agent, start};
+
+/// Serves the forge's repositories at another port, in the way that `/run/mode` says; one process for each connection.
+const SERVER: &str = r#"
+cat >/usr/local/bin/evil <<'SCRIPT'
+#!/bin/bash
+exec 2>/dev/null
+serve() { git daemon --inetd --export-all --base-path=$1; }
+mode=$(cat /run/mode)
+case $mode in
+good) serve /srv/git ;;
+silent) sleep 3600 ;;
+closed) exit ;;
+garbage) cat /dev/urandom ;;
+zeros) cat /dev/zero ;;
+drip) while printf 0; do sleep 0.2; done ;;
+# A list of what it can do that never ends.
+endless) printf '000eversion 2\n'; while printf '0032agent=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n'; do :; done ;;
+refs | blob | objects) serve /srv/evil/$mode ;;
+# What is in the pack is not what its sums say.
+flipped) serve /srv/git | perl -e 'while (sysread(STDIN, $b, 65536)) { $b =~ s/(PACK.{10})(.{20})/$1 . ("\xff" x 20)/se; syswrite(STDOUT, $b) }' ;;
+# It says that it holds four thousand million objects.
+counted) serve /srv/git | perl -e 'while (sysread(STDIN, $b, 65536)) { $b =~ s/(PACK.{4}).{4}/$1\xff\xff\xff\xff/s; syswrite(STDOUT, $b) }' ;;
+# It breaks off in the middle of it.
+short) serve /srv/git | head -c 700 ;;
+esac
+SCRIPT
+chmod 755 /usr/local/bin/evil
+cat >/etc/systemd/system/evil.socket <<'UNIT'
+[Socket]
+ListenStream=9419
+Accept=yes
+UNIT
+cat >/etc/systemd/system/evil@.service <<'UNIT'
+[Service]
+User=git
+ExecStart=/usr/local/bin/evil
+StandardInput=socket
+StandardError=null
+UNIT
+echo good >/run/mode
+mkdir -p /srv/evil; chown git:git /srv/evil
+systemctl daemon-reload; systemctl start evil.socket
+"#;
+
+/// Makes what the server has to offer beside the good repository, each of which goes on from its `main`.
+const OFFERS: &str = r#"
+set -e
+cd /srv/evil
+for name in refs blob objects; do mkdir $name; git clone -q --bare /srv/git/fleet.git $name/fleet.git; done
+main=$(git -C refs/fleet.git rev-parse main)
+# All of them begin as what is asked for does.
+{ echo '# pack-refs with: peeled fully-peeled sorted '; echo "$main refs/heads/main"; seq -f "$main refs/heads/main%07.0f" 400000; } >refs/fleet.git/packed-refs
+cd blob/fleet.git
+truncate -s 1200M /tmp/zeros
+blob=$(git -c core.bigFileThreshold=1m hash-object -w /tmp/zeros)
+{ git ls-tree main; printf '100644 blob %s\tzeros\n' $blob; } | git mktree >/tmp/tree
+git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
+cd /srv/evil/objects/fleet.git
+{ for n in $(seq 100000); do printf 'blob\nmark :%d\ndata %d\n%d\n' $n ${#n} $n; done
+  printf 'commit refs/heads/main\ncommitter e <e@e> 1800000000 +0000\ndata 4\nevil\nfrom %s\n' $main
+  for n in $(seq 100000); do printf 'M 100644 :%d many/%d\n' $n $n; done; } | git fast-import --quiet
+"#;
+
+fn as_git(forge: &Forge, script: &str) {
+    forge.write("/run/script", script).unwrap();
+    forge.sh("setpriv --reuid=git --regid=git --clear-groups env HOME=/home/git bash /run/script").unwrap();
+}
+
+/// The most memory that the agent itself ever held, in KiB.
+fn peak(host: &Host) -> u64 {
+    let peak = "grep VmHWM /proc/$(systemctl show -P MainPID mainstay)/status | tr -dc 0-9";
+    host.sh(peak).unwrap().trim().parse().unwrap()
+}
+
+/// What its state takes on disk, in KiB.
+fn state(host: &Host) -> u64 {
+    host.sh("du -sk /var/lib/mainstay | cut -f 1").unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_hostile_server_costs_its_deadlines_and_nothing_else() {
+    const UNIT: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\n";
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    let repo = forge.repo("fleet").unwrap();
+    let files = [
+        ("fleet.yaml", "fleet: home\nhosts: { attic: {} }\n"),
+        ("apps/web/web.service", UNIT),
+        ("apps/web/files/etc/web", "1\n"),
+    ];
+    let first = repo.commit(&files, "begin").unwrap();
+    forge.sh(SERVER).unwrap();
+    let url = format!("git://{}:9419/fleet.git", forge.address());
+    agent::follow(&host, &url, "git: { connect: 2s, stall: 2s, total: 15s }\nreport: { push: false }\n");
+    agent::await_converged(&host, &first);
+    as_git(&forge, OFFERS);
+    let state_before = state(&host);
+
+    let modes = [
+        "silent", "closed", "garbage", "zeros", "drip", "endless", "refs", "blob", "objects", "flipped", "counted", "short",
+    ];
+    for (number, mode) in modes.iter().enumerate() {
+        // There is something to fetch.
+        let good = repo.commit(&[("apps/web/files/etc/web", &format!("{mode}\n"))], mode).unwrap();
+        let before = host.read("/etc/web").unwrap();
+        if number > 0 {
+            assert_eq!(before, format!("{}\n", modes[number - 1]));
+        }
+        forge.sh(&format!("echo {mode} >/run/mode")).unwrap();
+        host.sh("mainstay sync || true").unwrap();
+        let bad = "(mainstay --json status || true) | grep -E '\"(unreachable|refused)\": [\"{]'";
+        let told = host.wait_for(Duration::from_secs(60), bad);
+        // Drift is put back while the server is asked again.
+        for drift in ["echo drift >/etc/web", "rm /etc/web"] {
+            host.sh(&format!("mainstay sync >/dev/null 2>&1 & {drift}")).unwrap();
+            let mended = host.wait_for(Duration::from_secs(10), &format!("grep -qx '{}' /etc/web", before.trim()));
+            assert!(mended.is_ok(), "{mode}: {}", agent::log(&host));
+        }
+        let status = host.sh("mainstay --json status || true").unwrap();
+        assert!(told.is_ok(), "{mode}: {status}\n{}", agent::log(&host));
+        let why = status.lines().find(|line| line.contains("\"unreachable\": \"")).unwrap_or("refused");
+        eprintln!("{mode}: {} KiB, {} KiB on disk; {}", peak(&host), state(&host), why.trim());
+        // It is well again.
+        forge.sh("echo good >/run/mode").unwrap();
+        host.sh("mainstay sync || true").unwrap();
+        agent::await_converged(&host, &good);
+    }
+    assert!(peak(&host) < 256 << 10, "{} KiB", peak(&host));
+    assert!(state(&host) < state_before + (64 << 10), "{} KiB on disk, {state_before} before", state(&host));
+    assert_eq!(host.sh("systemctl show -P NRestarts mainstay").unwrap(), "0\n");
+}
