@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{self, Fleet, Override};
 use spec::memory::AppState;
-use spec::record::{AppRecord, Record};
+use spec::record::{AppRecord, Record, SIGNATURE};
 use spec::rollout;
 
 use crate::git::{Followed, GitError, Heartbeat, Mirror};
@@ -170,28 +170,28 @@ impl Reading {
         let tip = mirror.newest_of(followed)?;
         let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
         let forged = AtomicUsize::new(0);
-        let records = mirror.newest_notes(|host, texts| newest_record(&fleet, host, texts, &forged))?;
-        let heartbeats = mirror.heartbeats(|host, beat, text| sign_of_life(&fleet, host, beat, text))?;
+        let signs = mirror.heartbeats(|host, beat, text| sign_of_life(&fleet, host, beat, text))?;
+        let records = mirror.newest_notes(|host, texts| newest_record(&fleet, host, (texts, signs.get(host)), &forged))?;
         let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
         let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());
         let aside = Aside { forged: forged.into_inner(), ..Aside::default() };
         let mut reading = Reading { at: now, branch, commit, unsound, fleet, past, hosts, aside };
-        let names: BTreeSet<&HostName> = records.hosts.keys().chain(heartbeats.keys()).collect();
+        let names: BTreeSet<&HostName> = records.hosts.keys().chain(signs.keys()).collect();
         let strangers = names.iter().filter(|name| !reading.fleet.hosts.contains_key(**name)).count();
         reading.aside.strangers = strangers + records.nameless;
         let mut records = records.hosts;
         for name in reading.fleet.hosts.keys() {
             let found = records.remove(name);
             reading.aside.unreadable += usize::from(matches!(found, Some(None)));
-            let beat = heartbeats.get(name);
+            let sign = signs.get(name);
             // Whoever can push can set its notes back to an old one, but not both it and its sign of life to a newer one.
-            let read = [found.flatten(), beat.and_then(|(_, record)| record.clone())].into_iter().flatten();
-            let read = read.max_by_key(|(record, _)| record.counter);
+            let said = sign.and_then(|sign| sign.note.as_deref()).and_then(|note| written(name, note));
+            let read = [found.flatten(), said].into_iter().flatten().max_by_key(|(record, _)| record.counter);
             reading.aside.newer += usize::from(read.as_ref().is_some_and(|(_, is_newer)| *is_newer));
             // A host keeps its name when the fleet is called another; what it says of another fleet is nothing to this one.
             let record = read.map(|(record, _)| record).filter(|record| record.fleet == reading.fleet.name);
-            let heard = heard(record.as_ref(), beat.map(|(beat, _)| beat));
+            let heard = heard(record.as_ref(), sign.map(|sign| &sign.beat));
             reading.hosts.insert(name.clone(), Known { record, heard, ..Known::default() });
         }
         reading.find_positions(mirror)?;
@@ -332,19 +332,23 @@ fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Times
 /// A record, and whether it is of a newer form.
 type Written = (Record, bool);
 
-/// Takes from a sign of life what it says, if it is the host's own: that it was alive, and its last record.
-fn sign_of_life(
-    fleet: &Fleet,
-    host: &HostName,
+/// What a host's own sign of life says.
+struct Sign {
+    /// That it was alive.
     beat: Heartbeat,
-    text: &str,
-) -> Option<(Heartbeat, Option<Written>)> {
-    if !is_signed(fleet, host, SEEN, text) {
-        return None;
-    }
-    let note = text.split_once("\n\n").map(|(_, note)| note);
-    let record = note.and_then(|note| Some((Record::parse(note).ok()?, spec::record::is_newer(note))));
-    Some((beat, record.filter(|(record, _)| record.host == *host)))
+    /// Its last note.
+    note: Option<String>,
+}
+
+/// Takes from a sign of life what it says, if it is the host's own.
+fn sign_of_life(fleet: &Fleet, host: &HostName, beat: Heartbeat, text: &str) -> Option<Sign> {
+    let note = text.split_once("\n\n").map(|(_, note)| note.to_owned());
+    is_signed(fleet, host, SEEN, text).then_some(Sign { beat, note })
+}
+
+fn written(host: &HostName, text: &str) -> Option<Written> {
+    let record = Record::parse(text).ok().filter(|record| record.host == *host)?;
+    Some((record, spec::record::is_newer(text)))
 }
 
 /// Says whether a host signed a text, where fleet.yaml names its key; others are taken by their word.
@@ -354,18 +358,24 @@ fn is_signed(fleet: &Fleet, host: &HostName, namespace: &str, text: &str) -> boo
 }
 
 /// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form; counts those that it did not
-/// sign.
-fn newest_record(fleet: &Fleet, host: &HostName, texts: &[String], forged: &AtomicUsize) -> Option<Written> {
+/// sign. One that stands in its sign of life, too, is signed with that.
+fn newest_record(
+    fleet: &Fleet,
+    host: &HostName,
+    (texts, sign): (&[String], Option<&Sign>),
+    forged: &AtomicUsize,
+) -> Option<Written> {
+    let said = sign.and_then(|sign| sign.note.as_deref()).map(str::trim_end);
     let is_theirs = |text: &&String| {
-        let is = is_signed(fleet, host, RECORD, text);
+        // All of it: what follows there is a signature, its own or that of the sign.
+        let is_all = |rest: &str| rest.trim_start().starts_with(SIGNATURE);
+        let is_said = said.and_then(|said| said.strip_prefix(text.trim_end())).is_some_and(is_all);
+        let is = is_said || is_signed(fleet, host, RECORD, text);
         forged.fetch_add(usize::from(!is), Ordering::Relaxed);
         is
     };
-    let records = texts
-        .iter()
-        .filter(is_theirs)
-        .filter_map(|text| Some((Record::parse(text).ok()?, spec::record::is_newer(text))));
-    records.filter(|(record, _)| record.host == *host).max_by_key(|(record, _)| record.counter)
+    let records = texts.iter().filter(is_theirs).filter_map(|text| written(host, text));
+    records.max_by_key(|(record, _)| record.counter)
 }
 
 /// Reads what the commits say that overrides name, as far as they are before the newest one and can be read: whoever decides does not

@@ -131,11 +131,16 @@ fn a_record_that_is_set_back_does_not_hide_what_the_host_said_since() {
     let (_, reading) = made.read();
     assert!(told(&reading).contains("web converged"), "{}", told(&reading));
     assert_eq!(reading.hosts[&attic].heard.map(|at| now().duration_since(at).as_secs()), Some(3000));
+    // Less than it said is not what it said.
+    let cut = well.split("\"app\":\"web\"").next().expect("a text").trim_end().to_owned();
+    made.note("attic", &commit, 10, &cut);
+    let (_, reading) = made.read();
+    assert!(told(&reading).contains("web converged") && reading.aside.forged == 1, "{}", told(&reading));
     // What it did not sign is not there.
     made.sign_of_life("attic", 0, 10, &ill, &identity::made_up(2));
     made.note("attic", &commit, 10, ill.split("-----BEGIN").next().expect("a text"));
     let (_, reading) = made.read();
-    assert!(told(&reading).contains("web converged") && reading.aside.forged == 1, "{}", told(&reading));
+    assert!(told(&reading).contains("web converged") && reading.aside.forged == 2, "{}", told(&reading));
 }
 
 #[test]
