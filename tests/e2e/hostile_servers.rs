@@ -59,14 +59,15 @@ main=$(git -C refs/fleet.git rev-parse main)
 # All of them begin as what is asked for does.
 { echo '# pack-refs with: peeled fully-peeled sorted '; echo "$main refs/heads/main"; seq -f "$main refs/heads/main%07.0f" 400000; } >refs/fleet.git/packed-refs
 cd blob/fleet.git
-truncate -s 1200M /tmp/zeros
+truncate -s 400M /tmp/zeros
 blob=$(git -c core.bigFileThreshold=1m hash-object -w /tmp/zeros)
 { git ls-tree main; printf '100644 blob %s\tzeros\n' $blob; } | git mktree >/tmp/tree
 git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
 cd /srv/evil/objects/fleet.git
-{ for n in $(seq 100000); do printf 'blob\nmark :%d\ndata %d\n%d\n' $n ${#n} $n; done
-  printf 'commit refs/heads/main\ncommitter e <e@e> 1800000000 +0000\ndata 4\nevil\nfrom %s\n' $main
-  for n in $(seq 100000); do printf 'M 100644 :%d many/%d\n' $n $n; done; } | git fast-import --quiet
+perl -e '
+  print "blob\nmark :$_\ndata ", length, "\n$_\n" for 1..30000;
+  print "commit refs/heads/main\ncommitter e <e\@e> 1800000000 +0000\ndata 4\nevil\nfrom $ARGV[0]\n";
+  print "M 100644 :$_ many/$_\n" for 1..30000;' $main | git fast-import --quiet
 "#;
 
 fn as_git(forge: &Forge, script: &str) {
