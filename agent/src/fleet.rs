@@ -171,7 +171,8 @@ impl Reading {
         let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
         let forged = AtomicUsize::new(0);
         let signs = mirror.heartbeats(|host, beat, text| sign_of_life(&fleet, host, beat, text))?;
-        let records = mirror.newest_notes(|host, texts| newest_record(&fleet, host, (texts, signs.get(host)), &forged))?;
+        let records =
+            mirror.newest_notes(|host, texts| newest_record(&fleet, host, (texts, signs.get(host)), &forged))?;
         let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
         let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());

@@ -106,7 +106,8 @@ fn a_hostile_server_costs_its_deadlines_and_nothing_else() {
     let state_before = state(&host);
 
     let modes = [
-        "silent", "closed", "garbage", "zeros", "drip", "endless", "refs", "blob", "objects", "flipped", "counted", "short",
+        "silent", "closed", "garbage", "zeros", "drip", "endless", "refs", "blob", "objects", "flipped", "counted",
+        "short",
     ];
     for (number, mode) in modes.iter().enumerate() {
         // There is something to fetch.

@@ -90,7 +90,10 @@ fn paths(page: &mut Page<'_>, node: &Node) -> Vec<(String, Extent)> {
     for node in nodes {
         let Some((path, extent)) = path(page, node) else { continue };
         match paths.iter().any(|(other, _)| *other == path) {
-            true => drop(page.error("trust-signers", extent, format!("`{}` is named twice", shown(&path))).help("name each file once")),
+            true => drop(
+                page.error("trust-signers", extent, format!("`{}` is named twice", shown(&path)))
+                    .help("name each file once"),
+            ),
             false => paths.push((path, extent)),
         }
     }

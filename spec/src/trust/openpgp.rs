@@ -169,8 +169,7 @@ impl<'c, 'r> Certificate<'c, 'r> {
     /// Whatever the reason that is given: the key may be in other hands, and whoever has it can write reasons, too.
     fn refuse_revoked(&mut self, certificate: &'c SignedPublicKey) -> Result<(), String> {
         let details = &certificate.details;
-        let is_revoked =
-            self.find(&details.revocation_signatures, |it, key| it.verify_key(key).is_ok())?.is_some();
+        let is_revoked = self.find(&details.revocation_signatures, |it, key| it.verify_key(key).is_ok())?.is_some();
         // Who else may revoke it has no place here to be checked by; that somebody did is enough.
         let names_revoker = |it: &&Packet| it.revocation_key().is_some();
         let by_another = details.direct_signatures.iter().any(|it| names_revoker(&it))
@@ -189,7 +188,9 @@ impl<'c, 'r> Certificate<'c, 'r> {
         let details = &certificate.details;
         // One that only names who may revoke it says nothing of what it is for, and until when.
         let is_own = |it: &Packet, key: &packet::PublicKey| {
-            let says = it.config().is_some_and(|it| it.hashed_subpackets().any(|it| matches!(it.data, SubpacketData::KeyFlags(_))));
+            let says = it
+                .config()
+                .is_some_and(|it| it.hashed_subpackets().any(|it| matches!(it.data, SubpacketData::KeyFlags(_))));
             says && is_sound(it) && it.verify_key(key).is_ok()
         };
         let mut newest = self.find(&details.direct_signatures, is_own)?;
@@ -268,7 +269,9 @@ impl<'c, 'r> Certificate<'c, 'r> {
                 ));
             };
             let Some(left) = self.reader.signatures.checked_sub(1) else {
-                return Err(format!("more than {MOST_IN_ALL} signatures would have to be checked for all of this file"));
+                return Err(format!(
+                    "more than {MOST_IN_ALL} signatures would have to be checked for all of this file"
+                ));
             };
             (self.spare, self.reader.signatures) = (spare, left);
             if newest.is_none_or(|it| it.created() < signature.created()) && holds(signature, self.primary) {

@@ -83,7 +83,10 @@ fn signatures_that_prove_less_than_they_seem_to_are_refused() {
         (text, "not one of a commit"),
         // One that takes hours where each of its lines is looked at again and again.
         (&format!("-----BEGIN PGP SIGNATURE-----\n{}", "k: abcd\n".repeat(100_000)), "cannot be read"),
-        (&format!("-----BEGIN PGP SIGNATURE-----\n{}-----END PGP SIGNATURE-----", "k: abcd\n".repeat(1000)), "it is empty"),
+        (
+            &format!("-----BEGIN PGP SIGNATURE-----\n{}-----END PGP SIGNATURE-----", "k: abcd\n".repeat(1000)),
+            "it is empty",
+        ),
         ("-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n", "cannot be read"),
         ("-----BEGIN PGP SIGNATURE-----\n", "cannot be read"),
         (PEOPLE, "cannot be read"),
@@ -111,10 +114,7 @@ fn the_key_of_somebody_else_does_not_become_ones_subkey_by_saying_so() {
             }
         }
     }
-    assert_eq!(
-        (before, own(&ann).err().as_deref()),
-        (1, Some("none of its keys is for signing and valid"))
-    );
+    assert_eq!((before, own(&ann).err().as_deref()), (1, Some("none of its keys is for signing and valid")));
 }
 
 #[test]
