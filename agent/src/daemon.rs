@@ -357,7 +357,7 @@ impl Daemon {
     /// Carries a plan out, which may take as long as a large image takes to come. Who asks for the newest commit meanwhile
     /// does not wait for that: the repository is asked beside it, once, and what it says is taken in after it.
     async fn carry_out(&mut self, plan: plan::Plan) -> Result<Option<Passed>, LedgerError> {
-        let Daemon { host, upstream, asked, late, settings, sign_at, .. } = self;
+        let Daemon { host, upstream, asked, late, settings, sign_at, poll_at, .. } = self;
         let (keep, name) = (host.commits(), host.name.clone());
         let believed = host.ledger.memory.believed.clone();
         let heartbeat = host.rollouts.heartbeat().filter(|_| settings.report.push);
@@ -379,7 +379,8 @@ impl Daemon {
                     is_beating = false;
                 }
                 () = sleep_until(beat_at), if !upstream.is_busy() => {
-                    upstream.push(&name, believed.clone(), true);
+                    let spare = poll_at.saturating_duration_since(Instant::now());
+                    upstream.push(&name, believed.clone(), true, spare);
                     (is_beating, *sign_at) = (true, Some(Instant::now()));
                 }
             }

@@ -91,6 +91,10 @@ pub struct Upstream {
     /// Whose signs of life have come in and were not looked at.
     peers: Option<(Peers, Timestamp)>,
     reports: Remote,
+    /// Commits come from there too.
+    is_one: bool,
+    /// The server that it reports to answered last time.
+    answered: bool,
     deadlines: Deadlines,
     cancel: Arc<AtomicBool>,
     /// What the note on the believed commit is known to say: looked up once, not with every pass.
@@ -114,7 +118,7 @@ impl Upstream {
             Some(other) => self::remote(settings, other)?,
             None => remote.clone(),
         };
-        let git = &settings.git;
+        let (git, is_one) = (&settings.git, reports == remote);
         let deadlines = Deadlines { connect: git.connect, stall: git.stall, total: git.total };
         let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?;
         let cancel = Arc::new(AtomicBool::new(false));
@@ -129,6 +133,8 @@ impl Upstream {
             at_rest: Some(source),
             under_way: None,
             reports,
+            is_one,
+            answered: true,
             deadlines,
             cancel,
             noted: None,
@@ -165,17 +171,17 @@ impl Upstream {
     /// with it, in the same conversation where they are at the same remote; see [`Upstream::peers`].
     pub fn fetch(&mut self, keep: Vec<CommitId>, peers: Option<Peers>) {
         let (cancel, reports, deadlines) = (Arc::clone(&self.cancel), self.reports.clone(), self.deadlines);
+        let is_one = self.is_one;
         self.begin(move |mut source| {
             let spent = Spent::begin();
             let asked = Timestamp::now();
-            let is_same = reports == *source.remote();
-            let fetched = source.latest_with(peers.as_ref().filter(|_| is_same), &cancel);
+            let fetched = source.latest_with(peers.as_ref().filter(|_| is_one), &cancel);
             tracing::debug!(wall_us = spent.wall_us(), cpu_us = spent.cpu_us(), "asked the repository");
             let (fetched, mut heard) = match fetched {
                 Ok((fetched, heard)) => (Ok(fetched), heard),
                 Err(error) => (Err(error), Heard::Nothing),
             };
-            if let (Some(peers), false, Ok(_)) = (&peers, is_same, &fetched) {
+            if let (Some(peers), false, Ok(_)) = (&peers, is_one, &fetched) {
                 let peers = source.mirror_mut().fetch_peers(&reports, peers, &deadlines, &cancel);
                 heard = peers.unwrap_or_else(|error| {
                     tracing::warn!(
@@ -202,10 +208,11 @@ impl Upstream {
         self.peers.take()
     }
 
-    /// Begins to push this host's notes, with its sign of life; that alone where `is_due`. `believed`: what it says there.
-    pub fn push(&mut self, host: &HostName, believed: Option<CommitId>, is_due: bool) {
-        let (cancel, remote, host, deadlines) =
-            (Arc::clone(&self.cancel), self.reports.clone(), host.clone(), self.deadlines);
+    /// Begins to push this host's notes, with its sign of life; that alone where `is_due`. `believed`: what it says there. `spare`:
+    /// for how long nothing else needs the mirror.
+    pub fn push(&mut self, host: &HostName, believed: Option<CommitId>, is_due: bool, spare: Duration) {
+        let deadlines = self.deadlines.patient(self.patience(spare));
+        let (cancel, remote, host) = (Arc::clone(&self.cancel), self.reports.clone(), host.clone());
         let voice = self.voice.clone();
         // Before it is known for which fleet it speaks, it says nothing that others would leave out.
         let believed = believed.filter(|_| voice.is_some() || self.identity.is_none());
@@ -215,6 +222,17 @@ impl Upstream {
             let pushed = source.mirror_mut().publish(&remote, &host, seen, &deadlines, &cancel);
             (source, Done::Pushed(pushed), None)
         });
+    }
+
+    /// Says how long a push may wait for a server that is busy. One that did not answer last time is more likely gone; and what
+    /// reports go to is no reason to ask another server later for commits.
+    fn patience(&self, spare: Duration) -> Duration {
+        let longest = self.deadlines.total / 2;
+        match (self.answered, self.is_one) {
+            (false, _) => Duration::ZERO,
+            (true, true) => longest,
+            (true, false) => longest.min(spare),
+        }
     }
 
     fn begin(&mut self, work: impl FnOnce(Source) -> Conversed + Send + 'static) {
@@ -235,6 +253,12 @@ impl Upstream {
         self.peers = peers.or(self.peers.take());
         self.under_way = None;
         self.at_rest = Some(source);
+        self.answered = match &done {
+            Done::Fetched(fetched) if self.is_one => fetched.is_ok(),
+            Done::Pushed(Ok(Pushed::Done)) => true,
+            Done::Pushed(Err(_)) => false,
+            Done::Fetched(_) | Done::Pushed(Ok(Pushed::Nothing)) => self.answered,
+        };
         let is_same = matches!(&done, Done::Fetched(Ok(fetched)) if !fetched.renewed);
         if !is_same {
             // It may be another mirror now, or hold what the remote had of this host; it is asked again.
@@ -314,6 +338,23 @@ fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_push_is_patient_with_a_server_that_answers_and_keeps_nobody_else_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let patience = |reports: Option<&str>, answered: bool| {
+            let mut settings = Settings { state: folder.path().to_owned(), ..Settings::default() };
+            settings.repository = Some("git://git.example/fleet".to_owned());
+            settings.report.repository = reports.map(str::to_owned);
+            let mut upstream = Upstream::open(&settings).expect("a mirror");
+            upstream.answered = answered;
+            [5, 600].map(|spare| upstream.patience(Duration::from_secs(spare)).as_secs())
+        };
+        let another = Some("git://notes.example/fleet");
+        assert_eq!(patience(None, true), [150, 150], "no commit comes from a server that is too busy for a record");
+        assert_eq!(patience(another, true), [5, 150]);
+        assert_eq!((patience(None, false), patience(another, false)), ([0, 0], [0, 0]));
+    }
 
     #[test]
     fn what_was_said_with_a_clock_that_was_ahead_is_outranked_by_a_higher_number() {

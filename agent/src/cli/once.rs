@@ -175,7 +175,7 @@ async fn publish(host: &mut Host, upstream: &mut Upstream, settings: &Settings) 
     if !settings.report.push {
         return Ok(());
     }
-    upstream.push(&host.name, Some(record.commit), true);
+    upstream.push(&host.name, Some(record.commit), true, Duration::MAX);
     match upstream.done().await {
         Done::Pushed(Ok(_)) => {
             host.rollouts.signed(now);

@@ -66,7 +66,8 @@ impl Daemon {
         }
         let name = self.host.name.clone();
         (self.offered, self.sign_at) = ((self.announced.clone(), Timestamp::now()), Some(Instant::now()));
-        self.upstream.push(&name, believed, due);
+        let spare = self.poll_due().saturating_duration_since(Instant::now());
+        self.upstream.push(&name, believed, due, spare);
     }
 
     pub(super) fn pushed(&mut self, pushed: Result<Pushed, PushError>) {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use gix::ObjectId;
 use gix::progress::Discard;
@@ -108,11 +107,6 @@ impl Mirror {
             return Ok(Pushed::Nothing);
         }
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
-        // A server to which a thousand hosts report at once lets them knock for long, and has its work before it answers: who
-        // gives up makes more of it.
-        let patient = |wait: Duration| wait.max(deadlines.total / 2);
-        let (connect, stall) = (patient(deadlines.connect), patient(deadlines.stall));
-        let deadlines = &Deadlines { connect, stall, ..*deadlines };
         let mut made_up = self.made_up(remote, &marker, &wanted).map_err(other)?;
         for _ in 0..ATTEMPTS {
             let watch = Watch::new(deadlines, remote.max_bytes, cancel);

@@ -389,6 +389,15 @@ pub struct Deadlines {
     pub total: Duration,
 }
 
+impl Deadlines {
+    /// Returns deadlines that leave a server `patience` for a connection, and for its work before it answers: one to which a thousand
+    /// hosts report at once needs long for both, and who gives up makes more of it.
+    #[must_use]
+    pub fn patient(&self, patience: Duration) -> Deadlines {
+        Deadlines { connect: self.connect.max(patience), stall: self.stall.max(patience), ..*self }
+    }
+}
+
 impl Default for Deadlines {
     fn default() -> Deadlines {
         Deadlines { connect: Duration::from_secs(10), stall: Duration::from_secs(30), total: Duration::from_secs(600) }

@@ -173,7 +173,7 @@ fn a_crowd_that_reports_at_once_loses_nothing_and_hardly_ever_tries_twice() {
         .collect();
     let begin = std::sync::Barrier::new(all);
     // As the settings have it where nobody says otherwise.
-    let patient = Deadlines { connect: Duration::from_secs(10), total: Duration::from_secs(300), ..quick() };
+    let patient = Deadlines { total: Duration::from_secs(300), ..quick() }.patient(Duration::from_secs(150));
     let tries: usize = std::thread::scope(|scope| {
         let hosts = mirrors.into_iter().enumerate().map(|(number, mut mirror)| {
             let (daemon, tip, begin) = (&daemon, &tip, &begin);
