@@ -19,9 +19,11 @@ use crate::manifest::{self, Alert, Fleet};
 use crate::record::{MOST_TOLD, Told};
 use crate::rollout;
 
-/// So many hosts stand in a line. Four that are down at once, of a hash's choosing, are an outage that somebody hears of in another
-/// way; and only so many ask for all others' signs of life now and then, however large a fleet is.
-pub const LINE: usize = 4;
+/// So many hosts stand in a line: as many as may be down at once, less one. The price of a longer one is that each of them asks for
+/// the others of it now and then, however large a fleet is; only one asks for all, as long as it is there.
+pub const LINE: usize = rollout::MOST_TELLERS;
+/// So many tell those again who forget: who told it, and those behind it.
+pub const REPEATERS: usize = 4;
 /// More hosts than this that are silent at once are told as one.
 pub const MOST_SINGLE: usize = 8;
 /// Stands for them.
@@ -297,8 +299,11 @@ impl Lookout {
             match (last, case.is_over) {
                 (None, true) => return None,
                 (Some((teller, told)), false) if told.about == case.finding.about => {
-                    // Who forgets hears of it from the whole line: the same again is the same there, and who told it may be down.
-                    let repeats = teller == me || (alert.receiver.forgets() && case.line.contains(me));
+                    // Who forgets hears of it from several: the same again is the same there, and who told it may be down.
+                    let place = |host: &HostName| case.line.iter().position(|it| it == host);
+                    let first = place(teller).unwrap_or_default();
+                    let is_near = place(me).is_some_and(|at| (first..first + REPEATERS).contains(&at));
+                    let repeats = teller == me || (alert.receiver.forgets() && is_near);
                     return repeats.then(|| (call(true), None));
                 }
                 (Some((teller, _)), true) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use spec::id::HostName;
-use spec::lookout::{Call, Finding, LINE, Lookout, MOST_SINGLE, Matter, Subject, Watch};
+use spec::lookout::{Call, Finding, LINE, Lookout, MOST_SINGLE, Matter, REPEATERS, Subject, Watch};
 use spec::manifest::{Alert, Receiver};
 use spec::record::Told;
 
@@ -177,16 +177,33 @@ fn a_host_that_was_started_again_knows_what_it_told_and_looks_first() {
 }
 
 #[test]
-fn who_forgets_is_told_again_by_the_whole_line_and_nobody_else() {
-    let mut fleet = Fleet::of(6);
+fn who_forgets_is_told_again_by_the_teller_and_those_behind_it() {
+    let mut fleet = Fleet::of(7);
     fleet.alerts = alerts(Receiver::Alertmanager);
-    fleet.turn(Some("r1"), 1);
-    fleet.turn(Some("r1"), 10);
-    assert_eq!(fleet.told(), [(0, "r1 so")]);
-    fleet.turn(Some("r1"), 20);
-    for number in 0..6 {
+    fleet.is_up[0] = false;
+    for now in [1, 62, 70] {
+        fleet.turn(Some("r1"), now);
+    }
+    assert_eq!(fleet.told(), [(1, "r1 so")]);
+    for number in 1..7 {
         let calls = fleet.hosts[number].calls(&host(number), &fleet.alerts, fleet.views[number]);
-        assert_eq!(calls.iter().filter(|call| call.is_told).count(), usize::from(number < LINE), "{number}: {calls:?}");
+        let repeats = (1..1 + REPEATERS).contains(&number);
+        assert_eq!(calls.iter().filter(|call| call.is_told).count(), usize::from(repeats), "{number}: {calls:?}");
+    }
+}
+
+#[test]
+fn however_many_of_the_first_are_down_the_next_one_tells() {
+    for down in [4, 5, 20, LINE - 1] {
+        let mut fleet = Fleet::of(LINE + 1);
+        fleet.is_up[..down].fill(false);
+        let due = 60 * u64::try_from(down).expect("few");
+        // It looks once more when its time is over, and is seen by whoever waits behind it.
+        for now in [1, due, due + 2, due + 10, due + 10_000, due + 20_000] {
+            fleet.turn(Some("r1"), now);
+            assert_eq!(fleet.told().len(), usize::from(now > due), "{now}");
+        }
+        assert_eq!(fleet.told(), [(down, "r1 so")]);
     }
 }
 
@@ -306,15 +323,18 @@ fn many_that_are_silent_at_once_are_told_as_one() {
     assert!(lookout.told().len() <= MOST_SINGLE, "{:?}", lookout.told());
 }
 
+/// So many hosts look in any order.
+const SOME: usize = 8;
+
 proptest! {
     /// Hosts look in any order and die at any moment, now and then in the moment between telling and saying that they told: that is
     /// the only way in which anything is told twice. While one of the line is there, everything is told, and that it is over.
     #[test]
     fn told_at_least_once_and_twice_only_where_somebody_died_in_between(
-        steps in proptest::collection::vec((0_usize..LINE, 0_u8..12), 0..60),
-        survivor in 0_usize..LINE,
+        steps in proptest::collection::vec((0..SOME, 0_u8..12), 0..60),
+        survivor in 0..SOME,
     ) {
-        let mut fleet = Fleet::of(LINE);
+        let mut fleet = Fleet::of(SOME);
         let (mut now, mut deaths) = (0, 0);
         for about in [Some("r1"), None] {
             for (number, what) in &steps {
@@ -336,8 +356,8 @@ proptest! {
                 }
             }
             // In the end only one is there.
-            fleet.is_up = (0..LINE).map(|number| number == survivor).collect();
-            for _ in 0..10 {
+            fleet.is_up = (0..SOME).map(|number| number == survivor).collect();
+            for _ in 0..20 {
                 now += 61;
                 fleet.turn(about, now);
             }

@@ -29,7 +29,7 @@ pub(crate) use order::rank;
 pub use order::{Order, Place, order};
 pub use overdue::{Awaited, Overdue, Step, deadline};
 pub use overrides::overrides;
-pub use scheme::{Answer, Halt, Known, Scheme};
+pub use scheme::{Answer, Halt, Known, MOST_TELLERS, Scheme};
 pub use signs::{Row, Signs, Spreading};
 pub use stage::{Peer, Stage, said, stage};
 pub use standing::{Look, Standing, Turn};
@@ -204,6 +204,19 @@ pub fn soaked(fleet: &Fleet, change: &Change<'_>, standing: &Standing, since: Ti
             because: format!("{only} alone says that it works, and cannot have been healthy for long enough"),
         },
         _ => Gate::Go,
+    }
+}
+
+/// Says whom the host has to look at next whose change may not begin, by its `gate`: unless one of them moves on, nothing changes.
+pub fn look(fleet: &Fleet, change: &Change<'_>, standing: &Standing, gate: &Gate, now: Timestamp) -> Look {
+    let breaks = |rule| is_broken(fleet, change, rule, now);
+    if standing.is_halted() && !breaks(Rule::Failures) {
+        return Look::At { hosts: standing.failed(), distance: standing.failed().len() };
+    }
+    match gate {
+        Gate::Blocked { .. } | Gate::Wait { until: Some(_), .. } => Look::Nobody,
+        _ if standing.turn(change.host, breaks(Rule::Waves)) == Turn::Go => Look::All,
+        _ => standing.look(change.host, breaks(Rule::Waves)),
     }
 }
 

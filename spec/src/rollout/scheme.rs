@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Awaited, Change, Gate, Look, Overdue, Own, Peer, Stage, Standing, Step, Targets, Turn, deadline, decide, needs,
-    order, permitted, policy, policy_name, soaked, stage,
+    Awaited, Change, Gate, Look, Overdue, Own, Peer, Stage, Standing, Step, Targets, Turn, deadline, decide, look,
+    needs, order, permitted, policy, policy_name, soaked, stage,
 };
 use crate::digest::Digest;
 use crate::id::{AppName, CommitId, HostName};
@@ -53,7 +53,7 @@ pub struct Answer {
 }
 
 /// So many of those who wait may have to tell somebody that they do so in vain.
-const FIRST: usize = 8;
+pub const MOST_TELLERS: usize = 64;
 
 /// A release that nobody begins with any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Scheme {
             _ => false,
         };
         let waiting = standing.members().filter(|(host, _, stage)| waits(host, *stage) && looks(host));
-        let waiting = waiting.take(FIRST).map(|(host, ..)| host.clone()).collect();
+        let waiting = waiting.take(MOST_TELLERS).map(|(host, ..)| host.clone()).collect();
         let mut about = crate::digest::Fields::default();
         about.add("release", self.release(app)?.to_string().as_bytes());
         about.add("policy", policy_name(&self.fleet, app, &self.host).as_bytes());
@@ -142,7 +142,7 @@ impl Scheme {
             gate => gate,
         };
         if gate != Gate::Go {
-            let look = self.look(&change, &standing, &gate, now);
+            let look = look(&self.fleet, &change, &standing, &gate, now);
             return Answer { gate, has_company, look };
         }
         let needed = self.needed(app, known, now);
@@ -154,19 +154,6 @@ impl Scheme {
             }
         };
         Answer { gate, has_company, look }
-    }
-
-    /// Says whom this host has to look at next, whose change may not begin.
-    fn look(&self, change: &Change<'_>, standing: &Standing, gate: &Gate, now: Timestamp) -> Look {
-        let breaks = |rule| super::is_broken(&self.fleet, change, rule, now);
-        if standing.is_halted() && !breaks(Rule::Failures) {
-            return Look::At { hosts: standing.failed(), distance: standing.failed().len() };
-        }
-        match gate {
-            Gate::Blocked { .. } | Gate::Wait { until: Some(_), .. } => Look::Nobody,
-            _ if standing.turn(&self.host, breaks(Rule::Waves)) == Turn::Go => Look::All,
-            _ => standing.look(&self.host, breaks(Rule::Waves)),
-        }
     }
 
     /// Counts where what an application needs stands, wherever it is placed.

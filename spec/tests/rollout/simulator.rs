@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use spec::memory::AppState;
-use spec::rollout::{self, Change, Gate, Intent, Own, Row, Signs, Spreading};
+use spec::rollout::{self, Change, Gate, Intent, Look, Own, Row, Signs, Spreading};
 
 pub(crate) use course::{Commit, Course, Report, Weather};
 use dice::Dice;
@@ -137,6 +137,12 @@ impl World {
         }
     }
 
+    /// Says whether each host looks at those of the others only that matter for it, as agents do. One story in four is told so; in a
+    /// crowd all share one view, or there would be ten thousand of them.
+    fn looks_at_some(&self) -> bool {
+        self.course.seed % 4 == 1 && self.hosts.len() < CROWD
+    }
+
     /// Says whether everybody has what is to be had, so that nothing happens any more.
     fn is_over(&self, now: u64) -> bool {
         let newest = self.repository.releases.len() - 1;
@@ -215,7 +221,7 @@ impl World {
         host.began.push((release, now));
         let life = host.life;
         let newest = self.hosts[number].newest;
-        let begin = Begin { number, release, newest, now, seen: (snapshot.at, &snapshot.hosts) };
+        let begin = Begin { number, release, newest, now, seen: (snapshot.view, &snapshot.hosts) };
         self.laws.begins(&begin, &self.hosts);
         let long = self.dice.range(5, self.course.weather.longest_change);
         self.at(now + long, number, What::Changed(life));
@@ -281,7 +287,10 @@ impl World {
             return;
         }
         self.hosts[number].intent_by = None;
-        let snapshot = self.repository.look(now);
+        let snapshot = match self.looks_at_some() {
+            true => self.repository.look_at_some(&mut self.hosts[number], now),
+            false => self.repository.look(now),
+        };
         let newest = self.repository.newest(snapshot.at);
         if !self.repository.has(newest, number) {
             return self.leave(number, &snapshot, now);
@@ -393,9 +402,10 @@ impl World {
     /// Decides whether it is a host's turn; if so, says that first.
     fn wait(&mut self, number: usize, snapshot: &Rc<Snapshot>, now: u64) {
         let newest = self.hosts[number].newest;
-        let (gate, view) = self.gate(number, snapshot, now);
+        let (gate, view, look) = self.gate(number, snapshot, now);
         let clock = self.clock(number, now);
         let host = &mut self.hosts[number];
+        host.look = look;
         if gate != Gate::Go {
             (host.intent, host.intent_by) = (None, None);
             return self.say(number, now, said(newest, AppState::Waiting));
@@ -418,8 +428,8 @@ impl World {
         }
     }
 
-    /// Decides as the host does, and says by its clock what it saw.
-    fn gate(&self, number: usize, snapshot: &Rc<Snapshot>, now: u64) -> (Gate, Timestamp) {
+    /// Decides as the host does, and says by its clock when it saw everybody, and at whom it has to look next.
+    fn gate(&self, number: usize, snapshot: &Rc<Snapshot>, now: u64) -> (Gate, Timestamp, Look) {
         let host = &self.hosts[number];
         let terms = &self.repository.releases[host.newest].terms;
         let signs = match (host.nature, host.signs) {
@@ -427,12 +437,12 @@ impl World {
             (_, None) => Signs::None,
             (_, Some(row)) => row.signs(host.spreading.as_ref(), terms.policy.silent_after),
         };
-        let own = Own { view: self.clock(number, snapshot.at), signs };
+        let own = Own { view: self.clock(number, snapshot.view), signs };
         let counted = self.repository.standing(snapshot, host.newest, host.since, now);
         // Most of a crowd wait for others: only every hundredth of these is asked, to see that it does.
         let waits = !counted.turns[number];
         if waits && self.hosts.len() >= CROWD && !(now + number as u64).is_multiple_of(100) {
-            return (Gate::Wait { until: None, because: String::new() }, own.view);
+            return (Gate::Wait { until: None, because: String::new() }, own.view, Look::All);
         }
         let commit = &self.repository.releases[host.newest].id;
         let change = Change { app: &self.repository.app, commit, host: &host.name };
@@ -443,7 +453,11 @@ impl World {
             gate => gate,
         };
         assert!(gate != Gate::Go || !waits, "{} goes out of turn", host.name);
-        (gate, own.view)
+        let look = match &gate {
+            Gate::Go => Look::All,
+            gate => rollout::look(fleet, &change, &counted.standing, gate, clock),
+        };
+        (gate, own.view, look)
     }
 
     /// Says what a host is at that should be done, and what it waits for.
@@ -454,7 +468,7 @@ impl World {
              arrived by {signs:?}, intends {intent:?}, away {:?}: {:?}",
             host.skew,
             host.away,
-            self.gate(number, &self.repository.shown, self.course.until).0
+            self.gate(number, host.seen.as_ref().unwrap_or(&self.repository.shown), self.course.until).0
         )
     }
 }

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use spec::digest::Digest;
 use spec::id::HostName;
-use spec::rollout::{Intent, Row, Spreading};
+use spec::rollout::{Intent, Look, Overdue, Row, Spreading};
 
 use super::course::Course;
 use super::dice::Dice;
@@ -55,6 +56,13 @@ pub(super) struct SimHost {
     pub(super) spreading: Option<Spreading>,
     /// When the repository answered last.
     pub(super) view: u64,
+    /// Whom it looks at next, what it has seen of everybody so far, and for how long it saw them at the release that spreads: where
+    /// hosts look at some of the others only.
+    pub(super) look: Look,
+    pub(super) seen: Option<Rc<Snapshot>>,
+    pub(super) overdue: Option<(Digest, Rc<Overdue>)>,
+    /// When that was noted last.
+    pub(super) noted: u64,
     /// Nothing happens here: what it asks is not played.
     pub(super) is_idle: bool,
     /// Its signs of life, and when the last one was given.
@@ -101,6 +109,10 @@ impl SimHost {
             since: 0,
             spreading: None,
             view: 0,
+            look: Look::Nobody,
+            seen: None,
+            overdue: None,
+            noted: 0,
             is_idle: true,
             signs: None,
             sign_at: None,

@@ -1,7 +1,7 @@
 //! The repository: commits, what every host said last, and what a host that asks is shown.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -11,9 +11,10 @@ use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{Fleet, Rollout};
 use spec::memory::AppState;
 use spec::record::{AppRecord, Record};
-use spec::rollout::{self, Awaited, Order, Overdue, Stage, Standing, Step};
+use spec::rollout::{self, Awaited, Look, Order, Overdue, Stage, Standing, Step};
 
 use super::course::Course;
+use super::host::SimHost;
 use super::moment;
 use crate::fleet::{self, app, commit, host};
 
@@ -94,12 +95,22 @@ impl Counted {
     }
 }
 
-/// What the repository held at a moment.
+/// What the repository held at a moment, or what a host has seen of it by then.
 pub(super) struct Snapshot {
     pub(super) at: u64,
+    /// When all that take part were looked at.
+    pub(super) view: u64,
     pub(super) hosts: Vec<Entry>,
+    /// For how long a host saw the others at a release, where each looks for itself.
+    overdue: Option<(Digest, Rc<Overdue>)>,
     /// What was counted from it: for which commit, since when that was known, and when.
     counted: RefCell<BTreeMap<(usize, u64, u64), Rc<Counted>>>,
+}
+
+impl Snapshot {
+    fn of(at: u64, hosts: Vec<Entry>) -> Snapshot {
+        Snapshot { at, view: at, hosts, overdue: None, counted: RefCell::default() }
+    }
 }
 
 /// The repository, and the rules by which its hosts stand.
@@ -140,7 +151,7 @@ impl Repository {
                 spreads: Digest::of(format!("release {content} for {:?}", terms.hosts).as_bytes()),
             });
         }
-        let shown = Rc::new(Snapshot { at: 0, hosts: hosts.clone(), counted: RefCell::default() });
+        let shown = Rc::new(Snapshot::of(0, hosts.clone()));
         Repository {
             app: app(),
             overdue: (releases[0].spreads, Overdue::default(), 0),
@@ -172,7 +183,7 @@ impl Repository {
     pub(super) fn look(&mut self, now: u64) -> Rc<Snapshot> {
         let at = now / self.tick * self.tick;
         if at != self.shown.at {
-            self.shown = Rc::new(Snapshot { at, hosts: self.hosts.clone(), counted: RefCell::default() });
+            self.shown = Rc::new(Snapshot::of(at, self.hosts.clone()));
             self.note_overdue(at);
         }
         Rc::clone(&self.shown)
@@ -181,23 +192,63 @@ impl Repository {
     /// Notes what those are at that others wait for.
     fn note_overdue(&mut self, at: u64) {
         let newest = self.newest(at);
-        let Release { spreads, terms, .. } = &self.releases[newest];
-        if self.overdue.0 != *spreads {
-            self.overdue = (*spreads, Overdue::default(), 0);
+        let spreads = self.releases[newest].spreads;
+        if self.overdue.0 != spreads {
+            self.overdue = (spreads, Overdue::default(), 0);
         }
-        let terms = Rc::clone(terms);
         if at < self.overdue.2 + 4 * self.tick {
             return;
         }
         self.overdue.2 = at;
-        let counted = self.standing(&self.shown, newest, self.releases[newest].at, at);
+        let awaited = self.awaited(&self.shown, newest, self.releases[newest].at, at);
+        self.overdue.1.note(&awaited, |_| true, moment(at));
+    }
+
+    /// Returns what is there to a host, which looks at some of the others alone.
+    pub(super) fn look_at_some(&mut self, me: &mut SimHost, now: u64) -> Rc<Snapshot> {
+        let shown = self.look(now);
+        let (at, newest) = (shown.at, self.newest(shown.at));
+        let terms = Rc::clone(&self.releases[newest].terms);
+        let whom = match &me.look {
+            // By their names more than half of them take more room than all that there are.
+            Look::At { hosts, .. } if hosts.len() <= terms.hosts.len() / 2 => hosts.iter().map(number).collect(),
+            Look::At { .. } | Look::All => BTreeSet::from_iter(0..shown.hosts.len()),
+            Look::Nobody => BTreeSet::new(),
+        };
+        let before = me.seen.take();
+        let mut hosts = before.as_ref().map_or_else(|| vec![None; shown.hosts.len()], |it| it.hosts.clone());
+        whom.iter().for_each(|number| hosts[*number] = shown.hosts[*number]);
+        let is_view = whom.len() == hosts.len();
+        let view = if is_view { at } else { before.map_or(0, |it| it.view) };
+        let spreads = self.releases[newest].spreads;
+        if me.overdue.as_ref().is_none_or(|overdue| overdue.0 != spreads) {
+            me.overdue = Some((spreads, Rc::default()));
+            me.noted = 0;
+        }
+        let mut seen = Snapshot { view, overdue: me.overdue.clone(), ..Snapshot::of(at, hosts) };
+        let is_due = !whom.is_empty() && at >= me.noted + 4 * self.tick;
+        if let Some((_, overdue)) = me.overdue.as_mut().filter(|_| is_due && terms.hosts.contains(&number(&me.name))) {
+            let mut awaited = self.awaited(&seen, newest, me.since, at);
+            awaited.retain(|it| it.host != me.name);
+            Rc::make_mut(overdue).note(&awaited, |host| whom.contains(&number(host)), moment(at));
+            me.noted = at;
+            seen = Snapshot { overdue: me.overdue.clone(), counted: RefCell::default(), ..seen };
+        }
+        let seen = Rc::new(seen);
+        me.seen = Some(Rc::clone(&seen));
+        seen
+    }
+
+    /// Says who could move on with a release, by what was seen at a moment.
+    fn awaited(&self, seen: &Snapshot, release: usize, since: u64, at: u64) -> Vec<Awaited> {
+        let terms = &self.releases[release].terms;
+        let counted = self.standing(seen, release, since, at);
         let mut awaited = Vec::new();
         for (host, ..) in counted.standing.members() {
             let number = number(host);
-            let stage = self.shown.hosts[number].map_or(Stage::Waiting, |(said, _)| self.stage(newest, said));
-            let heard = self.shown.hosts[number].map(|(_, heard)| heard);
-            let since = moment(self.releases[newest].at);
-            let step = match stage.unless_silent(heard, terms.policy.silent_after, since, moment(at)) {
+            let stage = seen.hosts[number].map_or(Stage::Waiting, |(said, _)| self.stage(release, said));
+            let heard = seen.hosts[number].map(|(_, heard)| heard);
+            let step = match stage.unless_silent(heard, terms.policy.silent_after, moment(since), moment(at)) {
                 Stage::Changing => Step::Changes,
                 Stage::Baking => Step::Bakes,
                 Stage::Waiting if counted.turns[number] && !counted.standing.is_halted() => Step::MayBegin,
@@ -206,7 +257,7 @@ impl Repository {
             let (deadline, longest_gap) = (rollout::deadline(&terms.policy), terms.policy.silent_after);
             awaited.push(Awaited { host: host.clone(), step, deadline, longest_gap });
         }
-        self.overdue.1.note(&awaited, |_| true, moment(at));
+        awaited
     }
 
     /// Says how far a host is that said so.
@@ -257,7 +308,10 @@ impl Repository {
         let Release { spreads, terms, .. } = &self.releases[release];
         let (silent_after, since, now) = (terms.policy.silent_after, moment(since), moment(now));
         let mut numbers = terms.numbers.iter();
-        let overdue = (self.overdue.0 == *spreads).then_some(&self.overdue.1);
+        let overdue = match &snapshot.overdue {
+            Some((release, own)) => (release == spreads).then_some(&**own),
+            None => (self.overdue.0 == *spreads).then_some(&self.overdue.1),
+        };
         Standing::of(&terms.policy, &terms.order, |host| {
             let entry = numbers.next().and_then(|number| snapshot.hosts[*number]);
             let stage = entry.map_or(Stage::Waiting, |(said, _)| self.stage(release, said));
