@@ -6,6 +6,7 @@ pub mod spread;
 pub mod contrast;
 pub mod turns;
 pub mod arrival;
+mod verified;
 #[cfg(test)]
 pub(crate) mod made_up;
 #[cfg(test)]
@@ -19,13 +20,14 @@ use jiff::Timestamp;
 use spec::id::{AppName, CommitId, HostName};
 use spec::manifest::{self, Fleet, Override};
 use spec::memory::AppState;
-use spec::record::{AppRecord, Record, SIGNATURE};
+use spec::record::{AppRecord, Record, signed_part};
 use spec::rollout;
 
 use crate::git::{Followed, GitError, Heartbeat, Mirror};
-use crate::identity::{self, RECORD, SEEN};
+use crate::identity::{RECORD, SEEN};
 use crate::snapshot::without_secrets;
 use crate::upstream::LIMITS;
+use verified::Verified;
 
 /// A host that nothing concerns gives a sign of life hourly. Two may be late or lost before it counts as silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(2 * 3600 + 1800);
@@ -169,10 +171,12 @@ impl Reading {
     pub fn of(mirror: &Mirror, followed: &Followed, now: Timestamp) -> Result<Reading, FleetError> {
         let tip = mirror.newest_of(followed)?;
         let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
-        let forged = AtomicUsize::new(0);
-        let signs = mirror.heartbeats(|host, beat, text| sign_of_life(&fleet, host, beat, text))?;
-        let records =
-            mirror.newest_notes(|host, texts| newest_record(&fleet, host, (texts, signs.get(host)), &forged))?;
+        let (forged, ears) = (AtomicUsize::new(0), Ears { fleet: &fleet, verified: Verified::open(mirror) });
+        let signs = mirror.heartbeats(|host, beat, text| ears.sign_of_life(host, beat, text))?;
+        let known = |host: &HostName| signs.get(host)?.note.as_deref();
+        let read = |host: &HostName, texts: &[String]| ears.newest_record(host, (texts, known(host)), &forged);
+        let records = mirror.newest_notes(known, read)?;
+        ears.verified.keep();
         let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
         let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());
@@ -185,13 +189,14 @@ impl Reading {
         for name in reading.fleet.hosts.keys() {
             let found = records.remove(name);
             reading.aside.unreadable += usize::from(matches!(found, Some(None)));
-            let sign = signs.get(name);
+            let (sign, found) = (signs.get(name), found.flatten());
             // Whoever can push can set its notes back to an old one, but not both it and its sign of life to a newer one.
-            let said = sign.and_then(|sign| sign.note.as_deref()).and_then(|note| written(name, note));
-            let read = [found.flatten(), said].into_iter().flatten().max_by_key(|(record, _)| record.counter);
-            reading.aside.newer += usize::from(read.as_ref().is_some_and(|(_, is_newer)| *is_newer));
+            let is_said = found.as_ref().is_some_and(|found| found.is_said);
+            let said = sign.filter(|_| !is_said).and_then(|sign| written(name, sign.note.as_deref()?));
+            let read = [found, said].into_iter().flatten().max_by_key(|written| written.record.counter);
+            reading.aside.newer += usize::from(read.as_ref().is_some_and(|written| written.is_newer));
             // A host keeps its name when the fleet is called another; what it says of another fleet is nothing to this one.
-            let record = read.map(|(record, _)| record).filter(|record| record.fleet == reading.fleet.name);
+            let record = read.map(|written| written.record).filter(|record| record.fleet == reading.fleet.name);
             let heard = heard(record.as_ref(), sign.map(|sign| &sign.beat));
             reading.hosts.insert(name.clone(), Known { record, heard, ..Known::default() });
         }
@@ -330,53 +335,73 @@ fn heard(record: Option<&Record>, heartbeat: Option<&Heartbeat>) -> Option<Times
     record.map(|record| record.at).max(heartbeat.map(|heartbeat| heartbeat.at))
 }
 
-/// A record, and whether it is of a newer form.
-type Written = (Record, bool);
+/// A record that was read.
+struct Written {
+    record: Record,
+    /// It is of a newer form.
+    is_newer: bool,
+    /// It stands in the host's sign of life, too.
+    is_said: bool,
+}
 
 /// What a host's own sign of life says.
 struct Sign {
     /// That it was alive.
     beat: Heartbeat,
-    /// Its last note.
+    /// Its last note, as it was written.
     note: Option<String>,
-}
-
-/// Takes from a sign of life what it says, if it is the host's own.
-fn sign_of_life(fleet: &Fleet, host: &HostName, beat: Heartbeat, text: &str) -> Option<Sign> {
-    let note = text.split_once("\n\n").map(|(_, note)| note.to_owned());
-    is_signed(fleet, host, SEEN, text).then_some(Sign { beat, note })
 }
 
 fn written(host: &HostName, text: &str) -> Option<Written> {
     let record = Record::parse(text).ok().filter(|record| record.host == *host)?;
-    Some((record, spec::record::is_newer(text)))
+    Some(Written { record, is_newer: spec::record::is_newer(text), is_said: false })
 }
 
-/// Says whether a host signed a text, where fleet.yaml names its key; others are taken by their word.
-fn is_signed(fleet: &Fleet, host: &HostName, namespace: &str, text: &str) -> bool {
-    let key = fleet.hosts.get(host).and_then(|host| host.key.as_deref());
-    key.is_none_or(|key| identity::verify(key, namespace, &fleet.name, text).is_ok())
+/// Tells what hosts said from what others wrote in their place.
+struct Ears<'f> {
+    fleet: &'f Fleet,
+    verified: Verified,
 }
 
-/// Reads the newest of some notes that are a record of `host`, and says whether it is of a newer form; counts those that it did not
-/// sign. One that stands in its sign of life, too, is signed with that.
-fn newest_record(
-    fleet: &Fleet,
-    host: &HostName,
-    (texts, sign): (&[String], Option<&Sign>),
-    forged: &AtomicUsize,
-) -> Option<Written> {
-    let said = sign.and_then(|sign| sign.note.as_deref()).map(str::trim_end);
-    let is_theirs = |text: &&String| {
-        // All of it: what follows there is a signature, its own or that of the sign.
-        let is_all = |rest: &str| rest.trim_start().starts_with(SIGNATURE);
-        let is_said = said.and_then(|said| said.strip_prefix(text.trim_end())).is_some_and(is_all);
-        let is = is_said || is_signed(fleet, host, RECORD, text);
-        forged.fetch_add(usize::from(!is), Ordering::Relaxed);
-        is
-    };
-    let records = texts.iter().filter(is_theirs).filter_map(|text| written(host, text));
-    records.max_by_key(|(record, _)| record.counter)
+impl Ears<'_> {
+    /// Takes from a sign of life what it says, if it is the host's own.
+    fn sign_of_life(&self, host: &HostName, beat: Heartbeat, text: &str) -> Option<Sign> {
+        if !self.is_signed(host, SEEN, text) {
+            return None;
+        }
+        // Its last signature is over the whole of it, and none of the note's.
+        let said = self.key(host).and_then(|_| signed_part(text)).map_or(text, |(said, _)| said);
+        let note = said.split_once("\n\n").map(|(_, note)| note.to_owned());
+        Some(Sign { beat, note })
+    }
+
+    fn key(&self, host: &HostName) -> Option<&str> {
+        self.fleet.hosts.get(host).and_then(|host| host.key.as_deref())
+    }
+
+    /// Says whether a host signed a text, where fleet.yaml names its key; others are taken by their word.
+    fn is_signed(&self, host: &HostName, namespace: &str, text: &str) -> bool {
+        self.key(host).is_none_or(|key| self.verified.is_signed(key, namespace, &self.fleet.name, text))
+    }
+
+    /// Reads the newest of some notes that are a record of `host`; counts those that it did not sign. One that stands in its sign of
+    /// life, too, is signed with that.
+    fn newest_record(
+        &self,
+        host: &HostName,
+        (texts, said): (&[String], Option<&str>),
+        forged: &AtomicUsize,
+    ) -> Option<Written> {
+        let read = |text: &String| {
+            let is_said = said == Some(text);
+            if !is_said && !self.is_signed(host, RECORD, text) {
+                forged.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            written(host, text).map(|written| Written { is_said, ..written })
+        };
+        texts.iter().filter_map(read).max_by_key(|written| written.record.counter)
+    }
 }
 
 /// Reads what the commits say that overrides name, as far as they are before the newest one and can be read: whoever decides does not

@@ -21,6 +21,11 @@ impl Digest {
         Digest(bytes)
     }
 
+    /// Returns it as bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads 64 hex digits.
     ///
     /// # Errors

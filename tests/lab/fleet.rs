@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lab::product;
+use ssh_key::private::Ed25519Keypair;
+use ssh_key::{HashAlg, LineEnding, PrivateKey};
 
 /// What an answer from a clone that has everything may take.
 const AIM: Duration = Duration::from_secs(2);
@@ -25,6 +27,9 @@ pub(crate) struct Arguments {
     /// How many commits each of them was brought to, with two records for each.
     #[arg(long, default_value_t = 20)]
     deployments: usize,
+    /// The hosts have no keys, and sign nothing.
+    #[arg(long)]
+    unsigned: bool,
     /// The program [default: one built now, in the profile of the lab]
     #[arg(long)]
     program: Option<PathBuf>,
@@ -35,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let program = arguments.program.clone().map_or_else(product::binary, Ok)?;
     let scratch = tempfile::tempdir().context("failed to make a folder")?;
     let (origin, clone) = (scratch.path().join("origin.git"), scratch.path().join("clone"));
-    println!("{} hosts, {} deployments each", arguments.hosts, arguments.deployments);
+    let who = if arguments.unsigned { "hosts without keys" } else { "hosts that sign what they say" };
+    println!("{} {who}, {} deployments each", arguments.hosts, arguments.deployments);
     let begun = Instant::now();
     make_up(&origin, arguments)?;
     println!("made up in {:.0?}; load {}", begun.elapsed(), load()?);
@@ -122,7 +128,7 @@ fn import(
 }
 
 fn commits(stream: &mut dyn Write, arguments: &Arguments) -> std::io::Result<Marks> {
-    let hosts: String = (0..arguments.hosts).map(|number| format!("  h{number:05}: {{}}\n")).collect();
+    let hosts: String = (0..arguments.hosts).map(|number| entry(number, arguments)).collect::<std::io::Result<_>>()?;
     for number in 0..arguments.deployments {
         let at = BEGIN + 3600 * number as u64;
         writeln!(stream, "commit refs/heads/main\nmark :{}\ncommitter Ada <ada@example.org> {at} +0000", number + 1)?;
@@ -139,12 +145,39 @@ fn commits(stream: &mut dyn Write, arguments: &Arguments) -> std::io::Result<Mar
     Ok((0..arguments.deployments).map(|number| format!("commit {number}")).collect())
 }
 
-/// Writes all records of all hosts: `applying` and `converged` for each commit, and a heartbeat. One in a thousand went back.
+/// A host in fleet.yaml.
+fn entry(number: usize, arguments: &Arguments) -> std::io::Result<String> {
+    let public = key(number).public_key().to_openssh().map_err(std::io::Error::other)?;
+    Ok(match arguments.unsigned {
+        true => format!("  h{number:05}: {{}}\n"),
+        false => format!("  h{number:05}: {{ key: \"{}\" }}\n", public.trim()),
+    })
+}
+
+/// The key of a host: always the same.
+fn key(number: usize) -> PrivateKey {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    PrivateKey::from(Ed25519Keypair::from_seed(&seed))
+}
+
+/// Puts a host's signature behind what it says, as the agent does.
+fn signed(number: usize, namespace: &str, text: String, arguments: &Arguments) -> std::io::Result<String> {
+    if arguments.unsigned {
+        return Ok(text);
+    }
+    let signature = key(number).sign(namespace, HashAlg::Sha512, format!("home\n{text}").as_bytes());
+    let armoured = signature.and_then(|it| it.to_pem(LineEnding::LF)).map_err(std::io::Error::other)?;
+    Ok(format!("{text}{}\n", armoured.trim_end()))
+}
+
+/// Writes all records of all hosts: `applying` and `converged` for each commit, and a heartbeat with the last of them. One in a thousand
+/// went back.
 fn records(stream: &mut dyn Write, arguments: &Arguments, main: &[String]) -> std::io::Result<Marks> {
     let mut names = Marks::new();
     for number in 0..arguments.hosts {
         let host = format!("h{number:05}");
-        let mut before = None;
+        let (mut before, mut last) = (None, String::new());
         for (deployment, commit) in main.iter().enumerate() {
             let is_last = deployment + 1 == main.len();
             for (part, state) in ["applying", "converged"].into_iter().enumerate() {
@@ -153,14 +186,17 @@ fn records(stream: &mut dyn Write, arguments: &Arguments, main: &[String]) -> st
                 begin(stream, &host, at, names.len() + 1, before)?;
                 data(stream, &format!("mainstay: {host} {state}"))?;
                 writeln!(stream, "N inline {commit}")?;
-                data(stream, &note(&host, commit, 2 * deployment + part + 1, at, state))?;
+                let text = note(&host, commit, 2 * deployment + part + 1, at, state);
+                last = signed(number, "mainstay-record", text, arguments)?;
+                data(stream, &last)?;
                 names.push(if is_last && part == 1 { format!("refs/notes/mainstay/{host}") } else { String::new() });
                 before = Some(names.len());
             }
         }
         let (at, commit) = (BEGIN + 3600 * main.len() as u64, main.last().map_or("", String::as_str));
         begin(stream, &host, at, names.len() + 1, None)?;
-        data(stream, &format!("mainstay: {host} seen, at {commit}\n"))?;
+        let text = format!("mainstay: {host} seen at {}, at {commit}\n\n{last}", moment(at));
+        data(stream, &signed(number, "mainstay-seen", text, arguments)?)?;
         names.push(format!("refs/mainstay/seen/{host}"));
     }
     Ok(names)
@@ -174,7 +210,7 @@ fn begin(stream: &mut dyn Write, host: &str, at: u64, mark: usize, before: Optio
 }
 
 fn note(host: &str, commit: &str, counter: usize, at: u64, state: &str) -> String {
-    let at = format!("2026-06-{:02}T{:02}:00:00Z", 1 + at / 86_400 % 28, at / 3600 % 24);
+    let at = moment(at);
     let digest = format!("{counter:064x}");
     let apps = ["agentd", "broker", "web"].map(|app| {
         format!(
@@ -186,6 +222,10 @@ fn note(host: &str, commit: &str, counter: usize, at: u64, state: &str) -> Strin
          \"counter\":{counter},\"at\":\"{at}\"}}\n{}",
         apps.concat()
     )
+}
+
+fn moment(at: u64) -> String {
+    format!("2026-06-{:02}T{:02}:00:00Z", 1 + at / 86_400 % 28, at / 3600 % 24)
 }
 
 fn data(stream: &mut dyn Write, text: &str) -> std::io::Result<()> {

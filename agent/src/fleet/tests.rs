@@ -4,6 +4,7 @@ use spec::memory::AppState::{Applying, Converged, Drifted, Failed, RolledBack};
 
 use super::made_up::{MadeUp, Says, main, now, says};
 use super::*;
+use crate::identity;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -141,6 +142,46 @@ fn a_record_that_is_set_back_does_not_hide_what_the_host_said_since() {
     made.note("attic", &commit, 10, ill.split("-----BEGIN").next().expect("a text"));
     let (_, reading) = made.read();
     assert!(told(&reading).contains("web converged") && reading.aside.forged == 2, "{}", told(&reading));
+}
+
+#[test]
+fn a_signature_that_held_before_is_not_checked_again_and_vouches_for_nothing_else() {
+    let [attic, barn] = [1, 2].map(identity::made_up);
+    let fleet = |key: &str| format!("fleet: home\nhosts:\n  attic: {{ key: \"{key}\" }}\n");
+    let files = |fleet| [("fleet.yaml", fleet), ("apps/web/web.service", UNIT)];
+    let (first, second) = (fleet(attic.public()), fleet(barn.public()));
+    let mut made = MadeUp::new(&[(DAY, "first", &files(&first)), (HOUR, "second", &files(&first))]);
+    let (commit, name) = (made.commits[1].clone(), HostName::parse("attic").expect("a name"));
+    made.record("attic", 1, 600, &[says("web", Converged, 600)]);
+    let text = made.mirror().read_note(&name, &commit).expect("a note");
+    let signed = attic.sign(RECORD, "home", &text).expect("signed");
+    made.note("attic", &commit, 500, &signed);
+    made.sign_of_life("attic", 1, 500, &signed, &attic);
+    let (mirror, reading) = made.read();
+    let path = mirror.own_folder().join("verified");
+    let kept = std::fs::read(&path).expect("it is remembered");
+    // The sign of life: the note stands in it.
+    assert!(told(&reading).contains("web converged") && kept.len() == 34 + 32, "{}", kept.len());
+    let (_, reading) = made.read();
+    assert!(told(&reading).contains("web converged") && std::fs::read(&path).expect("it is") == kept);
+    // What is damaged is no matter, and is replaced.
+    for damaged in [&b"nonsense"[..], &kept[..kept.len() - 1], &[]] {
+        std::fs::write(&path, damaged).expect("written");
+        let (_, reading) = made.read();
+        assert!(told(&reading).contains("web converged"), "{}", told(&reading));
+        assert_eq!(std::fs::read(&path).expect("it is"), kept);
+    }
+    // It held for that key alone.
+    let mut other = MadeUp::new(&[(DAY, "first", &files(&second)), (HOUR, "second", &files(&second))]);
+    let commit = other.commits[1].clone();
+    let folder = other.mirror().own_folder();
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("verified"), &kept).expect("written");
+    other.note("attic", &commit, 500, &signed.replace(made.commits[1].as_str(), commit.as_str()));
+    other.sign_of_life("attic", 1, 500, &signed, &attic);
+    let (_, reading) = other.read();
+    assert!(!told(&reading).contains("converged") && reading.aside.forged == 1, "{}", told(&reading));
+    assert_eq!(std::fs::read(folder.join("verified")).expect("it is").len(), 34, "what nobody asked for is forgotten");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use spec::id::{CommitId, HostName};
 
 use super::error::GitError;
 use super::fetch::{HEARD, NOTES, Peers, SEEN};
-use super::history::{differing, parent};
+use super::history::differing;
 use super::mirror::{Mirror, Source, find};
-use super::notes::{MAX_NOTE, blob_at, notes_tree};
+use super::notes::{MAX_NOTE, blob_at, notes_commit};
 
 /// How many commits of a host's notes are looked at until one of them holds something that can be used.
 const LOOKED_AT: usize = 5;
@@ -43,17 +43,18 @@ pub struct Heartbeat {
 
 impl Mirror {
     /// Reads the newest note of every host: those that the last commit of its ref changed are handed to `read`, and if it can use
-    /// none of them, those of the commit before, and so on.
+    /// none of them, those of the commit before, and so on. One that `known` returns is compared and not read.
     ///
     /// # Errors
     /// The refs cannot be read. What cannot be read of one host is no error: others wrote it.
-    pub fn newest_notes<T: Send>(
+    pub fn newest_notes<'k, T: Send>(
         &self,
+        known: impl Fn(&HostName) -> Option<&'k str> + Sync,
         read: impl Fn(&HostName, &[String]) -> Option<T> + Sync,
     ) -> Result<Newest<T>, GitError> {
         let mut tips = BTreeMap::new();
         let nameless = self.tips(NOTES, &mut tips)?;
-        let hosts = self.each(tips, |repo, host, tip| newest(repo, host, tip, &read));
+        let hosts = self.each(tips, |repo, host, tip| newest(repo, tip, known(host), |texts| read(host, texts)));
         Ok(Newest { hosts, nameless })
     }
 
@@ -173,23 +174,32 @@ impl Mirror {
 
 fn newest<T>(
     repo: &gix::Repository,
-    host: &HostName,
     tip: ObjectId,
-    read: &impl Fn(&HostName, &[String]) -> Option<T>,
+    known: Option<&str>,
+    read: impl Fn(&[String]) -> Option<T>,
 ) -> Option<T> {
-    let mut tip = Some(tip);
+    let id = |text: &str| gix::objs::compute_hash(repo.object_hash(), gix::objs::Kind::Blob, text.as_bytes()).ok();
+    let known = known.and_then(|text| Some((id(text)?, text)));
+    let mut commit = notes_commit(repo, tip).ok();
     for _ in 0..LOOKED_AT {
-        let commit = tip?;
-        let root = notes_tree(repo, commit).ok()?;
-        tip = parent(repo, commit).ok()?;
-        let before = tip.and_then(|before| notes_tree(repo, before).ok());
+        let (root, parent) = commit?;
+        let before = parent.and_then(|before| notes_commit(repo, before).ok());
         let mut changed = Vec::new();
-        differing(repo, root, before, MOST_CHANGED, &mut changed).ok()?;
-        let texts = changed.into_iter().filter_map(|blob| String::from_utf8(blob_at(repo, blob).ok()?).ok());
-        let texts: Vec<String> = texts.collect();
-        if let Some(found) = read(host, &texts) {
+        let folder = before.map(|(tree, _)| tree);
+        if differing(repo, root, folder, MOST_CHANGED, &mut changed).is_err() {
+            // What was there before may be anything; what is there now counts.
+            changed.clear();
+            differing(repo, root, None, MOST_CHANGED, &mut changed).ok()?;
+        }
+        let text = |blob| match known {
+            Some((id, text)) if id == blob => Some(text.to_owned()),
+            _ => String::from_utf8(blob_at(repo, blob).ok()?).ok(),
+        };
+        let texts: Vec<String> = changed.into_iter().filter_map(text).collect();
+        if let Some(found) = read(&texts) {
             return Some(found);
         }
+        commit = before;
     }
     None
 }

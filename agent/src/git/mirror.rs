@@ -119,6 +119,11 @@ impl Mirror {
         &self.dir
     }
 
+    /// Returns a folder within that of git where mainstay may keep what it worked out; nothing of it is shared with anybody.
+    pub fn own_folder(&self) -> PathBuf {
+        self.repo.common_dir().join("mainstay")
+    }
+
     /// Finds the commit that people mean by a name, such as `HEAD~1`, `origin/main` or the first digits of its id.
     ///
     /// # Errors

@@ -143,15 +143,22 @@ fn write(
 
 /// Returns the root folder of the notes commit `tip`, if it is of a sane size.
 pub(super) fn notes_tree(repo: &gix::Repository, tip: ObjectId) -> Result<ObjectId, Source> {
-    if repo.find_header(tip)?.size() > MAX_NOTE {
-        return Err("its commit is too large".into());
-    }
-    let tree = repo.find_commit(tip)?.tree_id()?.detach();
+    let (tree, _) = notes_commit(repo, tip)?;
     let header = repo.find_header(tree)?;
     if header.kind() != gix::objs::Kind::Tree || header.size() > MAX_FOLDER {
         return Err("its folder is too large or no folder".into());
     }
     Ok(tree)
+}
+
+/// Returns the folder of a commit of notes, which nobody has looked at, and the commit before it.
+pub(super) fn notes_commit(repo: &gix::Repository, tip: ObjectId) -> Result<(ObjectId, Option<ObjectId>), Source> {
+    if repo.find_header(tip)?.size() > MAX_NOTE {
+        return Err("its commit is too large".into());
+    }
+    let commit = repo.find_commit(tip)?;
+    let commit = commit.decode()?;
+    Ok((commit.tree(), commit.parents().next()))
 }
 
 fn note_at(repo: &gix::Repository, tip: ObjectId, commit: ObjectId) -> Result<Option<String>, Source> {
