@@ -110,13 +110,13 @@ fn a_hostile_server_costs_its_deadlines_and_nothing_else() {
         "short",
     ];
     for (number, mode) in modes.iter().enumerate() {
-        // There is something to fetch.
+        // It is bad before there is something to fetch, and nobody is still served by what was good.
+        forge.sh(&format!("echo {mode} >/run/mode; systemctl stop 'evil@*'")).unwrap();
         let good = repo.commit(&[("apps/web/files/etc/web", &format!("{mode}\n"))], mode).unwrap();
         let before = host.read("/etc/web").unwrap();
         if number > 0 {
             assert_eq!(before, format!("{}\n", modes[number - 1]));
         }
-        forge.sh(&format!("echo {mode} >/run/mode")).unwrap();
         host.sh("mainstay sync || true").unwrap();
         let bad = "(mainstay --json status || true) | grep -E '\"(unreachable|refused)\": [\"{]'";
         let told = host.wait_for(Duration::from_secs(60), bad);
