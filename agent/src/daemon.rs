@@ -205,8 +205,9 @@ impl Daemon {
         });
         // Ready means that the host is being looked after; what a slow service takes to start is no reason to start over.
         // What it publishes is there before: units that read it are ordered after this service.
-        self.host.decide(Timestamp::now()).await;
-        self.host.publish();
+        let now = Timestamp::now();
+        self.host.decide(now).await;
+        self.host.publish(now);
         tell(&[NotifyState::Ready]);
         self.pass(plan::Patience::Wait).await?;
         loop {

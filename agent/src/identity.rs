@@ -187,6 +187,12 @@ fn payload(fleet: &str, text: &str) -> String {
     format!("{fleet}\n{text}")
 }
 
+/// The same as the file that holds it.
+#[cfg(test)]
+pub(crate) fn made_up_text(seed: u8) -> String {
+    made_up(seed).key.to_openssh(LineEnding::LF).expect("a key").to_string()
+}
+
 /// A key that was made up.
 #[cfg(test)]
 pub(crate) fn made_up(seed: u8) -> Identity {

@@ -17,6 +17,7 @@ use spec::inputs;
 use spec::journal;
 use spec::lookout::Call;
 use spec::memory::{AppState, Memory, Ran};
+use spec::observed::Unpublished;
 use spec::pins;
 use spec::plan::{self, Plan};
 use spec::resolve;
@@ -39,11 +40,12 @@ use crate::leftovers;
 use crate::lookout::Lookout;
 use crate::observe::{self, Providers};
 use crate::progress::Progress;
-use crate::publish;
+use crate::publish::{self, Surroundings};
 use crate::releases::Releases;
 use crate::report::{self, Seen};
 use crate::requests::{self, Pending};
 use crate::rollout::{Rollouts, TURN};
+use crate::seal::Opener;
 use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::systemd::Managers;
@@ -90,7 +92,9 @@ pub struct Host {
     pub progress: Arc<Progress>,
     sockets: Vec<PathBuf>,
     /// What units read and could not be written.
-    unpublished: BTreeSet<HostPath>,
+    unpublished: BTreeMap<HostPath, Unpublished>,
+    /// What opens secrets.
+    opener: Opener,
     registries: Option<PathBuf>,
     /// What the last pass said, so that a pass that says the same is silent.
     said: String,
@@ -219,7 +223,8 @@ impl Host {
             progress,
             sockets,
             registries,
-            unpublished: BTreeSet::new(),
+            unpublished: BTreeMap::new(),
+            opener: Opener::find(settings),
             said: String::new(),
         }
     }
@@ -407,9 +412,7 @@ impl Host {
     async fn work_out(&mut self, now: Timestamp, patience: plan::Patience, publishes: bool) -> Option<Plan> {
         self.open_archives();
         let mut holds = self.decide(now).await?;
-        if publishes {
-            self.publish();
-        }
+        self.read_secrets(now, publishes);
         let plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
         more.retain(|app, _| !holds.contains_key(app));
@@ -419,9 +422,7 @@ impl Host {
         }
         holds.extend(more);
         self.hold(&holds, now).await;
-        if publishes {
-            self.publish();
-        }
+        self.read_secrets(now, publishes);
         self.observe_and_plan(now, patience).await
     }
 
@@ -520,11 +521,44 @@ impl Host {
         Some(plan::plan(&aim.desired, &observed, &ledger.memory, now, patience))
     }
 
-    /// Writes what units read of this host's place in the fleet, where that is not written yet.
-    pub fn publish(&mut self) {
-        if let Some(aim) = self.held.as_ref().or(self.belief.as_ref()) {
-            self.unpublished = publish::ensure(Path::new("/"), &aim.desired);
+    /// Writes what units read of this host's place in the fleet, and the secrets that are for it, where that is not written yet.
+    pub fn publish(&mut self, now: Timestamp) {
+        self.read_secrets(now, true);
+    }
+
+    /// Wipes secrets that nothing on this host was given any more.
+    fn wipe_secrets(&self) {
+        let Some(aim) = self.aim() else { return };
+        let around = Surroundings { is_still: &|_| false, is_there: &|path| owns(&self.ledger.memory, path) };
+        publish::wipe(Path::new("/"), &aim.desired, &around);
+    }
+
+    /// Finds out what the secrets for this host are; `publishes` says whether what units read is written, too.
+    fn read_secrets(&mut self, now: Timestamp, publishes: bool) {
+        let Host { held, belief, opener, unpublished, state, ledger, .. } = self;
+        let Some(aim) = held.as_mut().or(belief.as_mut()) else { return };
+        if publishes
+            && aim.desired.secrets().next().is_some()
+            && let Err(error) = opener.remember(state)
+        {
+            warn!(%error, "what reads a secret will be restarted with the agent: failed to keep what tells whether one changed");
         }
+        let memory = &ledger.memory;
+        let untouched: BTreeSet<AppName> =
+            aim.desired.held_back.iter().filter(|(_, held)| held.is_untouched).map(|(app, _)| app.clone()).collect();
+        let is_still = |app: &AppName| memory.pauses.of(app, now).is_some() || untouched.contains(app);
+        let around = Surroundings { is_still: &is_still, is_there: &|path| owns(memory, path) };
+        let found = match publishes {
+            true => publish::ensure(Path::new("/"), &mut aim.desired, opener, &around),
+            false => publish::look(Path::new("/"), &mut aim.desired, opener, &around),
+        };
+        // Whoever only looks is told by the plan.
+        for (path, Unpublished { why, is_kept }) in
+            found.iter().filter(|(path, it)| publishes && unpublished.get(*path) != Some(*it))
+        {
+            warn!(%path, why, is_kept, "failed to write what units read; those that name it are left alone until it can be");
+        }
+        *unpublished = found;
     }
 
     /// Looks, plans, says so, and notes which applications are about to change. `None` when nothing is believed yet.
@@ -625,6 +659,7 @@ impl Host {
         let is_opened = plan.closed.iter().any(|app| !outcome.failed.contains_key(app)) && !outcome.interrupted;
         let again = holds.is_some_and(|holds| holds != self.holds) || (self.in_motion && done > 0) || is_opened;
         if !plan.steps.is_empty() {
+            self.wipe_secrets();
             self.tidy_up().await?;
         }
         Ok(Some(Passed { plan, outcome, again }))
@@ -693,6 +728,11 @@ async fn check(
     }
 }
 
+/// Says whether a path is one that mainstay made.
+fn owns(memory: &Memory, path: &HostPath) -> bool {
+    memory.owned.contains_key(&ResourceId::File(path.clone()))
+}
+
 /// Keeps every release that was reached, so that its application can go back to it; images by what they were created from. One
 /// that has not been healthy for long enough is kept beside the last good one.
 fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
@@ -712,6 +752,7 @@ fn keep_good(releases: &mut Releases, memory: &Memory, aim: &Belief) {
             continue;
         }
         let mut app = wanted.clone();
+        app.close();
         for (container, image) in &known.images {
             if let Some(container) = app.containers.get_mut(container) {
                 container.settings.image.clone_from(image);

@@ -3,25 +3,43 @@
 //! They are no resources. Nobody else may own anything in that directory, so there is neither conflict nor drift nor anything
 //! to remember: what is not as it should be is written again, before a plan is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use spec::desired::{Desired, FileKind};
-use spec::id::{ENDPOINTS_FILE, HostPath};
+use spec::desired::{Desired, DesiredFile, FileKind};
+use spec::digest::Digest;
+use spec::id::{AppName, ENDPOINTS_FILE, HostPath, SECRETS_DIRECTORY};
+use spec::observed::Unpublished;
 use tracing::warn;
+use zeroize::Zeroizing;
 
-/// Sees to it that what should be published is, below `root`, and that nothing else is. Returns what could not be written.
-pub fn ensure(root: &Path, desired: &Desired) -> BTreeSet<HostPath> {
-    let mut failed = BTreeSet::new();
+use crate::seal::Opener;
+
+/// What is known of a host beside what is wanted.
+pub struct Surroundings<'a> {
+    /// Says whether nothing of an application is changed, as it is paused or held back: its secrets stay what they are, too.
+    pub is_still: &'a dyn Fn(&AppName) -> bool,
+    /// Says whether a file is there that mainstay made, as the link to a secret is.
+    pub is_there: &'a dyn Fn(&HostPath) -> bool,
+}
+
+/// Sees to it that what should be published is, below `root`, secrets among it, and that nothing else is, but for secrets that something
+/// which is still there was given: they go with it. Returns what could not be written.
+pub fn ensure(
+    root: &Path,
+    desired: &mut Desired,
+    opener: &mut Opener,
+    around: &Surroundings<'_>,
+) -> BTreeMap<HostPath, Unpublished> {
+    let mut failed = BTreeMap::new();
     let at = |path: &str| root.join(path.trim_start_matches('/'));
     for (path, file) in &desired.published {
         let FileKind::Regular { content, .. } = &file.kind else { continue };
-        if let Err(error) = ensure_file(&at(path.as_str()), content, file.mode.bits()) {
-            warn!(%path, %error, "failed to write what units read; those that name it are left alone until it can be");
-            failed.insert(path.clone());
+        if let Err(error) = ensure_file(&at(path.as_str()), content, (file.mode.bits(), None)) {
+            failed.insert(path.clone(), Unpublished { why: error.to_string(), is_kept: false });
         }
     }
     let wanted = desired.published.keys().any(|path| path.as_str() == ENDPOINTS_FILE);
@@ -31,12 +49,155 @@ pub fn ensure(root: &Path, desired: &Desired) -> BTreeSet<HostPath> {
     {
         warn!(path = ENDPOINTS_FILE, %error, "failed to remove what is no longer published");
     }
+    let folder = root.join(SECRETS_DIRECTORY.trim_start_matches('/'));
+    let write = |path: &HostPath, file: &DesiredFile, content: &[u8]| -> Result<(), String> {
+        let place = root.join(path.as_str().trim_start_matches('/'));
+        in_memory(root, &folder)?;
+        let owner = owner(file)?;
+        make_folders(&folder, &place).map_err(|error| error.to_string())?;
+        ensure_file(&place, content, (file.mode.bits(), Some(owner))).map_err(|error| error.to_string())
+    };
+    secrets(root, desired, opener, &mut failed, around, write);
+    opener.keep_only(desired.secrets().map(|(.., secret)| &*secret.sealed));
+    wipe(root, desired, around);
     failed
 }
 
+/// Wipes secrets that nobody wants any more. What something that is still there was given goes when that does.
+pub fn wipe(root: &Path, desired: &Desired, around: &Surroundings<'_>) {
+    let folder = root.join(SECRETS_DIRECTORY.trim_start_matches('/'));
+    let wanted: BTreeSet<PathBuf> =
+        desired.secrets().map(|(_, path, _)| root.join(path.as_str().trim_start_matches('/'))).collect();
+    let link = |place: &Path| link(place.strip_prefix(&folder).ok()?.to_str()?);
+    let is_kept = |place: &Path| wanted.contains(place) || link(place).is_some_and(|link| (around.is_there)(&link));
+    if let Err(error) = sweep(&folder, &is_kept) {
+        warn!(%error, "failed to remove secrets that are no longer wanted");
+    }
+}
+
+/// Names the link to a secret, which stands below the folder of secrets as APPLICATION/PATH.
+fn link(below: &str) -> Option<HostPath> {
+    HostPath::parse(&format!("/{}", below.trim_start_matches('/').split_once('/')?.1)).ok()
+}
+
+/// Finds out what the secrets are that applications want, and writes nothing. Returns what cannot be opened.
+pub fn look(
+    root: &Path,
+    desired: &mut Desired,
+    opener: &mut Opener,
+    around: &Surroundings<'_>,
+) -> BTreeMap<HostPath, Unpublished> {
+    let mut failed = BTreeMap::new();
+    secrets(root, desired, opener, &mut failed, around, |_, _, _| Ok(()));
+    failed
+}
+
+/// Opens the secrets that applications want, and hands each to `write` with where it is read from.
+fn secrets(
+    root: &Path,
+    desired: &mut Desired,
+    opener: &mut Opener,
+    failed: &mut BTreeMap<HostPath, Unpublished>,
+    around: &Surroundings<'_>,
+    write: impl Fn(&HostPath, &DesiredFile, &[u8]) -> Result<(), String>,
+) {
+    let mut opened: BTreeMap<HostPath, Digest> = BTreeMap::new();
+    for (app, path, secret) in desired.secrets() {
+        let place = root.join(path.as_str().trim_start_matches('/'));
+        if (around.is_still)(app) {
+            if let Ok(content) = fs::read(&place).map(Zeroizing::new) {
+                opened.insert(path.clone(), opener.digest(&content));
+                continue;
+            }
+            // A boot emptied the folder: what was there before is given back. What was not is not there before its turn.
+            let link = path.as_str().strip_prefix(SECRETS_DIRECTORY).and_then(link);
+            if !link.is_some_and(|link| (around.is_there)(&link)) {
+                continue;
+            }
+        }
+        let written = opener.open(&secret.sealed).map_err(|why| why.to_string()).and_then(|content| {
+            write(path, &secret.file, &content)?;
+            Ok(opener.digest(&content))
+        });
+        match written {
+            Ok(digest) => drop(opened.insert(path.clone(), digest)),
+            Err(why) => {
+                // What is in use goes on to be: an empty file in its place would be an outage.
+                let before = fs::read(&place).map(Zeroizing::new).ok();
+                opened.extend(before.as_ref().map(|content| (path.clone(), opener.digest(content))));
+                failed.insert(path.clone(), Unpublished { why, is_kept: before.is_some() });
+            }
+        }
+    }
+    desired.open(&opened);
+}
+
+/// Checks that what is written there never reaches a disk.
+fn in_memory(root: &Path, folder: &Path) -> Result<(), String> {
+    let above = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(root);
+    let kind = rustix::fs::statfs(above).map_err(|error| error.to_string())?.f_type;
+    // Of tmpfs and of ramfs (statfs(2)).
+    let is_memory = matches!(u64::try_from(kind), Ok(0x0102_1994 | 0x8584_58f6));
+    if is_memory {
+        Ok(())
+    } else {
+        Err(format!("{SECRETS_DIRECTORY} is not in memory on this host: secrets are written to no disk"))
+    }
+}
+
+fn owner(file: &DesiredFile) -> Result<(u32, u32), String> {
+    let user = match file.owner.as_str() {
+        "root" => Some(0),
+        name => name.parse().ok().or_else(|| uzers::get_user_by_name(name).map(|user| user.uid())),
+    };
+    let group = match file.group.as_str() {
+        "root" => Some(0),
+        name => name.parse().ok().or_else(|| uzers::get_group_by_name(name).map(|group| group.gid())),
+    };
+    let user = user.ok_or_else(|| format!("this host has no user `{}`", file.owner))?;
+    Ok((user, group.ok_or_else(|| format!("this host has no group `{}`", file.group))?))
+}
+
+/// Makes the folders that lead to a secret: whoever may read one gets through, and nobody sees what there is.
+fn make_folders(folder: &Path, place: &Path) -> io::Result<()> {
+    let mut missing: Vec<&Path> = place.ancestors().skip(1).take_while(|it| it.starts_with(folder)).collect();
+    missing.extend(folder.parent());
+    for path in missing.into_iter().rev() {
+        let mode = if path.starts_with(folder) { 0o711 } else { 0o755 };
+        match DirBuilder::new().mode(mode).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+            // Whatever the process takes away from modes.
+            Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes files that are not wanted, and the folders that are empty then.
+fn sweep(folder: &Path, is_kept: &impl Fn(&Path) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            sweep(&path, is_kept)?;
+        } else if !is_kept(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file unless it holds this already. It is written whole, beside its place: units may read it at any time.
-fn ensure_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    if holds(path, content, mode) {
+fn ensure_file(path: &Path, content: &[u8], (mode, owner): (u32, Option<(u32, u32)>)) -> io::Result<()> {
+    if holds(path, content, mode, owner) {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -44,7 +205,8 @@ fn ensure_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let beside = path.with_extension("new");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.new"));
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -52,15 +214,19 @@ fn ensure_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // `create_new` follows no link, though nobody but root can put one here.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     file.write_all(content)?;
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+    }
     file.set_permissions(Permissions::from_mode(mode))?;
     fs::rename(&beside, path)
 }
 
-fn holds(path: &Path, content: &[u8], mode: u32) -> bool {
+fn holds(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> bool {
     let Ok(metadata) = fs::symlink_metadata(path) else { return false };
     let same =
         metadata.is_file() && metadata.len() == content.len() as u64 && metadata.permissions().mode() & 0o7777 == mode;
-    same && fs::read(path).is_ok_and(|found| found == content)
+    let is_owned = owner.is_none_or(|(user, group)| (metadata.uid(), metadata.gid()) == (user, group));
+    same && is_owned && fs::read(path).map(Zeroizing::new).is_ok_and(|found| *found == content)
 }
 
 #[cfg(test)]
@@ -80,11 +246,17 @@ mod tests {
         Desired {
             fleet: "home".to_owned(),
             host: HostName::parse("attic").expect("a name"),
-            apps: std::collections::BTreeMap::new(),
+            apps: BTreeMap::new(),
             published: published.into_iter().collect(),
             acknowledged: BTreeSet::new(),
-            held_back: std::collections::BTreeMap::new(),
+            held_back: BTreeMap::new(),
         }
+    }
+
+    const MOVING: Surroundings<'_> = Surroundings { is_still: &|_| false, is_there: &|_| false };
+
+    fn published(root: &Path, mut desired: Desired) -> BTreeMap<HostPath, Unpublished> {
+        ensure(root, &mut desired, &mut Opener::find(&crate::settings::Settings::default()), &MOVING)
     }
 
     #[test]
@@ -92,13 +264,13 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         fs::create_dir(root.path().join("run")).expect("a folder");
         let path = root.path().join("run/mainstay/endpoints.env");
-        assert!(ensure(root.path(), &desired(None)).is_empty());
-        assert!(ensure(root.path(), &desired(Some("A=1\n"))).is_empty());
+        assert!(published(root.path(), desired(None)).is_empty());
+        assert!(published(root.path(), desired(Some("A=1\n"))).is_empty());
         assert_eq!(fs::read_to_string(&path).expect("a file"), "A=1\n");
         let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o7777;
         assert_eq!(mode(&path), 0o644);
         let before = fs::metadata(&path).expect("a file").modified().expect("a time");
-        assert!(ensure(root.path(), &desired(Some("A=1\n"))).is_empty());
+        assert!(published(root.path(), desired(Some("A=1\n"))).is_empty());
         assert_eq!(
             fs::metadata(&path).expect("a file").modified().expect("a time"),
             before,
@@ -107,11 +279,82 @@ mod tests {
         // What an interrupted write left, a link and a wrong mode do not stand in the way.
         std::os::unix::fs::symlink("/nowhere", path.with_extension("new")).expect("a link");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("a mode");
-        assert!(ensure(root.path(), &desired(Some("A=1\n"))).is_empty());
+        assert!(published(root.path(), desired(Some("A=1\n"))).is_empty());
         assert_eq!(mode(&path), 0o644);
-        assert!(ensure(root.path(), &desired(None)).is_empty());
+        assert!(published(root.path(), desired(None)).is_empty());
         assert!(!path.exists());
         fs::create_dir(&path).expect("a folder in the way");
-        assert_eq!(ensure(root.path(), &desired(Some("A=1\n"))).len(), 1);
+        assert_eq!(published(root.path(), desired(Some("A=1\n"))).len(), 1);
+    }
+
+    #[test]
+    fn secrets_are_opened_in_memory_kept_while_they_cannot_be_and_gone_when_nobody_wants_them() {
+        use crate::seal::tests::{made_up, whole};
+        // In memory, as /run is.
+        let root = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+        let keys = tempfile::tempdir().expect("a folder");
+        fs::create_dir(root.path().join("run")).expect("a folder");
+        let (file, key) = made_up(keys.path(), "key");
+        let (_, other) = made_up(keys.path(), "other");
+        let mut opener = Opener::any(&[file]);
+        let path = HostPath::parse("/run/mainstay/secrets/web/etc/web/key").expect("a path");
+        let place = root.path().join("run/mainstay/secrets/web/etc/web/key");
+        let mut stood = |texts: &[(&str, &str)], mode, around: &Surroundings<'_>| {
+            let mut desired = desired(None);
+            let secrets = texts.iter().map(|(text, key)| {
+                let sealed = whole(&crate::seal::seal(text.as_bytes(), &[(*key).to_owned()]).expect("sealed"));
+                let kind = FileKind::Regular { content: [].into(), digest: sealed.digest() };
+                let (owner, group) =
+                    (rustix::process::getuid().as_raw().to_string(), rustix::process::getgid().as_raw().to_string());
+                let file = DesiredFile { kind, mode: Mode::from_bits(mode), owner, group };
+                (path.clone(), spec::desired::DesiredSecret { sealed: sealed.into(), file })
+            });
+            let app = spec::desired::DesiredApp { secrets: secrets.collect(), ..crate::releases::made_up() };
+            desired.apps.insert(AppName::parse("web").expect("a name"), app);
+            let failed = ensure(root.path(), &mut desired, &mut opener, around);
+            let digest = desired.secrets().next().map(|(.., secret)| secret.file.kind.clone());
+            (failed.into_values().next(), digest)
+        };
+        // Of what is still nothing is written before its turn.
+        let (still, given) = (|_: &AppName| true, |link: &HostPath| link.as_str() == "/etc/web/key");
+        assert_eq!(stood(&[("one", &key)], 0o400, &Surroundings { is_still: &still, is_there: &|_| false }).0, None);
+        assert!(!place.exists());
+        let mut ensured = |texts: &[(&str, &str)], mode| stood(texts, mode, &MOVING);
+        let (failed, first) = ensured(&[("one", &key)], 0o400);
+        assert_eq!(failed, None);
+        let metadata = fs::metadata(&place).expect("a file");
+        assert_eq!((fs::read_to_string(&place).expect("a file").as_str(), metadata.mode() & 0o7777), ("one", 0o400));
+        assert_eq!(fs::metadata(place.parent().expect("a folder")).expect("a folder").mode() & 0o7777, 0o711);
+        // Encrypted anew it is the same; another one is not.
+        assert_eq!(ensured(&[("one", &key)], 0o400).1, first);
+        assert_ne!(ensured(&[("two", &key)], 0o400).1, first);
+        assert_eq!(fs::read_to_string(&place).expect("a file"), "two");
+        // One that is not for this host leaves the old one in use.
+        let (failed, kept) = ensured(&[("three", &other)], 0o400);
+        let failed = failed.expect("it cannot be opened");
+        assert!(failed.is_kept && failed.why.contains("encrypted for other keys"), "{failed:?}");
+        assert_eq!(kept, ensured(&[("two", &key)], 0o400).1);
+        assert_eq!(fs::read_to_string(&place).expect("a file"), "two");
+        // What is still keeps what it has, and is given it back after a boot; what goes keeps it until it is gone.
+        let kept = Surroundings { is_still: &still, is_there: &given };
+        let before = stood(&[("three", &key)], 0o400, &kept).1;
+        assert_eq!((fs::read_to_string(&place).expect("a file").as_str(), before == first), ("two", false));
+        fs::remove_file(&place).expect("emptied");
+        stood(&[("three", &key)], 0o400, &kept);
+        assert_eq!(fs::read_to_string(&place).expect("a file"), "three");
+        stood(&[], 0o400, &Surroundings { is_still: &|_| false, is_there: &given });
+        assert!(place.exists(), "its link is still there");
+        let mut ensured = |texts: &[(&str, &str)], mode| stood(texts, mode, &MOVING);
+        assert_eq!(ensured(&[], 0o400).0, None);
+        assert!(!root.path().join("run/mainstay/secrets").exists());
+        assert!(!ensured(&[("three", &other)], 0o400).0.expect("it cannot be opened").is_kept);
+        assert!(!place.exists(), "there is no empty one");
+    }
+
+    #[test]
+    fn secrets_are_written_to_no_disk() {
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder on a disk");
+        let why = in_memory(root.path(), &root.path().join("run/mainstay/secrets"));
+        assert!(why.is_err_and(|why| why.contains("not in memory")));
     }
 }

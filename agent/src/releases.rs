@@ -338,6 +338,12 @@ fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
+/// An application that brings two files.
+#[cfg(test)]
+pub(crate) fn made_up() -> DesiredApp {
+    tests::release(b"made up").app
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -347,12 +353,13 @@ mod tests {
 
     use super::*;
 
-    fn release(content: &[u8]) -> Release {
+    pub(super) fn release(content: &[u8]) -> Release {
         let owner = || "root".to_owned();
         let kind = FileKind::Regular { content: content.into(), digest: Digest::of(content) };
         let file = DesiredFile { kind, mode: Mode::from_bits(0o640), owner: owner(), group: owner() };
         let paths = ["/etc/one", "/etc/two"].map(|path| HostPath::parse(path).expect("a path"));
         let app = DesiredApp {
+            secrets: BTreeMap::new(),
             digest: Digest::of(content),
             drift: DriftPolicy::Repair,
             adopt: false,

@@ -109,6 +109,7 @@ pub fn in_motion(wanted: &Desired, memory: &Memory, plan: &Plan) -> BTreeMap<App
 /// last good release wants what another application has by now, stays exactly as it is.
 pub fn held_back(wanted: &Desired, holds: &BTreeMap<AppName, Hold>, good: &BTreeMap<AppName, Release>) -> Desired {
     let mut desired = wanted.clone();
+    desired.close();
     for (name, hold) in holds {
         let release = good.get(name);
         let Some(app) = wanted.apps.get(name) else {

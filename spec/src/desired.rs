@@ -10,8 +10,10 @@ use crate::check::Check;
 use crate::container::{Dependency, MountSource, NetworkSettings, Networking, Settings, VolumeSettings};
 use crate::digest::{Digest, Fields};
 use crate::id::{
-    AppName, CommitId, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, User, VolumeName,
+    AppName, CommitId, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, SECRETS_DIRECTORY, UnitName,
+    User, VolumeName,
 };
+use crate::sealed::Sealed;
 
 /// Everything one host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,10 @@ pub struct DesiredApp {
     pub user: Option<User>,
     /// Files, symlinks and directories, unit texts included.
     pub files: BTreeMap<HostPath, DesiredFile>,
+    /// Files of which something is encrypted, by where they are opened to, below [`crate::id::SECRETS_DIRECTORY`]: memory, never a
+    /// disk. A link among `files` leads to each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<HostPath, DesiredSecret>,
     /// Units whose state or enablement is wanted.
     pub units: BTreeMap<UnitName, DesiredUnit>,
     /// Containers on the engine.
@@ -126,6 +132,17 @@ pub struct DesiredFile {
     pub owner: String,
     /// The owning group: a name, or a number in decimal.
     pub group: String,
+}
+
+/// A file of which something is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredSecret {
+    /// What it consists of.
+    pub sealed: Arc<Sealed>,
+    /// What it is, without its content, which stands nowhere but in the file. Once it was opened, the digest is one that only this
+    /// host can make: equal contents have equal ones, and nobody can try guesses on it.
+    pub file: DesiredFile,
 }
 
 /// The kinds of path that mainstay makes.
@@ -233,6 +250,9 @@ pub struct DesiredContainer {
     /// Digest of the settings, of the networks and volumes that it uses, and of the content of every managed file that is
     /// mounted: the container's label.
     pub digest: Digest,
+    /// The same without what is in the secrets that it mounts, once that is part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unopened: Option<Digest>,
     /// The managed files it mounts; a change of one replaces the container.
     pub inputs: BTreeSet<HostPath>,
 }
@@ -277,6 +297,15 @@ impl DesiredContainer {
 }
 
 impl DesiredApp {
+    /// Forgets what is in the secrets again, see [`Desired::open`]: another host, or this one later, may open others.
+    pub fn close(&mut self) {
+        for container in self.containers.values_mut() {
+            if let Some(unopened) = container.unopened.take() {
+                container.digest = unopened;
+            }
+        }
+    }
+
     /// Returns what holds for one resource.
     pub fn policy(&self, id: &ResourceId) -> Policy {
         self.policies.get(id).copied().unwrap_or(Policy { adopt: self.adopt, drift: self.drift })
@@ -385,6 +414,47 @@ impl Desired {
     /// Iterates over every wanted volume with the application that wants it.
     pub fn volumes(&self) -> impl Iterator<Item = (&AppName, &VolumeName, &DesiredVolume)> {
         self.apps.iter().flat_map(|(app, wanted)| wanted.volumes.iter().map(move |(name, it)| (app, name, it)))
+    }
+
+    /// Iterates over every file of which something is encrypted, with the application that wants it.
+    pub fn secrets(&self) -> impl Iterator<Item = (&AppName, &HostPath, &DesiredSecret)> {
+        self.apps.iter().flat_map(|(app, wanted)| wanted.secrets.iter().map(move |(path, it)| (app, path, it)))
+    }
+
+    /// Forgets what is in the secrets again, as far as containers follow it: what they are compared with then is what the commit says.
+    pub(crate) fn close(&mut self) {
+        self.apps.values_mut().for_each(DesiredApp::close);
+    }
+
+    /// Takes in what is in the secrets, by digests that only this host can make. A container that mounts one follows it: what it holds
+    /// is another file's when it changes.
+    pub fn open(&mut self, opened: &BTreeMap<HostPath, Digest>) {
+        for secret in self.apps.values_mut().flat_map(|app| app.secrets.iter_mut()) {
+            if let (Some(found), FileKind::Regular { digest, .. }) = (opened.get(secret.0), &mut secret.1.file.kind) {
+                *digest = *found;
+            }
+        }
+        let links: BTreeMap<HostPath, Digest> = self
+            .files()
+            .filter_map(|(_, path, file)| {
+                let FileKind::Symlink { target } = &file.kind else { return None };
+                let target = HostPath::parse(target).ok().filter(|target| target.is_below(SECRETS_DIRECTORY))?;
+                Some((path.clone(), *opened.get(&target)?))
+            })
+            .collect();
+        for container in self.apps.values_mut().flat_map(|app| app.containers.values_mut()) {
+            let read: Vec<_> = container.inputs.iter().filter_map(|path| Some((path, links.get(path)?))).collect();
+            if read.is_empty() {
+                continue;
+            }
+            let unopened = *container.unopened.get_or_insert(container.digest);
+            let mut fields = Fields::default();
+            fields.add("container", unopened.to_string().as_bytes());
+            for (path, digest) in read {
+                fields.add(path.as_str(), digest.to_string().as_bytes());
+            }
+            container.digest = fields.finish();
+        }
     }
 
     /// Returns the wanted file at `path`, whichever application wants it.

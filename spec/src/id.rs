@@ -166,6 +166,9 @@ impl HostPath {
 /// Where administrators' units live (systemd.unit(5), "Unit File Load Path"); mainstay is this host's administrator.
 pub const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
+/// Where secrets are opened to; below the agent's runtime directory, which is memory, and which a boot empties.
+pub const SECRETS_DIRECTORY: &str = "/run/mainstay/secrets";
+
 /// What the agent tells units about endpoints; below its runtime directory, which a boot empties.
 pub const ENDPOINTS_FILE: &str = "/run/mainstay/endpoints.env";
 

@@ -14,7 +14,7 @@ use std::ops::Bound;
 
 use crate::desired::{Desired, DesiredFile, DesiredUnit, FileKind, UnitOrigin};
 use crate::digest::{Digest, Fields};
-use crate::id::{ContainerName, HostPath, UNIT_DIRECTORY, UnitName};
+use crate::id::{ContainerName, HostPath, SECRETS_DIRECTORY, UNIT_DIRECTORY, UnitName};
 use crate::memory::Inputs;
 pub use accounts::{Accounts, accounts};
 pub use claims::{claims, runner};
@@ -26,7 +26,8 @@ pub type Managed<'a> = BTreeMap<&'a HostPath, &'a DesiredFile>;
 
 /// Collects every managed path of a host, and what the agent publishes.
 pub fn managed(desired: &Desired) -> Managed<'_> {
-    desired.files().map(|(_, path, file)| (path, file)).chain(&desired.published).collect()
+    let secrets = desired.secrets().map(|(_, path, secret)| (path, &secret.file));
+    desired.files().map(|(_, path, file)| (path, file)).chain(&desired.published).chain(secrets).collect()
 }
 
 /// The managed paths that matter to one unit, and their digests.
@@ -178,6 +179,11 @@ fn digest(paths: &BTreeSet<HostPath>, managed: &Managed<'_>) -> Digest {
     for path in paths {
         let content = managed.get(path).map(|file| match &file.kind {
             FileKind::Archive { origin, .. } => origin.key().to_string(),
+            // Whoever reads a link to a secret reads that.
+            FileKind::Symlink { target } if target.starts_with(SECRETS_DIRECTORY) => {
+                let opened = HostPath::parse(target).ok().and_then(|target| managed.get(&target));
+                opened.map_or_else(|| fingerprint(&file.kind), |file| fingerprint(&file.kind)).to_string()
+            }
             kind => fingerprint(kind).to_string(),
         });
         fields.add(path.as_str(), content.unwrap_or_default().as_bytes());
@@ -246,6 +252,14 @@ fn on_the_host<'v>(key: &str, value: &'v str) -> &'v str {
             .unwrap_or_default(),
         _ => value,
     }
+}
+
+/// Returns the paths of the host that a quadlet mounts into its container.
+pub fn mounted(text: &str) -> Vec<String> {
+    let mounts = assignments(text).into_iter().filter(|(section, key, _)| {
+        is_podmans(section) && quadlet_reference(key) == Some(Reference::Subtree) && key != "PodmanArgs"
+    });
+    mounts.map(|(_, key, value)| on_the_host(&key, &value).to_owned()).filter(|it| it.starts_with('/')).collect()
 }
 
 /// Returns the managed paths that a unit's text names.

@@ -14,6 +14,7 @@ pub mod check;
 pub mod container;
 pub mod authority;
 pub mod artifact;
+pub mod sealed;
 pub mod calendar;
 pub mod trust;
 pub mod settings;

@@ -40,7 +40,16 @@ pub struct Observed {
     /// Group names that files want, with their ids.
     pub groups: BTreeMap<String, Option<u32>>,
     /// What should be published for units to read, and could not be written.
-    pub unpublished: BTreeSet<HostPath>,
+    pub unpublished: BTreeMap<HostPath, Unpublished>,
+}
+
+/// Something that could not be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpublished {
+    /// Why not.
+    pub why: String,
+    /// Whether what was published before is there, and stays in use.
+    pub is_kept: bool,
 }
 
 /// What is known of a user and the manager of the user's units.

@@ -219,6 +219,7 @@ mod tests {
             ignore: BTreeSet::new(),
         };
         let wanted = DesiredApp {
+            secrets: BTreeMap::new(),
             digest: Digest::of(b"good"),
             drift: DriftPolicy::Repair,
             adopt: false,

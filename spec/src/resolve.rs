@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::check::{Check, Probe};
 use crate::container::{self, Mount, Port, Settings};
 use crate::desired::{
-    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredUnit, DesiredVolume, DriftPolicy,
-    FileKind, Policy, UnitGoal, UnitOrigin,
+    Desired, DesiredApp, DesiredContainer, DesiredFile, DesiredNetwork, DesiredSecret, DesiredUnit, DesiredVolume,
+    DriftPolicy, FileKind, Policy, UnitGoal, UnitOrigin,
 };
 use crate::digest::{Digest, Fields};
 use crate::id::{
-    AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, VolumeName,
+    AppName, ContainerName, ENDPOINTS_FILE, HostName, HostPath, Mode, NetworkName, ResourceId, SECRETS_DIRECTORY,
+    UnitName, VolumeName,
 };
 use crate::inputs;
 use crate::manifest::{self, Address, App, Drift, Fleet, State};
@@ -60,13 +61,14 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
     }
     let placed: Vec<(&AppName, &App)> = fleet.placed(host).collect();
     // A container may mount what another application brings, so all files of the host are known first.
-    let files: BTreeMap<&HostPath, &manifest::File> = placed.iter().flat_map(|(_, app)| &app.files).collect();
+    let files: HostFiles<'_> =
+        placed.iter().flat_map(|(name, app)| app.files.iter().map(|(path, file)| (path, (*name, file)))).collect();
     let mut added = only_added_to(&placed);
     let names: BTreeSet<&AppName> = placed.iter().map(|(name, _)| *name).collect();
     let published = published(fleet, host);
     let apps = placed.iter().map(|(name, app)| {
         let added = added.remove(*name).unwrap_or_default();
-        let mut resolved = resolve_app(fleet, app, added, &names, &files);
+        let mut resolved = resolve_app(fleet, (name, app), added, &names, &files);
         resolved.digest = digest_published(&resolved, &published);
         ((*name).clone(), resolved)
     });
@@ -80,6 +82,9 @@ pub fn resolve(fleet: &Fleet, host: &HostName) -> Result<Desired, Unplaced> {
         held_back: BTreeMap::new(),
     })
 }
+
+/// All files of a host, with the applications that bring them.
+type HostFiles<'f> = BTreeMap<&'f HostPath, (&'f AppName, &'f manifest::File)>;
 
 /// Collects what is published on `host`: the endpoints of its environment, where the repository names any.
 fn published(fleet: &Fleet, host: &HostName) -> BTreeMap<HostPath, DesiredFile> {
@@ -165,12 +170,13 @@ fn brought(placed: &[(&AppName, &App)], template: &UnitName) -> Option<UnitOrigi
 
 fn resolve_app(
     fleet: &Fleet,
-    app: &App,
+    (name, app): (&AppName, &App),
     added: BTreeMap<UnitName, DesiredUnit>,
     placed: &BTreeSet<&AppName>,
-    host_files: &BTreeMap<&HostPath, &manifest::File>,
+    host_files: &HostFiles<'_>,
 ) -> DesiredApp {
-    let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(file))).collect();
+    let files = app.files.iter().map(|(path, file)| (path.clone(), resolve_file(name, path, file))).collect();
+    let secrets = app.files.iter().filter_map(|(path, file)| resolve_secret(name, path, file)).collect();
     let mut units = added;
     units.extend(app.units.iter().map(|(name, unit)| (name.clone(), resolve_unit(unit))));
     let networks = app.networks.iter().map(|(name, it)| (name.clone(), resolve_network(it))).collect();
@@ -186,6 +192,7 @@ fn resolve_app(
         policies: policies(app, drift),
         user: app.user.clone(),
         files,
+        secrets,
         units,
         containers,
         networks,
@@ -226,8 +233,27 @@ fn drift_policy(drift: Drift) -> DriftPolicy {
     }
 }
 
-fn resolve_file(file: &manifest::File) -> DesiredFile {
+/// Names where a file is opened to of which something is encrypted.
+fn opened(app: &AppName, path: &HostPath) -> HostPath {
+    HostPath::parse(&format!("{SECRETS_DIRECTORY}/{app}{path}"))
+        .expect("a path of what is encrypted was checked to leave room for this")
+}
+
+/// Takes a file up of which something is encrypted, with where it is opened to.
+fn resolve_secret(app: &AppName, path: &HostPath, file: &manifest::File) -> Option<(HostPath, DesiredSecret)> {
+    let manifest::FileKind::Sealed { sealed, digest } = &file.kind else { return None };
+    let kind = FileKind::Regular { content: Arc::from([]), digest: *digest };
+    let wanted = DesiredFile { kind, mode: file.mode, owner: file.owner.clone(), group: file.group.clone() };
+    Some((opened(app, path), DesiredSecret { sealed: Arc::clone(sealed), file: wanted }))
+}
+
+fn resolve_file(app: &AppName, path: &HostPath, file: &manifest::File) -> DesiredFile {
     let kind = match &file.kind {
+        manifest::FileKind::Sealed { .. } => {
+            let kind = FileKind::Symlink { target: opened(app, path).to_string() };
+            let (owner, group) = ("root".to_owned(), "root".to_owned());
+            return DesiredFile { kind, mode: Mode::from_bits(0o777), owner, group };
+        }
         manifest::FileKind::Regular { content, digest } => {
             FileKind::Regular { content: content.clone(), digest: *digest }
         }
@@ -274,7 +300,7 @@ fn resolve_volume(volume: &manifest::Volume) -> DesiredVolume {
 
 fn resolve_containers(
     app: &App,
-    host_files: &BTreeMap<&HostPath, &manifest::File>,
+    host_files: &HostFiles<'_>,
     networks: &BTreeMap<NetworkName, DesiredNetwork>,
     volumes: &BTreeMap<VolumeName, DesiredVolume>,
 ) -> BTreeMap<ContainerName, DesiredContainer> {
@@ -291,8 +317,8 @@ fn resolve_containers(
         }
         for path in &it.inputs {
             fields.add("input", path.as_str().as_bytes());
-            if let Some(file) = host_files.get(path) {
-                add_file(&mut fields, &resolve_file(file));
+            if let Some((app, file)) = host_files.get(path) {
+                add_file(&mut fields, &resolve_file(app, path, file));
             }
         }
         it.digest = fields.finish();
@@ -316,10 +342,7 @@ fn join(wanted: &mut BTreeMap<ContainerName, DesiredContainer>) {
     }
 }
 
-fn resolve_container(
-    container: &manifest::Container,
-    host_files: &BTreeMap<&HostPath, &manifest::File>,
-) -> DesiredContainer {
+fn resolve_container(container: &manifest::Container, host_files: &HostFiles<'_>) -> DesiredContainer {
     let ports = container.ports.iter().map(|port| Port {
         address: port.address.map(|address| address.to_string()),
         host: port.host,
@@ -332,19 +355,21 @@ fn resolve_container(
         after: container.after.clone(),
         joins: container.joins.clone(),
         digest: Digest::from_bytes([0; 32]),
+        unopened: None,
         inputs: inputs(&container.settings.mounts, host_files),
     }
 }
 
 /// Finds the managed files at or below the sources of mounts. Directories are no input: a container that is given a folder
 /// to write into need not be replaced because the folder's mode changed.
-fn inputs(mounts: &[Mount], host_files: &BTreeMap<&HostPath, &manifest::File>) -> BTreeSet<HostPath> {
+fn inputs(mounts: &[Mount], host_files: &HostFiles<'_>) -> BTreeSet<HostPath> {
     let sources: Vec<&str> = mounts.iter().filter_map(Mount::host_path).collect();
     let mounted = |path: &HostPath| sources.iter().any(|source| path.as_str() == *source || path.is_below(source));
     let below = |path: &HostPath| {
         sources.iter().any(|source| HostPath::parse(source).is_ok_and(|source| source.is_below(path.as_str())))
     };
-    let files = host_files.iter().filter(|(_, file)| file.kind != manifest::FileKind::Directory);
+    let files = host_files.iter().map(|(path, (_, file))| (path, file));
+    let files = files.filter(|(_, file)| file.kind != manifest::FileKind::Directory);
     // What is below the directory of an archive is in the archive.
     let holds = |path: &HostPath, file: &manifest::File| file.is_archive() && below(path);
     files.filter(|(path, file)| mounted(path) || holds(path, file)).map(|(path, _)| (*path).clone()).collect()
@@ -370,6 +395,11 @@ fn digest_app(app: &DesiredApp) -> Digest {
             // Another address is another attempt, for whom the first one failed.
             fields.add("url", origin.url.as_bytes()).add("limit", &origin.limit.to_le_bytes());
         }
+    }
+    for (path, secret) in &app.secrets {
+        // What stands in the repository, not what is in it: everybody computes this, and nobody learns anything of the secret.
+        fields.add("secret", path.as_str().as_bytes()).add("sealed", secret.sealed.digest().to_string().as_bytes());
+        add_file(&mut fields, &secret.file);
     }
     for (name, unit) in &app.units {
         // The text of a unit that the application brings is among its files.

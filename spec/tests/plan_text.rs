@@ -62,7 +62,7 @@ fn bare() -> Observed {
         volumes: BTreeMap::new(),
         users: BTreeMap::from([("root".to_owned(), Some(0))]),
         groups: BTreeMap::from([("root".to_owned(), Some(0))]),
-        unpublished: BTreeSet::new(),
+        unpublished: BTreeMap::new(),
     }
 }
 

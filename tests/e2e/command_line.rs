@@ -150,6 +150,10 @@ fn for_programs(host: &Host) {
                 of_the_fleet(host);
                 continue;
             }
+            "secret" => {
+                of_secrets(host);
+                continue;
+            }
             // The daemon logs, and prints nothing.
             "run" => continue,
             // The agent runs, and is the only one; see what is said of bars.
@@ -196,5 +200,35 @@ fn of_the_fleet(host: &Host) {
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let is_one = serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it.is_object() || it.is_array());
         assert!(is_one, "fleet {command}: {said}{errors}");
+    }
+}
+
+/// And so does everything that is done with secrets.
+fn of_secrets(host: &Host) {
+    host.sh("mkdir -p /root/safe/secrets; cd /root/safe; age-keygen -o /root/key 2>/dev/null
+         printf 'fleet: safe\nhosts: { attic: {} }\nrecipients: [%s]\n' $(age-keygen -y /root/key) >fleet.yaml
+         echo 'db: x' >secrets/shop.yaml")
+        .unwrap();
+    let help = host.sh("mainstay secret --help").unwrap();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut commands: Vec<&str> =
+        listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect();
+    // What stands in the clear is not shown.
+    commands.sort_by_key(|command| *command != "encrypt");
+    assert!(commands.len() > 6, "{help}");
+    for command in commands {
+        let arguments = match command {
+            "list" | "encrypt" | "rekey" | "check" => "",
+            "show" => "db",
+            "edit" => "secrets/shop.yaml",
+            // It is for people.
+            "help" => continue,
+            new => panic!("`mainstay secret {new}` is new: does it print JSON?"),
+        };
+        let command = format!("mainstay secret {command} --json -i /root/key {arguments}");
+        let output = host.try_sh(&format!("cd /root/safe; EDITOR='sed -i s/x/y/' {command}")).unwrap();
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let is_one = serde_json::from_str::<serde_json::Value>(&said).is_ok_and(|it| it.is_object() || it.is_array());
+        assert!(is_one && output.status.success(), "{command}: {said}{errors}");
     }
 }

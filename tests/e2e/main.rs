@@ -53,6 +53,7 @@ mod quadlets;
 mod records;
 mod rollouts;
 mod rootless;
+mod secrets;
 mod sources;
 mod states;
 mod trust;

@@ -25,6 +25,7 @@ pub mod once;
 pub mod plan;
 pub mod render;
 pub mod restore;
+pub mod secret;
 pub mod retry;
 pub mod run;
 pub mod settings;
@@ -119,6 +120,7 @@ enum Command {
     Schema(schema::Args),
     Check(check::Args),
     Render(render::Args),
+    Secret(secret::Args),
     Status(status::Args),
     History(history::Args),
     Fleet(Box<fleet::Args>),
@@ -259,6 +261,7 @@ impl Cli {
             Command::Status(args) => !args.watch,
             Command::Fleet(args) => args.is_long(),
             Command::Run(_)
+            | Command::Secret(_)
             | Command::Once(_)
             | Command::Init(_)
             | Command::Schema(_)
@@ -290,6 +293,7 @@ impl Cli {
             Command::Sync(args) => Box::pin(sync::run(common, args)).await,
             Command::Check(args) => check::run(common, args),
             Command::Render(args) => render::run(common, args),
+            Command::Secret(args) => secret::run(common, args),
             Command::Status(args) => status::run(common, args).await,
             Command::History(args) => history::run(common, args),
             Command::Fleet(args) => Box::pin(fleet::run(common, args)).await,

@@ -60,6 +60,14 @@ pub(super) fn write(text: fmt::Arguments<'_>) {
     out.failed = done.err();
 }
 
+/// Prints what is not text.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut out = out();
+    if out.failed.is_none() {
+        out.failed = bars::aside(|| io::stdout().lock().write_all(bytes)).err();
+    }
+}
+
 /// Has everything on its way that was printed.
 pub(super) fn flush() {
     let mut out = out();

@@ -16,6 +16,7 @@ use super::scene::{self, Setting};
 use super::template;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, shown};
+use crate::sealed::{Sealed, Secrets};
 use crate::tree::{Entry, Tree};
 
 /// What is known before any application is read.
@@ -30,6 +31,8 @@ pub(super) struct Ground<'f> {
     pub(super) is_sound: bool,
     /// The commit, or `local` for a folder in hand.
     pub(super) commit: &'f str,
+    /// What templates may print without knowing it.
+    pub(super) secrets: &'f Secrets,
 }
 
 /// What every application is put together with.
@@ -76,7 +79,8 @@ pub(super) fn read(
         offered: Arc::new(offered),
     };
     let offers_are_sound = drafts.iter().flat_map(|draft| &draft.views).all(|seen| seen.head.offers_are_sound);
-    let workshop = Workshop { ground, setting, engine: template::engine(), offers_are_sound };
+    let names = Arc::new(ground.secrets.keys().cloned().collect());
+    let workshop = Workshop { ground, setting, engine: template::engine(names), offers_are_sound };
     let apps = drafts.into_iter().map(|draft| assemble(draft, &workshop, watches, diagnostics)).collect();
     (apps, found)
 }
@@ -270,9 +274,15 @@ fn assemble_forms<'h>(
     let scenes = share.hosts.iter().map(|host| (*host, is_known.then(|| scene(host))));
     let sources = (&page, head.expressions.as_slice());
     let forms = forms::render(&workshop.engine, &view.files, sources, scenes, told, diagnostics);
-    for form in forms {
+    for mut form in forms {
         if told.is_full() {
             break;
+        }
+        for file in form.files.iter_mut().filter(|file| file.is_template) {
+            if let Entry::File { bytes, .. } = &file.entry {
+                let text = std::str::from_utf8(bytes).unwrap_or_default();
+                file.sealed = Sealed::rendered(text, ground.secrets).map(Arc::new);
+            }
         }
         let mut said = Vec::new();
         // What selectors match was said about the head, and is the same for every form.

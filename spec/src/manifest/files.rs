@@ -1,6 +1,7 @@
 //! Reads `files:` of app.yaml: exceptions for what files/ brings, and the directories and links that git cannot carry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::critical::{self, Guard};
 use super::folder::{BroughtFile, Folder};
@@ -49,6 +50,12 @@ pub(super) fn read(
     }
     for (path, file) in &files {
         let written = declared.get(path).map_or_else(|| file.location.clone(), |extent| page.at(*extent));
+        if matches!(file.kind, FileKind::Sealed { .. }) && path.as_str().len() > MOST_SEALED {
+            let message = format!("what is encrypted cannot have a path of more than {MOST_SEALED} bytes");
+            let mut complaint = Diagnostic::error("path", file.location.clone(), message);
+            complaint.help("it is opened below /run/mainstay/secrets, where its path is a longer one");
+            page.add(complaint);
+        }
         if let Some(complaint) = guarded("files", path, allowed.contains(path), written) {
             page.add(complaint);
         }
@@ -56,9 +63,17 @@ pub(super) fn read(
     files
 }
 
+/// The longest path of what is encrypted: where it is opened to stand a folder and the application's name before it.
+const MOST_SEALED: usize = 3800;
+
 fn installed(brought: &BroughtFile) -> File {
-    let kind = FileKind::Regular { content: brought.content.clone(), digest: brought.digest };
-    let mode = if brought.executable { 0o755 } else { 0o644 };
+    let (kind, mode) = match &brought.sealed {
+        Some(sealed) => (FileKind::Sealed { sealed: Arc::clone(sealed), digest: brought.digest }, 0o600),
+        None => {
+            let kind = FileKind::Regular { content: brought.content.clone(), digest: brought.digest };
+            (kind, if brought.executable { 0o755 } else { 0o644 })
+        }
+    };
     owned_by_root(kind, Mode::from_bits(mode), brought.location.clone())
 }
 

@@ -11,6 +11,7 @@ use super::page::{Extent, Page};
 use super::place;
 use super::policy::DRIFT;
 use super::rollouts::Written;
+use super::secrets;
 use super::trust;
 use super::words::{did_you_mean, list};
 use super::yaml::{self, Key, Node};
@@ -31,6 +32,8 @@ pub(super) struct FleetFile {
     pub(super) alerts: Vec<Alert>,
     /// Who is believed, where it says so.
     pub(super) trust: Option<trust::Written>,
+    /// For whom everything is encrypted, beside the hosts that need it.
+    pub(super) recipients: Vec<String>,
     /// Whether a host, or a file that may name some, has a mistake; selectors are not compared with half the hosts.
     pub(super) hosts_are_faulty: bool,
 }
@@ -91,6 +94,11 @@ pub(super) fn read(page: &mut Page<'_>, hosts: &mut BTreeMap<HostName, Host>) ->
         file.alerts = alerts::read(page, node);
     }
     file.trust = table.take("trust").map(|(_, node)| trust::read(page, node));
+    if let Some((_, node)) = table.take("recipients") {
+        let items = page.list(node, "`recipients`").unwrap_or_default();
+        file.recipients =
+            items.iter().filter_map(|node| secrets::recipient(page, node, "an item of `recipients`")).collect();
+    }
     table.finish(page, "fleet.yaml");
     file
 }
@@ -185,6 +193,7 @@ fn host(page: &mut Page<'_>, key: &Key, node: &Node, file: &FleetFile) -> Option
         labels: BTreeMap::new(),
         address: None,
         key: None,
+        recipient: None,
         environment: file.environment.clone(),
         vars: BTreeMap::new(),
         location: page.at(key.extent),
@@ -201,6 +210,9 @@ fn host(page: &mut Page<'_>, key: &Key, node: &Node, file: &FleetFile) -> Option
     }
     if let Some((_, node)) = table.take("key") {
         host.key = public_key(page, node);
+    }
+    if let Some((_, node)) = table.take("recipient") {
+        host.recipient = secrets::recipient(page, node, "`recipient`");
     }
     if let Some((_, node)) = table.take("environment") {
         host.environment = environment(page, node, file.environments.as_ref());

@@ -15,6 +15,7 @@ use super::words::did_you_mean;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::digest::Digest;
 use crate::id::{HostPath, QUADLET_DIRECTORY, QUADLET_SUFFIXES, UNIT_DIRECTORY, UNIT_SUFFIXES, UnitName, shown};
+use crate::sealed::{self, Sealed};
 use crate::tree::Entry;
 
 /// What an application's folder holds.
@@ -54,6 +55,8 @@ pub(super) struct BroughtFile {
     pub(super) content: Arc<[u8]>,
     pub(super) digest: Digest,
     pub(super) executable: bool,
+    /// What it consists of, where something of it is encrypted.
+    pub(super) sealed: Option<Arc<Sealed>>,
     pub(super) location: Location,
 }
 
@@ -171,7 +174,7 @@ impl<'t> Sorter<'_, 't> {
             return;
         };
         match file.within.split_once('/') {
-            Some(("files", below)) => self.file(path, below, bytes, executable),
+            Some(("files", below)) => self.file(path, below, (bytes, &file.sealed), executable),
             Some((folder, below)) => match drop_in::unit_of(folder) {
                 Some(unit) => self.drop_in(path, (unit, below), bytes),
                 None => self.subfolder(folder, below),
@@ -246,19 +249,38 @@ impl<'t> Sorter<'_, 't> {
         }
     }
 
-    /// Complains about what would have to be decrypted, and about a template that renders to another one.
+    /// Complains about what is encrypted where nothing can be, and about a template that renders to another one.
     fn rendered(&mut self, path: &str, suffix: &str) {
         if suffix == "j2" {
             self.error("template-name", path, "this name says nothing of what the template renders to".to_owned())
                 .help("write one `.j2` behind the name that the file has on the host");
             return;
         }
-        self.error(
-            "not-supported",
-            path,
-            "an encrypted file (.age) is not supported by this version of mainstay".to_owned(),
-        )
-        .help("remove it until you run a version that acts on it; it would be installed as it stands otherwise");
+        let message =
+            "only what goes to a host's own path can be encrypted: everybody on a host can read its units".to_owned();
+        self.error("sealed-place", path, message)
+            .help("move what is secret to files/PATH.age, and let the unit name it: EnvironmentFile=, LoadCredential= or a mount");
+    }
+
+    /// Takes up a file that is encrypted as a whole: its name on the host is the one before `.age`.
+    fn sealed(&mut self, path: &str, below: &str, bytes: &Arc<[u8]>) {
+        if bytes.len() > sealed::MOST_BYTES {
+            self.error("secret", path, "it is larger than 1 MiB".to_owned()).help("no secret is that long");
+            return;
+        }
+        match sealed::readers(bytes) {
+            Ok(_) => self.file(path, below, (bytes, &Some(Arc::new(Sealed::whole(Arc::clone(bytes))))), false),
+            Err(sealed::Unsealed::Plain) => {
+                self.error("secret-plain", path, "this file is not encrypted".to_owned()).help(
+                    "replace what it holds where it is used: whoever has the repository has it, as an older commit too; then \
+                     `mainstay secret encrypt`",
+                );
+            }
+            Err(damaged) => {
+                self.error("secret", path, format!("nobody can open this file: {damaged}"))
+                    .help("take it from an older commit, or encrypt it again");
+            }
+        }
     }
 
     fn unit(&mut self, path: &str, name: &str, bytes: &Arc<[u8]>) {
@@ -334,10 +356,13 @@ impl<'t> Sorter<'_, 't> {
         self.folder.is_faulty |= self.diagnostics.len() > before;
     }
 
-    fn file(&mut self, path: &str, below: &str, bytes: &Arc<[u8]>, executable: bool) {
+    fn file(&mut self, path: &str, below: &str, (bytes, sealed): (&Arc<[u8]>, &Option<Arc<Sealed>>), executable: bool) {
         let target = format!("/{below}");
-        if let Some(suffix) = ["j2", "age"].into_iter().find(|suffix| below.ends_with(&format!(".{suffix}"))) {
-            return self.rendered(path, suffix);
+        if below.ends_with(".j2") {
+            return self.rendered(path, "j2");
+        }
+        if let Some(below) = below.strip_suffix(".age") {
+            return self.sealed(path, below, bytes);
         }
         if below.split('/').next_back() == Some(".gitkeep") {
             let folder = target.rsplit_once('/').map_or("/", |(folder, _)| folder);
@@ -383,8 +408,14 @@ impl<'t> Sorter<'_, 't> {
             }
             Ok(parsed) => {
                 let location = Location::whole(path);
-                let digest = Digest::of(bytes);
-                self.folder.files.insert(parsed, BroughtFile { content: bytes.clone(), digest, executable, location });
+                let digest = sealed.as_ref().map_or_else(|| Digest::of(bytes), |sealed| sealed.digest());
+                let sealed = sealed.clone();
+                let brought = BroughtFile { content: bytes.clone(), digest, executable, sealed, location };
+                if let Some(other) = self.folder.files.insert(parsed.clone(), brought) {
+                    self.error("conflict", path, format!("`{parsed}` is brought twice, encrypted and as it is"))
+                        .help("keep one of the two")
+                        .related(other.location, "brought here as well");
+                }
             }
             Err(why) => {
                 self.error("path", path, format!("this path cannot be managed: {why}")).help("rename the file");

@@ -13,6 +13,7 @@ use super::template_errors::Mistake;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::digest::{Digest, Fields};
 use crate::id::{HostName, shown};
+use crate::sealed::MARKS;
 use crate::tree::Entry;
 
 /// A folder as it is rendered for some hosts.
@@ -171,6 +172,10 @@ fn fill<'t, 'h>(
     let mut filled = Filled { is_whole: true, ..Filled::default() };
     for (source, text, stencil) in &stencils.files {
         match template::render(engine, stencil, scene) {
+            Ok(rendered) if rendered.contains(MARKS) && !source.within.starts_with("files/") => {
+                filled.is_whole = false;
+                told.mistake(&Page::new(source.path, text), None, Mistake::exposed(text), host);
+            }
             Ok(rendered) => {
                 filled.texts.insert(source.within, rendered);
             }
@@ -183,6 +188,10 @@ fn fill<'t, 'h>(
     }
     for (expression, stencil) in &stencils.values {
         match template::render(engine, stencil, scene) {
+            Ok(rendered) if rendered.contains(MARKS) => {
+                filled.is_whole = false;
+                told.mistake(page, Some(expression.extent), Mistake::exposed(""), host);
+            }
             Ok(rendered) => {
                 filled.values.insert(expression.extent.start, rendered);
             }

@@ -4,11 +4,13 @@
 //! sees a plain one, and never asks which layer a file came from, except to say where a mistake stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::model::Host;
 use super::words::{did_you_mean, list, nearest};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{HostName, shown};
+use crate::sealed::Sealed;
 use crate::tree::Entry;
 
 /// What marks a template.
@@ -27,6 +29,8 @@ pub(super) struct Source<'t> {
     pub(super) entry: Entry,
     /// Whether that is a template (`.j2`), still to be rendered.
     pub(super) is_template: bool,
+    /// What is encrypted in it, where that is rendered from secrets.
+    pub(super) sealed: Option<Arc<Sealed>>,
 }
 
 /// The files of one layer, or of several on top of each other, by what a host calls them.
@@ -100,7 +104,8 @@ fn add<'t>(layer: &mut Layer<'t>, path: &'t str, root: usize, entry: &Entry, dia
     let written = &path[root + 1..];
     let stem = written.strip_suffix(TEMPLATE).filter(|stem| !stem.is_empty() && !stem.ends_with('/'));
     let within = stem.unwrap_or(written);
-    let source = Source { within, root: &path[..root], path, entry: entry.clone(), is_template: stem.is_some() };
+    let source =
+        Source { within, root: &path[..root], path, entry: entry.clone(), is_template: stem.is_some(), sealed: None };
     if source.is_template && within == "app.yaml" {
         let message = "app.yaml itself is not a template";
         let mut complaint = Diagnostic::error("template-app", Location::whole(path), message);

@@ -39,6 +39,7 @@ mod duration;
 mod checks;
 mod user;
 mod needs;
+mod secrets;
 mod exceptions;
 mod rollouts;
 mod trust;
@@ -64,6 +65,7 @@ pub use model::{
 pub use rollout::{
     Count, DEFAULT as DEFAULT_ROLLOUT, Freeze, Held, OnFailure, Override, RULES, Rollout, Rule, SILENT_AFTER, Wave,
 };
+pub use secrets::{SealedFiles, SecretValue, Sops, sops, written};
 pub use selector::Place;
 pub use settings::settings;
 pub use trust::{Said, files_of_signers, said_of_trust};
@@ -71,7 +73,7 @@ pub use trust::{Said, files_of_signers, said_of_trust};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, CommitId, HostName, shown};
 use crate::tree::{Entry, Tree};
-use crate::trust::Trust;
+use crate::trust::{Require, Trust};
 use apps::Ground;
 use fleet::FleetFile;
 use page::Page;
@@ -83,6 +85,8 @@ pub struct Parsed {
     pub fleet: Option<Fleet>,
     /// Every mistake, in the order of files and lines.
     pub diagnostics: Vec<Diagnostic>,
+    /// What is encrypted, and who should be able to read it; as far as that could be read, mistakes or not.
+    pub sealed: SealedFiles,
 }
 
 /// Reads a repository, at a commit unless it is a folder in hand, and reports every mistake in it.
@@ -99,7 +103,8 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     let is_complete = !file.hosts_are_faulty && !hosts.is_empty();
     let is_sound = is_complete && !diagnostics.iter().any(Diagnostic::is_error);
     let commit = commit.map_or(LOCAL, CommitId::as_str);
-    let ground = Ground { file: &file, hosts: &hosts, is_complete, is_sound, commit };
+    let secrets = secrets::read(tree, &mut diagnostics);
+    let ground = Ground { file: &file, hosts: &hosts, is_complete, is_sound, commit, secrets: &secrets };
     let (apps, endpoints) = apps::read(tree, &ground, &mut watches, &mut diagnostics);
     let said =
         meant.contains("apps/") || diagnostics.iter().any(|it| it.is_error() && it.location.file.starts_with("apps"));
@@ -115,6 +120,9 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     conflicts::check_watches(&watches, &apps, &mut diagnostics);
     programs::check(&apps, &mut diagnostics);
     exposed::check(&apps, &mut diagnostics);
+    let is_signed = trust.as_ref().is_some_and(|trust| trust.require != Require::None);
+    let sealed = secrets::check(&apps, (&secrets, &hosts), &file.recipients, is_signed, &mut diagnostics);
+    secrets::check_mounts(&apps, &mut diagnostics);
     let merging = traces::check(tree, &mut diagnostics);
     diagnostics.retain(|it| it.rule == "merge-conflict" || !merging.contains(&it.location.file));
     diagnostics.sort();
@@ -135,7 +143,7 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
         alerts: file.alerts,
         trust,
     });
-    Parsed { fleet, diagnostics }
+    Parsed { fleet, diagnostics, sealed }
 }
 
 const FLEET: &str = "fleet.yaml";
@@ -150,7 +158,7 @@ fn check_top(tree: &Tree, diagnostics: &mut Vec<Diagnostic>) -> BTreeSet<&'stati
     for (path, entry) in &tree.entries {
         let (top, is_folder) = path.split_once('/').map_or((path.as_str(), false), |(top, _)| (top, true));
         tops.insert((top, is_folder || *entry == Entry::Submodule));
-        let ours = is_folder && matches!(top, "apps" | "hosts");
+        let ours = is_folder && matches!(top, "apps" | "hosts" | "secrets");
         if *entry == Entry::Submodule && !ours && !matches!(path.as_str(), "apps" | "hosts" | FLEET) {
             let mut complaint =
                 Diagnostic::warning("submodule", Location::whole(path), "this submodule is not fetched");

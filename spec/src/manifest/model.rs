@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::id::{
     AppName, ContainerName, HostName, HostPath, Mode, NetworkName, ResourceId, UnitName, User, VolumeName,
 };
+use crate::sealed::Sealed;
 use crate::trust::Trust;
 
 /// A whole repository at one commit.
@@ -59,6 +60,8 @@ pub struct Host {
     pub address: Option<String>,
     /// The public key that signs its records, as OpenSSH writes it.
     pub key: Option<String>,
+    /// For which key its secrets are encrypted, where that is not `key`: one of age's own.
+    pub recipient: Option<String>,
     /// Its environment: its own, or the default.
     pub environment: Option<String>,
     /// Values for templates.
@@ -195,6 +198,13 @@ pub enum FileKind {
         /// The whole content.
         content: Arc<[u8]>,
         /// Its digest.
+        digest: Digest,
+    },
+    /// A regular file of which something is encrypted.
+    Sealed {
+        /// What it consists of.
+        sealed: Arc<Sealed>,
+        /// The digest of that.
         digest: Digest,
     },
     /// A symbolic link.

@@ -26,13 +26,46 @@ impl Mistake {
         let help = "look for a loop that repeats itself, or bring the file as it is".to_owned();
         Mistake { rule: "template-too-large", extent: Extent::new(0, 0), message: message.to_owned(), help }
     }
+
+    /// Complains about a secret where everybody on the host could read it.
+    pub(super) fn exposed(source: &str) -> Mistake {
+        let at = source.find("secret").unwrap_or_default();
+        let message = "a secret would stand where everybody on the host can read it".to_owned();
+        let help =
+            "print it in a file below files/, and let this one name that: EnvironmentFile=, LoadCredential= or a mount"
+                .to_owned();
+        let extent = Extent::new(at, (at + "secret".len()).min(source.len()));
+        Mistake { rule: "sealed-place", extent, message, help }
+    }
+
+    /// Complains about a secret that is compared.
+    pub(super) fn compared(at: usize) -> Mistake {
+        let (rule, message, help) = Refusal::Handled.words();
+        Mistake { rule, extent: Extent::new(at, at + "secret".len()), message, help }
+    }
+
+    /// Complains about a character that stands for the edge of a secret.
+    pub(super) fn marked(at: usize) -> Mistake {
+        let message = "the characters U+F0000 and U+F0001 cannot stand in a template".to_owned();
+        let help = "remove it: no font shows it".to_owned();
+        Mistake { rule: "template-character", extent: Extent::new(at, at + 4), message, help }
+    }
 }
 
 /// What mainstay itself refuses while a template is rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// `secret("…")`.
-    Secret,
+    /// `secret("…")` of a name that there is not.
+    NoSecret {
+        /// The name.
+        name: String,
+        /// What was most likely meant.
+        near: Option<String>,
+        /// Whether there is any.
+        is_any: bool,
+    },
+    /// A secret that is not just printed.
+    Handled,
     /// A value that would begin or join a line of its own.
     LeavesLine,
     /// A value with a NUL.
@@ -43,7 +76,7 @@ pub(super) enum Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words().1)
+        f.write_str(&self.words().1)
     }
 }
 
@@ -57,12 +90,20 @@ impl From<Refusal> for Error {
 
 impl Refusal {
     /// Returns the rule, the message, and what to do.
-    fn words(&self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Refusal::Secret => (
-                "not-supported",
-                "`secret()` is not supported by this version of mainstay",
-                "remove it until you run a version that decrypts secrets: nothing is rendered in its place",
+    fn words(&self) -> (&'static str, String, String) {
+        let (rule, message, help) = match self {
+            Refusal::NoSecret { name, near, is_any } => {
+                let help = match (near, is_any) {
+                    (Some(near), _) => did_you_mean(near),
+                    (None, true) => "`mainstay secret list` shows those that there are".to_owned(),
+                    (None, false) => "add it: `mainstay secret edit secrets/NAME.yaml`".to_owned(),
+                };
+                return ("secret-unknown", format!("there is no secret `{}`", shown(name)), help);
+            }
+            Refusal::Handled => (
+                "secret-handled",
+                "a secret cannot be compared or changed here: it is known on its host only",
+                "print it as it is, or in base64: {{ secret(\"name\") }}, {{ secret(\"name\") | base64 }}",
             ),
             Refusal::LeavesLine => (
                 "template-line",
@@ -79,7 +120,8 @@ impl Refusal {
             Refusal::Unprintable(_) => {
                 ("template-value", "this is a map", "name what is meant in it, or write `| tojson`")
             }
-        }
+        };
+        (rule, message.to_owned(), help.to_owned())
     }
 }
 
@@ -89,7 +131,7 @@ pub(super) fn explain(error: &Error, source: &str, scene: &Value) -> Mistake {
     let own = error.source().and_then(|source| source.downcast_ref::<Refusal>());
     if let Some(refusal) = own {
         let (rule, message, help) = refusal.words();
-        return Mistake { rule, extent, message: message.to_owned(), help: help.to_owned() };
+        return Mistake { rule, extent, message, help };
     }
     let detail = error.detail().unwrap_or_default();
     let (rule, message, help) = match error.kind() {

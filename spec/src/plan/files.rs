@@ -1,7 +1,7 @@
 //! Plans files, links and directories: content, kind, mode and owner; only where nothing is there or it is ours.
 
 use crate::desired::{DesiredFile, FileKind};
-use crate::id::{AppName, HostPath, ResourceId};
+use crate::id::{AppName, HostPath, ResourceId, SECRETS_DIRECTORY};
 use crate::inputs::fingerprint;
 use crate::observed::{Access, FileState};
 use crate::plan::{Action, Draft, Keep, Lesson, Why, claims};
@@ -14,6 +14,13 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
         if matches!(file.kind, FileKind::Archive { is_open: false, .. }) {
             draft.blocked.insert(path.clone());
             continue;
+        }
+        if let Some((why, is_kept)) = unopened(draft, file) {
+            draft.conflict(app, ResourceId::File(path.clone()), why);
+            if !is_kept {
+                draft.blocked.insert(path.clone());
+                continue;
+            }
         }
         if let Some(why) = draft.observed.reader_away(path) {
             draft.blocked.insert(path.clone());
@@ -43,6 +50,15 @@ pub(super) fn plan(draft: &mut Draft<'_>) {
             Ok(access) => plan_file(draft, app, path, file, access),
         }
     }
+}
+
+/// Says why what a link leads to cannot be opened, if it is a secret that cannot, and whether an old one is there.
+fn unopened(draft: &Draft<'_>, file: &DesiredFile) -> Option<(String, bool)> {
+    let FileKind::Symlink { target } = &file.kind else { return None };
+    let target = HostPath::parse(target).ok().filter(|target| target.is_below(SECRETS_DIRECTORY))?;
+    let found = draft.observed.unpublished.get(&target)?;
+    let rest = if found.is_kept { "; what was opened before stays in use" } else { "" };
+    Some((format!("it cannot be opened: {}{rest}", found.why), found.is_kept))
 }
 
 /// Plans what is needed to know what is in archives. Until it is known, nothing of their applications is changed: the rest of a

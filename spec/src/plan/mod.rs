@@ -392,7 +392,7 @@ fn plan_but_for_pauses(
         now,
         managed: inputs::managed(desired),
         plan: Plan { held_back: desired.held_back.clone(), pauses: memory.pauses.at(now), ..Plan::default() },
-        blocked: observed.unpublished.clone(),
+        blocked: observed.unpublished.iter().filter(|(_, it)| !it.is_kept).map(|(path, _)| path.clone()).collect(),
         written: BTreeSet::new(),
         astray: BTreeSet::new(),
         fetched: BTreeSet::new(),

@@ -46,6 +46,11 @@ pub(super) fn file() -> Value {
             ("overrides", list(exception()), "Rules that one commit may break, for a while and for a reason."),
             ("alerts", list(alert()), "Who is told of what happens on every host, and to the fleet as a whole."),
             ("trust", trust(), "Whose commits are believed."),
+            (
+                "recipients",
+                list(text()),
+                "The people for whom everything is encrypted, beside the hosts that need it: age1… or ssh-ed25519 AAAA….",
+            ),
         ],
     );
     with(whole, "$defs", json!({ "place": place_definition() }))
@@ -185,7 +190,8 @@ fn host() -> Value {
     table(&[
         ("labels", map(text()), "Words of your own, such as `role: web`, that `place:` in app.yaml selects hosts by."),
         ("address", text(), "Where others reach it: an IP address or a DNS name, for endpoints."),
-        ("key", text(), "The public key that it signs its records with: ssh-ed25519 AAAA…"),
+        ("key", text(), "The public key that it signs its records with, and opens secrets: ssh-ed25519 AAAA…"),
+        ("recipient", text(), "For which key its secrets are encrypted instead: age1…"),
         ("environment", text(), "The environment that it is in."),
         ("vars", vars(), "Values for templates, which count more than those of the environment and of applications."),
     ])

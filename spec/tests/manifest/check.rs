@@ -14,6 +14,7 @@ mod place;
 mod policies;
 mod quadlets;
 mod rollouts;
+mod secrets;
 mod templates;
 mod traces;
 mod tree;

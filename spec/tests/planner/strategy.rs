@@ -400,6 +400,7 @@ impl Shape {
         let networking = Networking::Networks(networks);
         let image = format!("image:{}", container.version);
         DesiredContainer {
+            unopened: None,
             settings: Settings { image, mounts, networking, ..Settings::default() },
             job: false,
             after: BTreeMap::new(),
@@ -412,6 +413,7 @@ impl Shape {
 
 fn app(apps: &mut BTreeMap<AppName, DesiredApp>, index: u8) -> &mut DesiredApp {
     apps.entry(app_name(index)).or_insert_with(|| DesiredApp {
+        secrets: BTreeMap::new(),
         digest: Digest::of(b""),
         drift: DriftPolicy::Repair,
         adopt: false,

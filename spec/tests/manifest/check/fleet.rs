@@ -69,7 +69,7 @@ hosts:
             error[unknown-key] fleet.yaml:3:8: a host has no key `labls`
               = did you mean `labels`?
             error[unknown-key] fleet.yaml:3:25: a host has no key `colour`
-              = it knows `labels`, `address`, `key`, `environment` and `vars`
+              = it knows `labels`, `address`, `key`, `recipient`, `environment` and `vars`
         "#]],
     );
 }

@@ -178,19 +178,6 @@ fn syntax_has_its_place() {
 }
 
 #[test]
-fn secrets_are_not_there_yet() {
-    check_file(
-        "files/etc/a.conf.j2",
-        "password={{ secret(\"db\") }}\n",
-        expect![[r#"
-        error[not-supported] apps/a/files/etc/a.conf.j2:1:13: `secret()` is not supported by this version of mainstay
-          = remove it until you run a version that decrypts secrets: nothing is rendered in its place
-          ~ for host `attic` and 2 more
-    "#]],
-    );
-}
-
-#[test]
 fn values_are_printed_as_somebody_means_them() {
     check_file(
         "files/etc/a.conf.j2",

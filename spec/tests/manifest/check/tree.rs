@@ -209,8 +209,8 @@ x
               = move the file to apps/a/files/usr/bin/tool
             error[path] apps/a/files/etc/a\b: this path cannot be managed: `/etc/a\b` holds a backslash
               = rename the file
-            error[not-supported] apps/a/files/etc/passwd.age: an encrypted file (.age) is not supported by this version of mainstay
-              = remove it until you run a version that acts on it; it would be installed as it stands otherwise
+            error[secret-plain] apps/a/files/etc/passwd.age: this file is not encrypted
+              = replace what it holds where it is used: whoever has the repository has it, as an older commit too; then `mainstay secret encrypt`
             error[unit-in-files] apps/a/files/etc/systemd/system/a.service.d/x.conf: `/etc/systemd/system` is not filled through files/
               = move it to apps/a/a.service.d/x.conf: drop-ins are read from there
             error[unit-in-files] apps/a/files/etc/systemd/system/b.service: `/etc/systemd/system` is not filled through files/
@@ -221,8 +221,8 @@ x
               = put it under files/, at the path that it has on the host (files/etc/…), or move it out of apps/
             error[unknown-folder] apps/a/scripts: mainstay does not know what the folder `scripts/` is for
               = put what the host needs (such as `deploy.sh`) under files/, at its path there, and the rest outside apps/
-            error[not-supported] apps/a/secret.age: an encrypted file (.age) is not supported by this version of mainstay
-              = remove it until you run a version that acts on it; it would be installed as it stands otherwise
+            error[sealed-place] apps/a/secret.age: only what goes to a host's own path can be encrypted: everybody on a host can read its units
+              = move what is secret to files/PATH.age, and let the unit name it: EnvironmentFile=, LoadCredential= or a mount
             error[unit-type] apps/a/swap.swap: mainstay does not manage .swap units such as `swap.swap`
               = it manages .service, .socket, .timer, .path, .mount, .target, .slice
         "#]],

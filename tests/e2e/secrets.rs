@@ -1,0 +1,267 @@
+//! What is encrypted in a repository: written by its author with the commands of this program, read by the one service that is to have it,
+//! and by nobody else on the host, in the repository, or in anything that anybody printed.
+
+use lab::{Forge, Host, Repo};
+
+use crate::{agent, start};
+
+/// Where the author works.
+const DESK: &str = "/root/fleet";
+/// Where the test keeps what is secret, which is searched for everywhere else.
+const PLANTED: &str = "/run/planted";
+const SHOP: &str = "[Service]\nExecStart=/bin/sleep infinity\nLoadCredential=db:/etc/shop/db\nLoadCredential=key:/etc/shop/tls.key\n\
+                    [Install]\nWantedBy=multi-user.target\n";
+const OTHER: &str = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+const OPENED: &str = "/run/mainstay/secrets/shop/etc/shop";
+
+struct Scene {
+    forge: Forge,
+    repo: Repo,
+    host: Host,
+    desk: Host,
+    planted: Vec<String>,
+}
+
+impl Scene {
+    fn start(lab: &lab::Lab) -> Scene {
+        let forge = lab.forge().unwrap();
+        let mut hosts = lab.boot_all(&["attic", "desk"]).unwrap();
+        let (desk, host) = (hosts.remove(1), hosts.remove(0));
+        let repo = forge.repo("fleet").unwrap();
+        agent::install(&desk);
+        desk.sh("mkdir -p /root/.config/mainstay; age-keygen -o /root/.config/mainstay/identity 2>/dev/null").unwrap();
+        // An editor that writes what was planted in the place of what it is given.
+        desk.write("/usr/local/bin/plant", format!("#!/bin/sh\ncat {PLANTED}/next >\"$1\"\n")).unwrap();
+        desk.sh(&format!("chmod 0755 /usr/local/bin/plant; mkdir -p {PLANTED}")).unwrap();
+        host.sh("mkdir -p /etc/mainstay; ssh-keygen -q -t ed25519 -N '' -f /etc/mainstay/identity").unwrap();
+        let scene = Scene { forge, repo, host, desk, planted: Vec::new() };
+        let key = scene.host.sh("cut -d ' ' -f 1-2 /etc/mainstay/identity.pub").unwrap();
+        let ann = scene.desk.sh("age-keygen -y /root/.config/mainstay/identity").unwrap();
+        let fleet = format!(
+            "fleet: home\nhosts: {{ attic: {{ key: \"{}\" }} }}\nrecipients: [{}]\n\
+             trust: {{ signers: trust/signers }}\n",
+            key.trim(),
+            ann.trim()
+        );
+        let signers = scene.host.read("/usr/share/lab/signers").unwrap();
+        let files = [
+            ("fleet.yaml", fleet.as_str()),
+            ("trust/signers", signers.as_str()),
+            ("apps/shop/shop.service", SHOP),
+            ("apps/shop/files/etc/shop/db.j2", "user=smith password={{ secret(\"shop.db\") }}\n"),
+            ("apps/other/other.service", OTHER),
+        ];
+        agent::write_folder(&scene.desk, DESK, &files);
+        scene
+    }
+
+    /// Makes up something that is nowhere yet.
+    fn plant(&mut self, name: &str) -> String {
+        let secret = format!("canary-{name}-{:016x}", unheard_of(self.planted.len()));
+        self.planted.push(secret.clone());
+        secret
+    }
+
+    /// Runs a command as the author.
+    fn author(&self, command: &str) -> String {
+        let output = self.desk.try_sh(&format!("cd {DESK}; HOME=/root EDITOR=plant {command} 2>&1")).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{command}: {said}");
+        said
+    }
+
+    fn edit(&self, file: &str, text: &str) -> String {
+        self.desk.write(&format!("{PLANTED}/next"), text).unwrap();
+        self.author(&format!("mainstay secret edit {file}"))
+    }
+
+    /// Commits what the author has in hand.
+    fn commit(&self, message: &str) -> String {
+        let files = self.desk.sh(&format!("cd {DESK}; find . -type f -printf '%P\\n'")).unwrap();
+        let change = files.lines().fold(self.repo.change().remove_all(), |change, path| {
+            change.write(path, self.desk.read(&format!("{DESK}/{path}")).unwrap())
+        });
+        change.commit(message).unwrap()
+    }
+
+    /// Looks for everything that was planted, and names where it is, apart from where it may be: there something `is_found`, or nothing
+    /// any more.
+    fn hits(&self, is_found: bool) -> String {
+        let mut found = String::new();
+        let patterns: String = self.planted.iter().map(|secret| format!(" -e {secret}")).collect();
+        for (host, may) in [(&self.host, &["/run/mainstay/secrets/", "/run/credentials/"][..]), (&self.desk, &[])] {
+            // Nothing found is what is hoped for, and no failure.
+            let script = format!(
+                "set +e +o pipefail
+                grep -raslF --exclude-dir=proc --exclude-dir=sys --exclude-dir=planted {patterns} /
+                for it in /proc/[0-9]*; do grep -asqF {patterns} $it/environ && echo $it/environ; done
+                for it in /proc/[0-9]*; do grep -asF {patterns} $it/cmdline | grep -avqE 'grep|sh' && echo $it/cmdline; done
+                journalctl -a --no-pager | grep -aF {patterns}
+                echo searched"
+            );
+            let said = host.sh(&script).unwrap();
+            let hits = said.strip_suffix("searched\n").unwrap_or_else(|| panic!("it ended before: {said}"));
+            let (meant, stray): (Vec<&str>, Vec<&str>) =
+                hits.lines().partition(|hit| may.iter().any(|place| hit.starts_with(place)));
+            assert_eq!(!meant.is_empty(), is_found && !may.is_empty(), "{}: {hits}", host.name());
+            found.extend(stray.iter().map(|hit| format!("{}: {hit}\n", host.name())));
+        }
+        let said = self.said();
+        let objects = self.repo.git(&["cat-file", "--batch-all-objects", "--batch", "--buffer", "--unordered"]);
+        for secret in &self.planted {
+            found += if said.contains(secret) { "something printed it\n" } else { "" };
+            found +=
+                if objects.as_ref().is_ok_and(|all| all.contains(secret)) { "the repository holds it\n" } else { "" };
+        }
+        found
+    }
+
+    /// Everything that can be asked for on the host.
+    fn said(&self) -> String {
+        let commands = [
+            "mainstay status",
+            "mainstay --json status",
+            "mainstay plan",
+            "mainstay --json plan",
+            "mainstay history",
+            "mainstay logs shop",
+            "mainstay doctor",
+            "mainstay settings",
+            "systemctl status shop mainstay",
+            "systemctl show shop mainstay",
+            "coredumpctl --no-pager",
+        ];
+        let paths = ["/metrics", "/v1/status", "/v1/plan", "/v1/history", "/v1/annotations", "/"];
+        let asked = paths.map(|path| format!("curl -s --unix-socket /run/mainstay/agent.sock http://localhost{path}"));
+        let all: Vec<String> = commands.into_iter().map(str::to_owned).chain(asked).collect();
+        self.host.sh(&format!("set +e; ({}) 2>&1; true", all.join("; "))).unwrap()
+    }
+}
+
+/// Different in every run, so that nothing that an earlier one left is found.
+fn unheard_of(count: usize) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(count)
+}
+
+#[test]
+fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::start(&lab);
+    let (db, key) = (scene.plant("db"), scene.plant("key"));
+    let said = scene.edit("secrets/shop.yaml", &format!("# of the shop\nshop:\n  db: {db}\n"));
+    assert!(said.contains("1 value encrypted for 1 host and 1 person"), "{said}");
+    // A file in the clear becomes one that is not.
+    scene.desk.sh(&format!("printf '%s\\n' '{key}' >{DESK}/apps/shop/files/etc/shop/tls.key")).unwrap();
+    let said = scene.author("mainstay secret encrypt apps/shop/files/etc/shop/tls.key");
+    assert!(said.contains("tls.key is gone"), "{said}");
+    assert_eq!(scene.author("mainstay secret show shop.db"), db);
+    // What this program encrypts, age opens, and the other way round.
+    let sealed = format!("{DESK}/apps/shop/files/etc/shop/tls.key.age");
+    assert_eq!(scene.desk.sh(&format!("age -d -i /root/.config/mainstay/identity {sealed}")).unwrap().trim(), key);
+    scene.author("mainstay secret check");
+    scene.author("mainstay check");
+    let first = scene.commit("what is secret");
+    scene.forge.authorize(&scene.host).unwrap();
+    agent::follow(&scene.host, &scene.repo.ssh_url(), "");
+    agent::await_converged(&scene.host, &first);
+
+    let host = &scene.host;
+    let credential = |name: &str| host.read(&format!("/run/credentials/shop.service/{name}")).unwrap();
+    assert_eq!(credential("db"), format!("user=smith password={db}\n"));
+    assert_eq!(credential("key").trim(), key);
+    assert_eq!(host.sh("stat -c '%F %a %U:%G' -L /etc/shop/db").unwrap(), "regular file 600 root:root\n");
+    assert_eq!(
+        host.sh("stat -f -c %T -L /etc/shop/db; readlink /etc/shop/db").unwrap(),
+        format!("tmpfs\n{OPENED}/db\n")
+    );
+    assert_eq!(scene.hits(true), "");
+
+    // Another value restarts who reads it, and nobody else.
+    let (shop, other) = (agent::invocation(host, "shop"), agent::invocation(host, "other"));
+    let again = scene.plant("again");
+    scene.edit("secrets/shop.yaml", &format!("# of the shop\nshop:\n  db: {again}\n"));
+    let second = scene.commit("another value");
+    let host = &scene.host;
+    agent::await_converged(host, &second);
+    assert_eq!(host.read("/run/credentials/shop.service/db").unwrap(), format!("user=smith password={again}\n"));
+    assert!(agent::invocation(host, "shop") != shop && agent::invocation(host, "other") == other);
+
+    // The same, encrypted anew, restarts nobody.
+    let shop = agent::invocation(host, "shop");
+    let said = scene.author("mainstay secret rekey --all");
+    assert!(said.contains("secrets/shop.yaml: 1 value"), "{said}");
+    let third = scene.commit("encrypted anew");
+    agent::await_converged(&scene.host, &third);
+    assert_eq!(agent::invocation(&scene.host, "shop"), shop);
+
+    // It is put back like anything else, also where the whole folder was emptied, as a boot does.
+    scene.host.sh(&format!("rm -rf {OPENED}")).unwrap();
+    scene.host.wait_for(agent::SOON, &format!("test -s {OPENED}/db")).unwrap();
+    assert_eq!(scene.host.read(&format!("{OPENED}/db")).unwrap(), format!("user=smith password={again}\n"));
+
+    // An agent that dies in the middle leaves nothing of it in a core.
+    scene.host.sh("kill -ABRT $(systemctl show -P MainPID mainstay)").unwrap();
+    agent::await_converged(&scene.host, &third);
+    assert_eq!(scene.hits(true), "");
+}
+
+#[test]
+fn what_cannot_be_opened_leaves_the_old_value_and_what_is_not_wanted_is_gone() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::start(&lab);
+    let (db, key) = (scene.plant("db"), scene.plant("key"));
+    scene.edit("secrets/shop.yaml", &format!("shop:\n  db: {db}\n"));
+    scene.edit("apps/shop/files/etc/shop/tls.key.age", &key);
+    let first = scene.commit("what is secret");
+    scene.forge.authorize(&scene.host).unwrap();
+    agent::follow(&scene.host, &scene.repo.ssh_url(), "");
+    agent::await_converged(&scene.host, &first);
+    let shop = agent::invocation(&scene.host, "shop");
+
+    // Somebody encrypts for a key of age that the repository takes for that of the host.
+    let wrong = scene.desk.sh("age-keygen 2>/dev/null | age-keygen -y").unwrap();
+    scene
+        .desk
+        .sh(&format!("cd {DESK}; sed -i 's/attic: {{/attic: {{ recipient: {},/' fleet.yaml", wrong.trim()))
+        .unwrap();
+    let said = scene.author("mainstay secret rekey");
+    assert!(said.contains("somebody could read it before"), "{said}");
+    let second = scene.commit("for another key");
+    let says = format!(
+        "(mainstay status || true) | tr -s ' \\n' '  ' | grep {} | grep 'it is encrypted for other keys'",
+        &second[..10]
+    );
+    scene.host.wait_for(agent::SOON, &says).unwrap();
+    let status = String::from_utf8_lossy(&scene.host.try_sh("mainstay status").unwrap().stdout).into_owned();
+    assert!(!status.contains("restart shop"), "{status}");
+    assert_eq!(scene.host.read(&format!("{OPENED}/tls.key")).unwrap().trim(), key);
+    assert_eq!(agent::invocation(&scene.host, "shop"), shop);
+
+    // It is mended, and nothing has happened.
+    scene.desk.sh(&format!("cd {DESK}; sed -i 's/ recipient: [a-z0-9]*,//' fleet.yaml")).unwrap();
+    scene.author("mainstay secret rekey --all");
+    let third = scene.commit("for the host again");
+    agent::await_converged(&scene.host, &third);
+    assert_eq!(agent::invocation(&scene.host, "shop"), shop);
+
+    // In the clear it is not deployed, and not printed either.
+    let plain = scene.plant("plain");
+    scene.desk.write(&format!("{DESK}/secrets/more.yaml"), format!("more: {plain}\n")).unwrap();
+    let checked = scene.desk.try_sh(&format!("cd {DESK}; mainstay secret check 2>&1")).unwrap();
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.contains("`more` is not encrypted") && !checked.contains(&plain), "{checked}");
+    scene.author("mainstay secret encrypt");
+
+    // Nobody wants it any more.
+    let unit = OTHER;
+    scene.desk.sh(&format!("cd {DESK}; rm -r apps/shop/files")).unwrap();
+    scene.desk.write(&format!("{DESK}/apps/shop/shop.service"), unit).unwrap();
+    let fourth = scene.commit("without");
+    agent::await_converged(&scene.host, &fourth);
+    let left =
+        "test ! -e /run/mainstay/secrets/shop && ! ls /etc/shop/db /etc/shop/tls.key /run/credentials/shop.service/db";
+    scene.host.wait_for(agent::SOON, left).unwrap();
+    let hits = scene.hits(false);
+    assert_eq!(hits, "");
+}
