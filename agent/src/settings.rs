@@ -93,6 +93,8 @@ pub struct Git {
     pub ca: Option<PathBuf>,
     /// A file that holds a token for https.
     pub token: Option<PathBuf>,
+    /// A program that knows it, and its arguments.
+    pub helper: Option<String>,
 }
 
 /// Whom to believe, before anything was believed and where the repository says nothing.
@@ -200,6 +202,7 @@ impl From<&keys::Settings> for Settings {
                 known_hosts: path("git.known-hosts"),
                 ca: path("git.ca"),
                 token: path("git.token"),
+                helper: text("git.helper"),
             },
             trust: Trust {
                 signers: path("trust.signers"),

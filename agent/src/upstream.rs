@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::git::{
     self, BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, PushError, Pushed,
-    Remote, Seen, Url, UrlError,
+    Remote, Seen, Token, Url, UrlError,
 };
 use crate::identity::{self, Identity, RECORD, Voice};
 use crate::settings::Settings;
@@ -27,6 +27,8 @@ pub const LIMITS: Limits = Limits { max_blob: 16 << 20, max_entries: 50_000, max
 const TIDY: Duration = Duration::from_secs(120);
 /// The mirror's name in the state folder.
 const MIRROR: &str = "mirror.git";
+/// What the token for https is called among the service's credentials of systemd.
+const CREDENTIAL: &str = "git-token";
 
 /// Why the repository cannot be followed at all.
 #[derive(Debug, thiserror::Error)]
@@ -331,7 +333,9 @@ fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
     remote.ssh.key.clone_from(&settings.git.key);
     remote.ssh.known_hosts.clone_from(&settings.git.known_hosts);
     remote.ca_file.clone_from(&settings.git.ca);
-    remote.token_file.clone_from(&settings.git.token);
+    let own = settings.git.token.clone().map(Token::File).or_else(|| Token::program(settings.git.helper.as_deref()?));
+    // systemd gives it whatever address is followed; who says nothing of a token means it for https.
+    remote.token = own.or_else(|| Token::of_systemd(CREDENTIAL).filter(|_| remote.url.is_https()));
     Ok(remote)
 }
 

@@ -35,6 +35,8 @@ pub enum Kind {
     Commit,
     /// An absolute path on this host.
     Path,
+    /// A program by its absolute path, and what it is started with, between spaces.
+    Program,
     /// A length of time between these.
     Duration(Duration, Duration),
     /// A number between these.
@@ -127,7 +129,18 @@ pub const KEYS: &[Key] = &[
     key("git.key", Kind::Path, "", "The private key for ssh; root's own when not set"),
     key("git.known-hosts", Kind::Path, "", "The servers' keys for ssh; root's own known_hosts when not set"),
     key("git.ca", Kind::Path, "", "A certificate authority to trust for https beside the system's"),
-    key("git.token", Kind::Path, "", "A file that holds a token for https"),
+    key(
+        "git.token",
+        Kind::Path,
+        "",
+        "A file that holds a token for https; the service's credential `git-token` of systemd when not set",
+    ),
+    key(
+        "git.helper",
+        Kind::Program,
+        "",
+        "A program that knows the token for https, with its arguments, as gitcredentials(7) has them",
+    ),
     key(
         "trust.signers",
         Kind::Path,
@@ -249,6 +262,11 @@ impl Key {
             Kind::Commit => off(format!("`{shown}` is not the whole name of a commit"), "write all of its 40 digits"),
             Kind::Path if text.starts_with('/') && !text.contains('\0') => Ok(Value::Text(text.to_owned())),
             Kind::Path => off(format!("`{shown}` is no absolute path"), "write the path from `/` on"),
+            Kind::Program if text.starts_with('/') && !text.contains(['\0', '\n']) => Ok(Value::Text(text.to_owned())),
+            Kind::Program => off(
+                format!("`{shown}` is no program by its absolute path"),
+                "write it from `/` on, its arguments behind it: /usr/local/bin/git-credential-forge --fleet",
+            ),
             Kind::Addresses if text.parse::<SocketAddr>().is_ok() => Ok(Value::Texts(vec![text.to_owned()])),
             Kind::Addresses => off(
                 format!("`{shown}` is no address with a port"),

@@ -51,6 +51,85 @@ fn every_transport_converges() {
     agent::await_converged(&host, &repo.tip("main").unwrap().unwrap());
 }
 
+/// A server that lets nobody in without a name and a token.
+const CLOSED: &str = r#"
+cat >>/etc/forge/lighttpd.conf <<'CONF'
+server.modules += ("mod_auth", "mod_authn_file")
+auth.backend = "plain"
+auth.backend.plain.userfile = "/run/users"
+$SERVER["socket"] == ":443" {
+    auth.require = ("/git" => ("method" => "basic", "realm" => "forge", "require" => "valid-user"))
+}
+CONF
+printf 'mainstay:tk-one\nbot:tk-two\n' >/run/users; chmod 644 /run/users
+systemctl restart forge-http
+"#;
+/// Keeps a token and forgets it when it is told to, as `git credential-store` does.
+const HELPER: &str = r#"#!/bin/sh
+about=$(cat)
+case $1 in
+get) echo "$about" | grep -qx protocol=https && test -e /etc/mainstay/kept && printf 'username=bot\npassword=%s\n' "$(cat /etc/mainstay/kept)" ;;
+erase) rm -f /etc/mainstay/kept ;;
+esac
+exit 0
+"#;
+
+#[test]
+fn a_token_is_known_by_a_file_by_a_program_or_by_systemd() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    host.write("/etc/lab-ca.pem", forge.root_certificate().unwrap()).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    forge.sh(CLOSED).unwrap();
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        repo.commit(&[("fleet.yaml", FLEET), ("apps/web/files/etc/web", &format!("{number}\n"))], "next").unwrap()
+    };
+    let set = |more: &str| {
+        agent::set(&host, &repo.https_url(), &format!("git: {{ ca: /etc/lab-ca.pem{more} }}\n"));
+        host.sh("systemctl daemon-reload; systemctl restart mainstay").unwrap();
+    };
+    let tip = next();
+    agent::follow(&host, &repo.https_url(), "git: { ca: /etc/lab-ca.pem }\n");
+    let says = |what: &str| {
+        let told = host.wait_for(agent::SOON, &format!("{{ mainstay --json status || true; }} | grep -F '{what}'"));
+        told.unwrap_or_else(|_| {
+            panic!("{what}: {}\n{}", host.sh("mainstay status || true").unwrap(), agent::log(&host))
+        });
+    };
+    says("it wants a token, and none is set");
+
+    host.sh("umask 077; echo tk-one >/etc/mainstay/token").unwrap();
+    set(", token: /etc/mainstay/token");
+    agent::await_converged(&host, &tip);
+
+    host.write("/usr/local/bin/keeper", HELPER).unwrap();
+    host.sh("chmod 755 /usr/local/bin/keeper; rm /etc/mainstay/token; umask 077; echo tk-two >/etc/mainstay/kept")
+        .unwrap();
+    set(", helper: /usr/local/bin/keeper");
+    let tip = next();
+    agent::await_converged(&host, &tip);
+    // It is told that what it keeps is not accepted any more, forgets it, and is asked once more.
+    forge.sh("sed -i s/tk-two/tk-three/ /run/users; systemctl restart forge-http").unwrap();
+    host.sh("mainstay sync || true").unwrap();
+    says("`/usr/local/bin/keeper`, which `git.helper` names, knows no token");
+    host.sh("test ! -e /etc/mainstay/kept").unwrap();
+
+    host.sh(
+        "mkdir -p /etc/systemd/system/mainstay.service.d; cd /etc/mainstay
+         echo tk-one | systemd-creds encrypt --with-key=host --name=git-token - git-token.cred
+         printf '[Service]\\nLoadCredentialEncrypted=git-token:/etc/mainstay/git-token.cred\\n' >/etc/systemd/system/mainstay.service.d/token.conf",
+    )
+    .unwrap();
+    set("");
+    let tip = next();
+    agent::await_converged(&host, &tip);
+    // Who asks beside the service finds it there as well.
+    host.sh("mainstay plan").unwrap();
+    assert!(host.sh("grep -rl tk-one /etc/mainstay || true").unwrap().is_empty(), "it stands nowhere in the clear");
+}
+
 #[test]
 fn an_outage_of_the_repository_costs_nothing_but_news() {
     let Some(lab) = start() else { return };

@@ -124,6 +124,7 @@ mod tests {
             git.known-hosts            -                                     not set
             git.ca                     -                                     not set
             git.token                  -                                     not set
+            git.helper                 -                                     not set
             trust.signers              -                                     not set
             trust.since                -                                     not set
             trust.floor                /etc/mainstay/floor                   default

@@ -25,7 +25,7 @@ const MAX_STDERR: u64 = 8 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Builds a command that inherits nothing.
-fn bare(program: &str) -> Command {
+pub(super) fn bare(program: &str) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
     command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/");
@@ -170,6 +170,15 @@ impl Running {
     /// Returns what the child wrote to its standard error, neutralised, waiting for its end at most `patience`.
     pub(super) fn complaints(&self, patience: Duration) -> String {
         self.complaints.recv_timeout(patience).unwrap_or_default()
+    }
+
+    /// Returns how the child ended, if it does before this instant.
+    pub(super) fn ended(&mut self, by: Instant) -> Option<std::process::ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let left = by.saturating_duration_since(Instant::now());
+        wait_for(&pidfd, PollFlags::IN, left).ok().filter(|ended| *ended)?;
+        self.child.wait().ok()
     }
 
     fn kill(&mut self) {

@@ -1,14 +1,16 @@
 //! From an address to a connection that gix can talk git over.
 
 use std::io;
+use std::rc::Rc;
 
 use gix::protocol::transport::client::blocking_io::{Transport, http};
 use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
 use gix::protocol::transport::{Protocol, Service};
 
 use super::command;
+use super::credential::Credentials;
 use super::error::{Verdict, because};
-use super::http::{Client, Requests, credentials};
+use super::http::{Client, Requests};
 use super::opening::Openings;
 use super::remote::{Address, Deadlines, Remote};
 use super::wire::{self, Watch};
@@ -50,7 +52,7 @@ pub(super) fn connect<'w>(
     match remote.url.address() {
         Address::Http { url } => {
             let client = kept.client.as_ref().ok_or_else(|| config("there is no http client".to_owned()))?;
-            let credentials = credentials(remote).map_err(config)?;
+            let credentials = Credentials::find(remote, watch).map_err(|verdict| watch.fail(verdict))?.map(Rc::new);
             let url = gix::url::parse(url.as_str()).map_err(|error| config(error.to_string()))?;
             let requests = Requests { client, watch, credentials };
             Ok(Box::new(http::Transport::new_http(requests, url, Protocol::V2, false)))

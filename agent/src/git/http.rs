@@ -16,6 +16,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use spec::id::shown;
 
 use super::complaints::{certificate, chain};
+use super::credential::Credentials;
 use super::error::{Deadline, Verdict, because};
 use super::opening::{Held, MAX_OPENING};
 use super::remote::{Deadlines, Remote};
@@ -82,36 +83,11 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, String> {
     }
 }
 
-/// Returns the credentials for `remote`, from its token file or from its address.
-///
-/// # Errors
-/// The file cannot be read, or the connection would send the token in clear text.
-pub(super) fn credentials(remote: &Remote) -> Result<Option<(String, String)>, String> {
-    let Some(path) = &remote.token_file else {
-        return Ok(remote.url.credentials().cloned());
-    };
-    if remote.url.is_insecure() {
-        return Err("a token is never sent over http://: use https".to_owned());
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("failed to read {}, which `git.token` names: {error}", path.display()))?;
-    let token = text.trim();
-    if token.is_empty() || token.contains(char::is_control) {
-        return Err(format!(
-            "{}, which `git.token` names, does not hold one line with a token: write TOKEN or USER:TOKEN into it, and nothing else",
-            path.display()
-        ));
-    }
-    // Forges take any user name beside a token.
-    let (user, token) = token.split_once(':').unwrap_or(("mainstay", token));
-    Ok(Some((user.to_owned(), token.to_owned())))
-}
-
 /// One conversation over a [`Client`].
 pub(super) struct Requests<'w> {
     pub(super) client: &'w Client,
     pub(super) watch: &'w Watch<'w>,
-    pub(super) credentials: Option<(String, String)>,
+    pub(super) credentials: Option<Rc<Credentials>>,
 }
 
 /// A request that is sent when its answer is first read, and that answer.
@@ -123,8 +99,8 @@ struct Exchange<'w> {
     response: Option<reqwest::Response>,
     /// The capabilities as far as they were read, where they are asked for.
     capabilities: Option<Vec<u8>>,
-    /// Credentials go with the request.
-    signed: bool,
+    /// What goes with the request.
+    credentials: Option<Rc<Credentials>>,
 }
 
 type Shared<'w> = Rc<RefCell<Exchange<'w>>>;
@@ -145,16 +121,16 @@ impl<'w> Requests<'w> {
                 _ => {}
             }
         }
-        if let Some((user, token)) = &self.credentials {
+        if let Some(Credentials { user, token, .. }) = self.credentials.as_deref() {
             request = request.basic_auth(user, Some(token));
         }
         self.exchange_of(Some(request))
     }
 
     fn exchange_of(&self, request: Option<reqwest::RequestBuilder>) -> Shared<'w> {
-        let (client, watch, signed) = (self.client, self.watch, self.credentials.is_some());
+        let (client, watch, credentials) = (self.client, self.watch, self.credentials.clone());
         let (body, response, capabilities) = (Vec::new(), None, None);
-        Rc::new(RefCell::new(Exchange { client, watch, request, body, response, capabilities, signed }))
+        Rc::new(RefCell::new(Exchange { client, watch, request, body, response, capabilities, credentials }))
     }
 }
 
@@ -236,7 +212,13 @@ impl Exchange<'_> {
         let response = self.wait(request.send())?;
         self.watch.asked();
         if !response.status().is_success() {
-            return Err(self.watch.fail(refused(&response, self.signed)));
+            let credentials = self.credentials.as_deref();
+            if response.status() == reqwest::StatusCode::UNAUTHORIZED
+                && let Some(credentials) = credentials
+            {
+                credentials.reject(self.watch);
+            }
+            return Err(self.watch.fail(refused(&response, credentials)));
         }
         let kind = response.headers().get(reqwest::header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?"));
         if !kind.is_some_and(|kind| kind.starts_with("application/x-git-")) {
@@ -294,25 +276,24 @@ fn broken(error: &reqwest::Error) -> Verdict {
     Verdict::Unreachable(None, because(format!("{said}{remedy}")))
 }
 
-/// Reads from a status other than success how to react. `signed` says whether we showed credentials.
-fn refused(response: &reqwest::Response, signed: bool) -> Verdict {
+/// Reads from a status other than success how to react, and to whom something was shown.
+fn refused(response: &reqwest::Response, credentials: Option<&Credentials>) -> Verdict {
     let status = response.status();
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let hint = match (status.as_u16(), signed) {
-        (401, false) => ": it wants a token, and none is set: name a file that holds one with `git.token`",
-        (401, true) => {
-            ": it does not accept the token: write one that is valid and may read the repository into the file of `git.token`"
-        }
-        (403, false) => ": it may want a token, and none is set: name a file that holds one with `git.token`",
-        (403, true) => ": the token does not allow this: give it the right to read the repository",
-        (404 | 410, false) => {
-            ": there is no such repository, or it is shown only to who has a token: check the path, or name a file that holds one with `git.token`"
-        }
-        (404 | 410, true) => {
-            ": there is no such repository, or the token does not allow to see it: check the path, and what the token may read"
-        }
-        (429, _) => ": it is asked too often",
-        _ => "",
+    let of = |text: &str| text.to_owned();
+    let hint = match (status.as_u16(), credentials) {
+        (401, None) => of(": it wants a token, and none is set: name a file that holds one with `git.token`"),
+        (401, Some(credentials)) => format!(": it does not accept {}", credentials.hint()),
+        (403, None) => of(": it may want a token, and none is set: name a file that holds one with `git.token`"),
+        (403, Some(_)) => of(": the token does not allow this: give it the right to read the repository"),
+        (404 | 410, None) => of(
+            ": there is no such repository, or it is shown only to who has a token: check the path, or name a file that holds one with `git.token`",
+        ),
+        (404 | 410, Some(_)) => of(
+            ": there is no such repository, or the token does not allow to see it: check the path, and what the token may read",
+        ),
+        (429, _) => of(": it is asked too often"),
+        _ => String::new(),
     };
     let why = because(format!("the server answered {status}{hint}"));
     match status.as_u16() {

@@ -194,6 +194,11 @@ impl Url {
         self.credentials.as_ref()
     }
 
+    /// Says whether it is an address of https.
+    pub fn is_https(&self) -> bool {
+        matches!(&self.address, Address::Http { url } if url.starts_with("https:"))
+    }
+
     /// Says whether what is received could be read and changed on its way: only signatures protect it then.
     pub fn is_insecure(&self) -> bool {
         match &self.address {
@@ -352,8 +357,8 @@ pub struct Remote {
     pub ssh: Ssh,
     /// For `https://`: a PEM file of the only certificate authorities to trust; without it, the system's.
     pub ca_file: Option<PathBuf>,
-    /// For `https://`: a file that holds `token` or `user:token`; read again for each connection, so it can be rotated.
-    pub token_file: Option<PathBuf>,
+    /// For `https://`: who knows the token; asked again for each connection, so it can be rotated.
+    pub token: Option<Token>,
     /// The most that one conversation may send us, in bytes: a hostile server never ends its pack.
     pub max_bytes: u64,
     /// The most objects that one pack may hold.
@@ -370,12 +375,21 @@ impl Remote {
             branch,
             ssh: Ssh::default(),
             ca_file: None,
-            token_file: None,
+            token: None,
             max_bytes: MAX_BYTES,
             max_objects: MAX_OBJECTS,
             max_unpacked: MAX_UNPACKED,
         }
     }
+}
+
+/// Who knows the token for `https://`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// A file that holds `token` or `user:token`.
+    File(PathBuf),
+    /// A program and its arguments, which is asked as git asks its credential helpers (gitcredentials(7)).
+    Program(Vec<String>),
 }
 
 /// How long a conversation with a remote may take.

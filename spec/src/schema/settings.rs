@@ -40,7 +40,7 @@ fn about(group: &str) -> &'static str {
 fn described(key: &Key) -> Value {
     let schema = match key.kind {
         Kind::Text | Kind::Host | Kind::Commit | Kind::Count(..) | Kind::Size(..) => word(),
-        Kind::Path => with(text(), "pattern", "^/".into()),
+        Kind::Path | Kind::Program => with(text(), "pattern", "^/".into()),
         Kind::Url => with(text(), "pattern", "^https?://".into()),
         Kind::Duration(..) => duration(),
         Kind::Boolean => boolean(),

@@ -244,7 +244,7 @@ fn a_token_is_never_sent_in_clear_text() {
     let fixture = Fixture::new();
     let token_file = fixture.path().join("token");
     fs::write(&token_file, "s3cret\n").expect("written");
-    let remote = Remote { token_file: Some(token_file), ..http_backend(&fixture).0 };
+    let remote = Remote { token: Some(Token::File(token_file)), ..http_backend(&fixture).0 };
     let error = fixture.mirror().fetch(&remote, &quick(), &NO).expect_err("refused");
     assert!(matches!(error, FetchError::Config { .. }), "{error:?}");
 }
