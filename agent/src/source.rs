@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use spec::id::CommitId;
 
-use crate::git::{Deadlines, FetchError, Fetched, GitError, Heard, Mirror, Peers, Remote};
+use crate::git::{Deadlines, FetchError, Fetched, GitError, Heard, Mirror, Peers, Proposal, PushError, Remote};
 
 /// A machine that is up for less than this has just booted.
 const JUST_BOOTED: Duration = Duration::from_secs(300);
@@ -111,6 +111,14 @@ pub struct Source {
 }
 
 impl Source {
+    /// Pushes a proposal to where commits come from.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    pub fn propose(&mut self, proposal: &Proposal<'_>, cancel: &AtomicBool) -> Result<(String, CommitId), PushError> {
+        self.mirror.propose(&self.remote, proposal, &self.deadlines, cancel)
+    }
+
     /// Opens the mirror in `dir`. The network is not used: an agent that starts offline has what it had.
     ///
     /// # Errors

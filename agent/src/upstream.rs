@@ -12,8 +12,8 @@ use spec::record::Record;
 use tokio::task::JoinHandle;
 
 use crate::git::{
-    self, BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, PushError, Pushed,
-    Remote, Seen, Token, Url, UrlError,
+    self, BranchName, Deadlines, FetchError, Fetched, Files, GitError, Heard, Limits, Mirror, Peers, Proposal,
+    PushError, Pushed, Remote, Seen, Token, Url, UrlError,
 };
 use crate::identity::{self, Identity, RECORD, Voice};
 use crate::settings::Settings;
@@ -224,6 +224,34 @@ impl Upstream {
             let pushed = source.mirror_mut().publish(&remote, &host, seen, &deadlines, &cancel);
             (source, Done::Pushed(pushed), None)
         });
+    }
+
+    /// Proposes another fleet.yaml than that of a commit, as a branch; `None` while a conversation is under way. Returns the name of the
+    /// branch, and the commit on it.
+    ///
+    /// # Errors
+    /// See [`PushError`].
+    pub async fn propose(
+        &mut self,
+        host: HostName,
+        base: CommitId,
+        content: String,
+    ) -> Option<Result<(String, CommitId), PushError>> {
+        let mut source = self.at_rest.take()?;
+        let cancel = Arc::clone(&self.cancel);
+        let proposed = tokio::task::spawn_blocking(move || {
+            let message = format!(
+                "Enrol {host}\n\nIts key, as `mainstay install` found it on the host: compare it with what is shown there.\n"
+            );
+            let at = Timestamp::now();
+            let proposal =
+                Proposal { host: &host, base: &base, path: "fleet.yaml", content: &content, message: &message, at };
+            let proposed = source.propose(&proposal, &cancel);
+            (source, proposed)
+        });
+        let (source, proposed) = proposed.await.expect("a conversation with the remote does not panic");
+        self.at_rest = Some(source);
+        Some(proposed)
     }
 
     /// Says how long a push may wait for a server that is busy. One that did not answer last time is more likely gone; and what

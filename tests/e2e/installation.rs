@@ -101,11 +101,20 @@ fn a_program_without_a_package() {
     // The host is not in the fleet yet: the agent waits for the commit that names it.
     let unnamed = repo.commit(&[("fleet.yaml", "fleet: home\nhosts:\n  cellar: {}\n")], "no attic").unwrap();
     let install = format!("/root/mainstay install --repo {} --key /root/.ssh/id_ed25519", repo.ssh_url());
-    let said = host.sh(&install).unwrap();
+    let said = host.sh(&format!("{install} --enrol")).unwrap();
     assert!(said.contains(&unnamed[..10]) && said.contains("changes nothing until a commit"), "{said}");
-    let tip = repo.commit(&[("fleet.yaml", FLEET)], "attic").unwrap();
+    // It proposes its own line, which somebody takes over.
+    assert!(said.contains("the branch enrol/attic") && said.contains("git cherry-pick -S FETCH_HEAD"), "{said}");
+    let fleet = repo.git(&["show", "enrol/attic:fleet.yaml"]).unwrap();
+    let line = said.lines().map(str::trim).find(|line| line.starts_with("attic: { key: \"ssh-ed25519 "));
+    let line = line.unwrap_or_else(|| panic!("it shows its line: {said}"));
+    assert_eq!(fleet.trim(), format!("fleet: home\nhosts:\n  cellar: {{}}\n  {line}"));
+    assert_eq!(repo.git(&["log", "--format=%s", "main..enrol/attic"]).unwrap().trim(), "Enrol attic");
+    let tip = repo.commit(&[("fleet.yaml", &fleet)], "attic").unwrap();
     host.sh("systemctl kill -s HUP mainstay").unwrap();
     agent::await_converged(&host, &tip);
+    let said = host.sh(&format!("{install} --enrol")).unwrap();
+    assert!(said.contains("fleet.yaml names this host's key") && !said.contains("enrol/attic"), "{said}");
     let web = agent::invocation(&host, "web");
     assert_eq!(host.sh("systemctl show -P FragmentPath mainstay").unwrap(), "/etc/systemd/system/mainstay.service\n");
     let said = host.sh("/usr/local/bin/mainstay uninstall --purge").unwrap();

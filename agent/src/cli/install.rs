@@ -25,7 +25,8 @@ use crate::upstream::{Done, LIMITS, Upstream};
 const EXAMPLES: &str = "\
 Examples:
   mainstay install --repo ssh://git@git.example/fleet.git
-  mainstay install --repo https://git.example/fleet.git --host attic";
+  mainstay install --repo https://git.example/fleet.git --host attic
+  mainstay install --enrol                  also where it is installed already";
 
 /// Follow a repository from now on: settings, key, and service
 ///
@@ -34,6 +35,7 @@ Examples:
 /// when it is called again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the command line, independent of each other")]
 pub struct Args {
     /// The repository to follow: ssh://, user@host:path, https://, git:// or http://
     #[arg(long, value_name = "URL")]
@@ -56,6 +58,9 @@ pub struct Args {
     /// Believe at first those whom the repository names now: whoever stands between could have named them
     #[arg(long)]
     trust_signers: bool,
+    /// Push this host's line for fleet.yaml as a branch, enrol/HOST, for somebody to take over
+    #[arg(long)]
+    enrol: bool,
 }
 
 /// Installs the agent.
@@ -118,7 +123,7 @@ async fn install(common: &Common, args: &Args, report: &mut Report) -> anyhow::R
     }
     let settings = common.settings()?;
     let host = settings.host()?;
-    let first = Told { path: &path, takes_signers: args.trust_signers, public: public.as_deref() };
+    let first = Told { path: &path, takes_signers: args.trust_signers, enrols: args.enrol, public: public.as_deref() };
     if !reads(&settings, &host, &first, report).await? {
         return Ok(false);
     }
@@ -254,37 +259,45 @@ async fn reads(settings: &Settings, host: &HostName, told: &Told<'_>, report: &m
     if !believes(settings, source.mirror(), (&tip, &tree), told, report)? {
         return Ok(false);
     }
-    match belief::believe(&tree, Some(tip.clone()), host, &Memory::default(), None) {
+    let key = match belief::believe(&tree, Some(tip.clone()), host, &Memory::default(), None) {
         Ok((belief, _)) => {
             let apps: Vec<&str> = belief.desired.apps.keys().map(spec::id::AppName::as_str).collect();
             let named = if apps.is_empty() { "no application is placed here".to_owned() } else { apps.join(", ") };
             report.say("host", &format!("{host} of {}: {named}", belief.desired.fleet));
-            enrol(settings, host, belief.keys.get(host).map(String::as_str), report).await;
-            return Ok(true);
+            belief.keys.get(host).cloned()
         }
         Err(Refusal::Mistakes(mistakes)) => {
             let text = draw::render(&mistakes, &tree, false);
             report.say("host", &waits(&tip, &format!("it has mistakes:\n\n{text}")));
+            None
         }
-        Err(refusal) => report.say("host", &waits(&tip, &refusal.to_string())),
+        Err(refusal) => {
+            report.say("host", &waits(&tip, &refusal.to_string()));
+            None
+        }
+    };
+    if let Some(identity) = enrol(settings, host, key.as_deref(), report).await
+        && told.enrols
+    {
+        propose(&mut upstream, host, &identity, (&tip, &tree), report).await;
     }
-    enrol(settings, host, None, report).await;
     Ok(true)
 }
 
-/// Says how others come to believe what this host says: by its key in fleet.yaml, where `named` is the one that it has now.
-async fn enrol(settings: &Settings, host: &HostName, named: Option<&str>, report: &mut Report) {
+/// Says how others come to believe what this host says: by its key in fleet.yaml, where `named` is the one that it has now. Returns the
+/// key where fleet.yaml does not name it yet.
+async fn enrol(settings: &Settings, host: &HostName, named: Option<&str>, report: &mut Report) -> Option<Identity> {
     let identity = match own_identity(settings, host).await {
         Ok(identity) => identity,
         // It works all the same; others take it by its word until it can sign.
         Err(error) => {
             report.say("identity", &format!("there is no key that it could sign its records with: {error:#}"));
-            return;
+            return None;
         }
     };
     if named.is_some_and(|key| identity.is(key)) {
         report.say("identity", "fleet.yaml names this host's key: what it says is believed");
-        return;
+        return None;
     }
     let why = match named {
         Some(_) => "fleet.yaml names another key for this host, so that what it says is left out. It is:",
@@ -292,6 +305,41 @@ async fn enrol(settings: &Settings, host: &HostName, named: Option<&str>, report
     };
     report.say("identity", why);
     report.add(&format!("{host}: {{ key: \"{}\" }}", identity.public()));
+    Some(identity)
+}
+
+/// Pushes the host's line for fleet.yaml as a branch; where that cannot be done, a person writes the line.
+async fn propose(
+    upstream: &mut Upstream,
+    host: &HostName,
+    identity: &Identity,
+    (tip, tree): (&CommitId, &Tree),
+    report: &mut Report,
+) {
+    let text = match tree.entries.get("fleet.yaml") {
+        Some(Entry::File { bytes, .. }) => std::str::from_utf8(bytes).unwrap_or_default(),
+        _ => "",
+    };
+    let content = match manifest::enrolled(text, host, identity.public()) {
+        Ok(Some(content)) => content,
+        Ok(None) => return,
+        Err(why) => {
+            return report.say("enrol", &format!("fleet.yaml was left as it is, write the line yourself: {why}"));
+        }
+    };
+    match upstream.propose(host.clone(), tip.clone(), content).await {
+        Some(Ok((branch, commit))) => {
+            report.say("enrol", &format!("pushed {} as the branch {branch}, which nobody follows. Compare the key, and take it over as a commit of your own:", commit.short()));
+            report.add(&format!("git fetch origin {branch} && git cherry-pick -S FETCH_HEAD"));
+        }
+        Some(Err(error)) => {
+            report.say(
+                "enrol",
+                &format!("the branch could not be pushed, write the line yourself: {}", crate::chain(&error)),
+            );
+        }
+        None => report.say("enrol", "the branch was not pushed: the mirror is busy"),
+    }
 }
 
 async fn own_identity(settings: &Settings, host: &HostName) -> anyhow::Result<Identity> {
@@ -307,6 +355,8 @@ struct Told<'a> {
     path: &'a Path,
     /// Whom the repository names is believed.
     takes_signers: bool,
+    /// The host's line for fleet.yaml is to be pushed as a branch.
+    enrols: bool,
     /// The public key that was made for this host.
     public: Option<&'a str>,
 }

@@ -27,6 +27,7 @@ mod search;
 mod clone;
 mod pack;
 mod push;
+mod propose;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,6 +37,7 @@ pub use error::{Cap, Deadline, FetchError, GitError, PushError};
 pub use fetch::{Fetched, Heard, Peers};
 pub use hosts::{Heartbeat, Newest, said_by};
 pub use mirror::{Mirror, Tidied};
+pub use propose::Proposal;
 pub use push::{Pushed, Seen};
 pub use remote::{BranchName, Deadlines, Files, Remote, Ssh, Token, Url, UrlError};
 pub use search::Touched;

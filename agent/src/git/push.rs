@@ -51,19 +51,21 @@ pub enum Pushed {
 }
 
 /// A ref that the remote is to have.
-struct Wanted {
-    name: String,
-    value: ObjectId,
-    lease: Lease,
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) value: ObjectId,
+    pub(super) lease: Lease,
 }
 
 /// What a push may replace.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lease {
+pub(super) enum Lease {
     /// Only a value that ours has in its history.
     Continues,
     /// Whatever is there at the moment: it is ours and worth nothing once there is a newer one.
     Replaces,
+    /// The same; what is pushed goes on from this, which the remote has.
+    Branches(ObjectId),
 }
 
 /// What the remote answered to an offer.
@@ -126,6 +128,26 @@ impl Mirror {
             }
         }
         Err(PushError::Retryable { url: url(), name, source: because("somebody else keeps writing to it") })
+    }
+
+    /// Pushes refs that nobody but this host writes to.
+    pub(super) fn push(
+        &mut self,
+        remote: &Remote,
+        wanted: &[Wanted],
+        deadlines: &Deadlines,
+        cancel: &AtomicBool,
+    ) -> Result<(), PushError> {
+        let (url, name) = (remote.url.to_string(), wanted[0].name.clone());
+        self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url.clone(), name.clone()))?;
+        let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+        match self.offer(remote, wanted, &watch)? {
+            Offer::Answered(answers) => match answers.into_iter().flatten().next() {
+                Some(why) => Err(classify(url, name, why)),
+                None => Ok(()),
+            },
+            Offer::Behind(_) => Err(PushError::Retryable { url, name, source: because("somebody else writes to it") }),
+        }
     }
 
     /// Returns the list of refs that a push over http begins with, as far as it matters and as it was after the last push. A server
@@ -252,7 +274,10 @@ impl Mirror {
                     }
                     sets.push((Some(theirs), wanted.value));
                 }
-                _ => sets.push((None, wanted.value)),
+                _ => match wanted.lease {
+                    Lease::Branches(base) => sets.push((Some(base), wanted.value)),
+                    Lease::Continues | Lease::Replaces => sets.push((None, wanted.value)),
+                },
             }
             let old = theirs.unwrap_or(ObjectId::null(gix::hash::Kind::Sha1));
             commands.push(Command { old, new: wanted.value, name: &wanted.name });

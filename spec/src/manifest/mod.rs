@@ -53,11 +53,13 @@ mod traces;
 mod programs;
 mod exposed;
 mod settings;
+mod enrol;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use alerts::{Alert, Receiver, events};
 pub use critical::is_open;
+pub use enrol::enrolled;
 pub use model::{
     Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Policy, Port,
     State, Unit, UnitText, Volume,

@@ -301,3 +301,39 @@ fn hostile_signs_of_others_are_skipped() {
     }
     assert_eq!(mirror.record_heard(&host("good")).as_deref(), Some("fine\n"));
 }
+
+#[test]
+fn a_proposal_is_one_commit_on_a_branch_of_its_own() {
+    let fixture = Fixture::new();
+    let base = fixture.commit("first", &[("fleet.yaml", "fleet: home\n"), ("apps/web/web.service", "[Service]\n")]);
+    let (mut mirror, remote, attic) = (fixture.mirror(), fixture.remote(), host("attic"));
+    fetch(&mut mirror, &remote);
+    let mut propose = |content: &str, second: i64| {
+        let proposal = Proposal {
+            host: &attic,
+            base: &base,
+            path: "fleet.yaml",
+            content,
+            message: "Enrol attic\n",
+            at: at(second),
+        };
+        mirror.propose(&remote, &proposal, &quick(), &NO)
+    };
+    let (branch, _) = propose("fleet: home\nhosts: {}\n", 1).expect("pushed");
+    assert_eq!(branch, "enrol/attic");
+    // Another one takes its place.
+    let (_, commit) = propose("fleet: home\nhosts: { attic: {} }\n", 2).expect("pushed");
+    let served = fixture.served();
+    assert_eq!(git(&served, &["rev-parse", "enrol/attic", "enrol/attic^"]), format!("{commit}\n{base}"));
+    assert_eq!(git(&served, &["diff", "--stat", "--format=", "main", "enrol/attic"]).lines().count(), 2);
+    assert_eq!(git(&served, &["show", "enrol/attic:fleet.yaml"]), "fleet: home\nhosts: { attic: {} }");
+    assert_eq!(git(&served, &["rev-parse", "main"]), base.as_str());
+    // Who may not push branches is told.
+    let hook = served.join("hooks/update");
+    fs::create_dir_all(served.join("hooks")).expect("a folder");
+    fs::write(&hook, "#!/bin/sh\necho 'hosts push no branches' >&2\nexit 1\n").expect("a hook");
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let error = propose("fleet: home\nhosts: { attic: { key: x } }\n", 3).expect_err("denied");
+    assert!(matches!(error, PushError::Denied { .. }), "{error:?}");
+    assert_eq!(git(&served, &["rev-parse", "enrol/attic"]), commit.as_str());
+}
