@@ -15,6 +15,8 @@ struct Scene {
     repo: Repo,
     hosts: Vec<Host>,
     first: String,
+    /// What the canary said at first, and not since.
+    old: String,
 }
 
 impl Scene {
@@ -40,11 +42,20 @@ impl Scene {
         for host in &hosts {
             agent::await_converged(host, &first);
         }
-        let first = repo.commit(&[("fleet.yaml", &(fleet + RULES))], "the canary first").unwrap();
-        for host in &hosts {
-            agent::await_converged(host, &first);
+        let mut scene = Scene { _forge: forge, repo, hosts, first, old: String::new() };
+        scene.old = scene.await_sign("attic");
+        scene.first = scene.repo.commit(&[("fleet.yaml", &(fleet + RULES))], "the canary first").unwrap();
+        for host in &scene.hosts {
+            agent::await_converged(host, &scene.first);
+            scene.await_sign(host.name());
         }
-        Scene { _forge: forge, repo, hosts, first }
+        scene
+    }
+
+    /// Waits until a host has said that it is where it should be, and returns that.
+    fn await_sign(&self, name: &str) -> String {
+        let is_there = || Ok(Some(self.sign(name)).filter(|said| said.matches(&self.first).count() == 2));
+        lab::poll(agent::SOON, is_there).unwrap().unwrap_or_else(|| panic!("{name} says {}", self.sign(name)))
     }
 
     fn host(&self, name: &str) -> &Host {
@@ -53,15 +64,19 @@ impl Scene {
 
     /// What a host's sign of life says, as it stands in the repository.
     fn sign(&self, name: &str) -> String {
-        self.repo.git(&["log", "-1", "--format=%B", &format!("{SEEN}{name}")]).unwrap()
+        self.repo.git(&["log", "-1", "--format=%B", &format!("{SEEN}{name}")]).unwrap_or_default()
     }
 
     /// Somebody writes a sign of life for a host, and the same record as its note, by force.
     fn forge(&self, name: &str, text: &str) {
+        let record = text.split_once("\n\n").map_or(text, |(_, record)| record);
+        self.forge_both(name, text, record);
+    }
+
+    fn forge_both(&self, name: &str, text: &str, record: &str) {
         let tree = self.repo.git_with(&["mktree"], b"").unwrap();
         let commit = self.repo.git_with(&["commit-tree", tree.trim(), "-F", "-"], text.as_bytes()).unwrap();
         self.repo.git(&["update-ref", &format!("{SEEN}{name}"), commit.trim()]).unwrap();
-        let record = text.split_once("\n\n").map_or(text, |(_, record)| record);
         let tip = self.repo.tip("main").unwrap().unwrap();
         let notes = format!("{NOTES}{name}");
         self.repo.git_with(&["notes", "--ref", &notes, "add", "-f", "-F", "-", &tip], record.as_bytes()).unwrap();
@@ -81,14 +96,34 @@ impl Scene {
     }
 }
 
-/// `text` as another host signs it.
-fn signed_by(host: &Host, namespace: &str, text: &str) -> String {
-    host.write("/run/payload", format!("home\n{text}")).unwrap();
+/// `text` as a host signs it, for a fleet.
+fn signed_by(host: &Host, namespace: &str, fleet: &str, text: &str) -> String {
+    host.write("/run/payload", format!("{fleet}\n{text}")).unwrap();
     let signature = host.sh(&format!(
         "rm -f /run/payload.sig; ssh-keygen -q -Y sign -f /etc/mainstay/identity -n {namespace} /run/payload; cat /run/payload.sig"
     ));
     format!("{text}{}", signature.unwrap())
 }
+
+/// Makes something out of the canary's last word, and of the one that it would say.
+type Forging = fn(&Scene, &str, &str) -> String;
+
+/// What somebody who can push writes in the name of the canary, which is off, and says that it is well with a commit; made from the
+/// last that it said itself.
+const FORGED: [(&str, Forging); 9] = [
+    ("without a signature", |_, _, word| word.to_owned()),
+    ("signed by another host", |it, _, word| signed_by(it.host("barn"), "mainstay-seen", "home", word)),
+    ("its own word about another commit", |_, told, word| {
+        let (_, signature) = told.rsplit_once("-----BEGIN").unwrap();
+        format!("{word}-----BEGIN{signature}")
+    }),
+    ("an old word of its own", |it, _, _| it.old.clone()),
+    ("its own word in another fleet", |it, _, word| signed_by(it.host("attic"), "mainstay-seen", "other", word)),
+    ("its own word for something else", |it, _, word| signed_by(it.host("attic"), "file", "home", word)),
+    ("that it failed", |_, _, word| word.replace("\"converged\"", "\"failed\"")),
+    ("nonsense", |_, _, _| "\u{1b}[2J{\"mainstay-record\":1,".to_owned()),
+    ("a megabyte", |_, _, word| format!("{word}{}", "x".repeat(1 << 20))),
+];
 
 #[test]
 fn nobody_speaks_for_another_host() {
@@ -99,32 +134,25 @@ fn nobody_speaks_for_another_host() {
     assert!(told.matches("-----BEGIN SSH SIGNATURE-----").count() == 2, "{told}");
     scene.host("attic").sh("systemctl stop mainstay").unwrap();
     let second = scene.repo.commit(&[("apps/web/files/etc/web", "2\n")], "second").unwrap();
-    scene.host("barn").wait_for(agent::SOON, "mainstay plan 2>&1 | grep attic").unwrap();
-
-    // The canary is off, and somebody says in its name that it is well with the second commit: without a signature, with that of
-    // another host, and with an old word of its own.
-    let unsigned = told.split("-----BEGIN").next().unwrap().replace(&scene.first, &second);
-    scene.forge("attic", &unsigned);
     for name in ["barn", "cellar"] {
-        scene.ignores(name);
-        scene.has(name, "1\n");
+        // It waits for the canary, whose last word it has heard by now.
+        let heard = "grep -q attic /var/lib/mainstay/heard.json && (mainstay plan || true) 2>&1 | grep attic";
+        scene.host(name).wait_for(agent::SOON, heard).unwrap();
     }
-    let by_barn = signed_by(scene.host("barn"), "mainstay-seen", &unsigned);
-    scene.forge("attic", &by_barn);
-    scene.ignores("cellar");
-    scene.forge("attic", &told);
-    scene.ignores("cellar");
-    for name in ["barn", "cellar"] {
-        scene.has(name, "1\n");
+    let word = told.split("-----BEGIN").next().unwrap().replace(&scene.first, &second);
+    for (name, forged) in FORGED {
+        eprintln!("{name}");
+        scene.forge("attic", &forged(&scene, &told, &word));
+        for host in ["barn", "cellar"] {
+            scene.ignores(host);
+            scene.has(host, "1\n");
+            let plan = scene.host(host).sh("mainstay plan 2>&1 || true").unwrap();
+            assert!(!plan.contains("halted"), "{name}: {plan}");
+        }
     }
-    // Nor does it fail by what somebody else says.
-    let failed = unsigned.replace("\"converged\"", "\"failed\"");
-    scene.forge("attic", &failed);
-    scene.ignores("barn");
-    let plan = scene.host("barn").sh("mainstay plan 2>&1 || true").unwrap();
-    assert!(!plan.contains("halted"), "{plan}");
 
     // Who reads a clone sees that as well, and not what was forged.
+    scene.forge("attic", &word.replace("\"converged\"", "\"failed\""));
     let barn = scene.host("barn");
     barn.sh(&format!("git clone -q {} /root/clone", scene.repo.ssh_url())).unwrap();
     let text = barn.sh("cd /root/clone; mainstay fleet status 2>&1 || true").unwrap();
@@ -136,4 +164,48 @@ fn nobody_speaks_for_another_host() {
         agent::await_converged(host, &second);
         scene.has(host.name(), "2\n");
     }
+}
+
+/// Whoever is root on a host can lie about that one, with its key: as many as may fail do not stop the rest, and one that says it is well
+/// takes nobody's turn but its own.
+#[test]
+fn a_host_that_lies_about_itself_is_one_host() {
+    let Some(lab) = start() else { return };
+    let scene = Scene::start(&lab);
+    let barn = scene.host("barn");
+    barn.sh("systemctl stop mainstay").unwrap();
+    let fleet = scene.repo.show("main", "fleet.yaml").unwrap().replace("failures: 0", "failures: 1");
+    let fleet = fleet.replace("max-unavailable: 1", "max-unavailable: 2");
+    let files = [("fleet.yaml", fleet.as_str()), ("apps/web/files/etc/web", "2\n")];
+    let second = scene.repo.commit(&files, "one may fail").unwrap();
+    let lie = |state: &str| {
+        let told = scene.sign("barn");
+        let (head, record) = told.split_once("\n\n").unwrap();
+        let record = record.split("-----BEGIN").next().unwrap();
+        let from = record.find("\"counter\":").unwrap() + 10;
+        let digits = record[from..].chars().take_while(char::is_ascii_digit).count();
+        let later = format!("{}1000000{}", &record[..from], &record[from + digits..]);
+        let record = later.replace(&scene.first, &second).replace("converged", state);
+        let record = signed_by(barn, "mainstay-record", "home", &record);
+        let at = barn.sh("date -u -d '+1 second' +%Y-%m-%dT%H:%M:%SZ").unwrap();
+        let head = head.replace(&scene.first, &second);
+        let (before, rest) = head.split_once("seen at ").unwrap();
+        let (_, behind) = rest.split_once(", at ").unwrap();
+        let head = format!("{before}seen at {}, at {behind}", at.trim());
+        scene.forge_both("barn", &signed_by(barn, "mainstay-seen", "home", &format!("{head}\n\n{record}")), &record);
+    };
+    lie("failed");
+    // The others are brought there all the same: one may fail.
+    for name in ["attic", "cellar"] {
+        agent::await_converged(scene.host(name), &second);
+        scene.has(name, "2\n");
+    }
+    let status = scene.host("cellar").sh(&format!(
+        "git clone -q {} /root/clone; cd /root/clone; mainstay fleet status 2>&1 || true",
+        scene.repo.ssh_url()
+    ));
+    let status = status.unwrap();
+    assert!(status.lines().any(|line| line.contains("barn") && line.contains("failed")), "it is its word: {status}");
+    barn.sh("systemctl start mainstay").unwrap();
+    agent::await_converged(barn, &second);
 }

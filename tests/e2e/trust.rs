@@ -7,7 +7,7 @@ use crate::{agent, start};
 
 /// A host that follows a repository whose commits are signed.
 struct Scene {
-    _forge: Forge,
+    forge: Forge,
     repo: Repo,
     host: Host,
     ann: Signer,
@@ -41,7 +41,7 @@ impl Scene {
         forge.authorize(&host).unwrap();
         agent::follow(&host, &repo.ssh_url(), "trust: { signers: /etc/mainstay/first }\n");
         agent::await_converged(&host, &first);
-        Scene { _forge: forge, repo, host, ann, bob, eve, count: 0 }
+        Scene { forge, repo, host, ann, bob, eve, count: 0 }
     }
 
     /// Changes the file that shows what is deployed; signed by somebody.
@@ -62,17 +62,28 @@ impl Scene {
     /// The branch is at a commit that is refused for a reason; nothing changes, and drift is put back.
     fn is_refused(&self, tip: &str, reason: &str) {
         let before = self.host.read("/etc/web").unwrap();
+        self.refused(tip, reason);
+        self.host.sh("echo drift >/etc/web").unwrap();
+        self.host.wait_for(agent::SOON, &format!("grep -x {} /etc/web", before.trim())).unwrap();
+    }
+
+    /// Returns why.
+    fn refused(&self, tip: &str, reason: &str) -> String {
         agent::await_status(&self.host, &format!("{} is refused", &tip[..10]));
         let status = self.host.try_sh("mainstay --json status").unwrap();
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(status.contains(reason), "{reason}: {status}");
-        self.host.sh("echo drift >/etc/web").unwrap();
-        self.host.wait_for(agent::SOON, &format!("grep -x {} /etc/web", before.trim())).unwrap();
+        status.lines().find(|line| line.contains(reason)).unwrap_or_default().trim().to_owned()
     }
 
     /// The branch is set to a commit, whatever it is at.
     fn set(&self, commit: &str) {
         self.repo.git(&["update-ref", "refs/heads/main", commit]).unwrap();
+    }
+
+    fn at(&self, commit: &str) -> String {
+        self.set(commit);
+        commit.to_owned()
     }
 
     fn explain(&self, commit: &str) -> String {
@@ -81,30 +92,195 @@ impl Scene {
     }
 }
 
+/// Does something to the branch, and returns its tip.
+type Attack = fn(&mut Matrix) -> String;
+
+/// What somebody may try who can push to the branch, by its name in the list of attacks, and what is said of it.
+const ATTACKS: [(&str, Attack, &str); 16] = [
+    ("unsigned", |it| it.scene.change(None), "(unsigned)"),
+    ("wrong signer", |it| it.scene.change(Some(&it.scene.eve.clone())), "(unknown-signer)"),
+    ("wrong signer, with OpenPGP", |it| it.scene.change(Some(&it.mallory.clone())), "(unknown-signer)"),
+    ("a key that is out of date", |it| it.scene.change(Some(&it.dan.clone())), "(not-valid)"),
+    ("a key that its owner revoked, a signed merge", |it| it.merged(&it.gils.clone()), "(unknown-signer)"),
+    ("a key that was removed", |it| it.scene.change(Some(&it.scene.bob.clone())), "(unknown-signer)"),
+    ("unsigned in the middle, a signed tip", Matrix::covered, "(unsigned)"),
+    ("a key that was removed, a signed merge", |it| it.merged(&it.bobs.clone()), "which was removed from those who"),
+    ("a signature for something else than git", Matrix::for_a_file, "(bad-signature)"),
+    ("a signature of another commit", Matrix::transplanted, "(bad-signature)"),
+    ("added by one's own word", Matrix::added_by_herself, "counts from the next one on"),
+    ("replay of an older commit", |it| it.scene.at(&it.older.clone()), "is older than"),
+    ("rewrite", Matrix::rewritten, "does not go on from"),
+    ("another repository of the same people", Matrix::of_another_repository, "does not go on from"),
+    ("meant for another branch", Matrix::for_another_branch, "for the branch `prod`"),
+    ("nobody left who signs", Matrix::without_signers, "trust/signers"),
+];
+
+/// A branch with a history: bob was removed, gil revoked his key, dan's ran out.
+struct Matrix {
+    scene: Scene,
+    mallory: Signer,
+    dan: Signer,
+    /// A commit from before bob was removed, and what is believed now.
+    older: String,
+    good: String,
+    /// What bob and gil signed before that, and that was never merged.
+    bobs: String,
+    gils: String,
+}
+
+impl Matrix {
+    fn start(lab: &lab::Lab) -> Matrix {
+        let mut scene = Scene::start(lab);
+        let forge = &scene.forge;
+        let [gil, una, mallory] = ["gil", "una", "mallory"].map(|name| forge.openpgp_signer(name).unwrap());
+        let dan = forge.signer("dan").unwrap();
+        let (ann, bob) = (scene.ann.clone(), scene.bob.clone());
+        let named = fleet("").replace("trust/signers", "[trust/signers, trust/people.asc]");
+        let dans = format!("dan@example.com valid-before=\"20200101Z\" {}\n", dan.public_key);
+        let all = people(&[("ann", &ann), ("bob", &bob)]) + &dans;
+        let change = scene.repo.change().write("fleet.yaml", named).write("trust/signers", all);
+        let older = change
+            .write("trust/people.asc", format!("{}{}", gil.public_key, una.public_key))
+            .signed_by(&ann)
+            .commit("more people")
+            .unwrap();
+        let [bobs, gils] = [&bob, &gil].map(|signer| {
+            let side = scene.change(Some(signer));
+            scene.set(&older);
+            side
+        });
+        let revoked = scene.forge.revoke(&gil).unwrap();
+        let change = scene.repo.change().write("trust/signers", people(&[("ann", &ann)]) + &dans);
+        // One to drift beside each attack: a file that is changed again and again is somebody's, and left alone.
+        let change = (0..ATTACKS.len())
+            .fold(change, |change, number| change.write(&format!("apps/web/files/etc/drift/{number}"), "ours\n"));
+        let good =
+            change.write("trust/people.asc", revoked + &una.public_key).signed_by(&ann).commit("less of them").unwrap();
+        agent::await_converged(&scene.host, &good);
+        Matrix { scene, mallory, dan, older, good, bobs, gils }
+    }
+
+    /// Writes a commit as it stands there, and sets the branch to it.
+    fn raw(&self, text: &str) -> String {
+        let id = self.scene.repo.git_with(&["hash-object", "-t", "commit", "-w", "--stdin"], text.as_bytes()).unwrap();
+        self.scene.at(id.trim())
+    }
+
+    fn text(&self, commit: &str) -> String {
+        self.scene.repo.git(&["cat-file", "commit", commit]).unwrap()
+    }
+
+    fn covered(&mut self) -> String {
+        self.scene.change(None);
+        self.scene.change(Some(&self.scene.ann.clone()))
+    }
+
+    fn merged(&mut self, side: &str) -> String {
+        let tip = self.scene.change(Some(&self.scene.ann.clone()));
+        let tree = format!("{tip}^{{tree}}");
+        let sign = ["-c", "gpg.format=ssh", "-c", "user.signingKey=/home/git/signer-ann", "commit-tree", "-S"];
+        let merge = [&sign[..], &["-m", "merge", "-p", &tip, "-p", side, &tree]].concat();
+        let merge = self.scene.repo.git(&merge).unwrap();
+        self.scene.at(merge.trim())
+    }
+
+    fn for_a_file(&mut self) -> String {
+        let unsigned = self.scene.change(None);
+        let text = self.text(&unsigned);
+        self.scene.forge.write("/run/payload", &text).unwrap();
+        let sign = "rm -f /run/payload.sig; ssh-keygen -q -Y sign -f /home/git/signer-ann -n file /run/payload";
+        self.scene.forge.sh(sign).unwrap();
+        let signature = self.scene.forge.read("/run/payload.sig").unwrap();
+        self.raw(&signed(&text, &signature))
+    }
+
+    fn transplanted(&mut self) -> String {
+        let text = self.text(&self.good);
+        let (_, behind) = text.split_once("gpgsig ").unwrap();
+        let signature: Vec<&str> = behind.lines().take_while(|line| !line.is_empty()).map(str::trim_start).collect();
+        let unsigned = self.scene.change(None);
+        self.raw(&signed(&self.text(&unsigned), &signature.join("\n")))
+    }
+
+    fn added_by_herself(&mut self) -> String {
+        let (ann, eve) = (&self.scene.ann, &self.scene.eve);
+        let both = people(&[("ann", ann), ("eve", eve)]);
+        self.scene.repo.change().write("trust/signers", both).signed_by(eve).commit("me too").unwrap()
+    }
+
+    fn rewritten(&mut self) -> String {
+        self.scene.set(&self.older);
+        self.scene.change(Some(&self.scene.ann.clone()))
+    }
+
+    fn of_another_repository(&mut self) -> String {
+        self.scene.repo.git(&["update-ref", "-d", "refs/heads/main"]).unwrap();
+        let ann = self.scene.ann.clone();
+        let files = [("fleet.yaml", fleet("")), ("trust/signers", people(&[("ann", &ann)]))];
+        let change = files.iter().fold(self.scene.repo.change(), |change, (path, text)| change.write(path, text));
+        change.write("apps/web/files/etc/web", "elsewhere\n").signed_by(&ann).commit("another one").unwrap()
+    }
+
+    fn for_another_branch(&mut self) -> String {
+        let change = self.scene.repo.change().write("fleet.yaml", fleet(", branch: prod"));
+        change.signed_by(&self.scene.ann).commit("for prod").unwrap()
+    }
+
+    fn without_signers(&mut self) -> String {
+        let change = self.scene.repo.change().write("trust/signers", "# nobody\n").remove("trust/people.asc");
+        change.write("fleet.yaml", fleet("")).signed_by(&self.scene.ann).commit("nobody").unwrap()
+    }
+}
+
+/// Puts a signature into a commit, as git does (gitformat-signature(5)).
+fn signed(commit: &str, signature: &str) -> String {
+    let (headers, message) = commit.split_once("\n\n").unwrap();
+    format!("{headers}\ngpgsig {}\n\n{message}", signature.trim().replace('\n', "\n "))
+}
+
 #[test]
-fn only_what_was_signed_by_who_may_is_believed() {
+fn whatever_is_pushed_is_refused_for_its_reason_and_changes_nothing() {
+    let Some(lab) = start() else { return };
+    let mut matrix = Matrix::start(&lab);
+    for (number, (name, attack, reason)) in ATTACKS.into_iter().enumerate() {
+        let before = matrix.scene.host.read("/etc/web").unwrap();
+        let tip = attack(&mut matrix);
+        let host = &matrix.scene.host;
+        eprintln!("{name}: {}", matrix.scene.refused(&tip, reason));
+        host.sh(&format!("echo drift >/etc/drift/{number}")).unwrap();
+        host.wait_for(agent::SOON, &format!("grep -x ours /etc/drift/{number}")).unwrap();
+        assert_eq!(host.read("/etc/web").unwrap(), before, "{name}");
+        matrix.scene.set(&matrix.good);
+        agent::await_converged(&matrix.scene.host, &matrix.good);
+    }
+    // A branch that is gone takes nothing away, and the loss of the state does not help an older commit.
+    let Matrix { scene, good, older, .. } = &matrix;
+    scene.repo.git(&["update-ref", "-d", "refs/heads/main"]).unwrap();
+    scene.host.wait_for(agent::SOON, "(mainstay status || true) | grep -F 'has no branch `main`'").unwrap();
+    scene.host.sh("echo drift >/etc/web").unwrap();
+    scene.host.wait_for(agent::SOON, "grep -x 0 /etc/web").unwrap();
+    scene.host.sh("systemctl stop mainstay; rm -rf /var/lib/mainstay/*").unwrap();
+    scene.repo.git(&["update-ref", "refs/heads/main", older]).unwrap();
+    scene.host.sh("systemctl start mainstay").unwrap();
+    scene.host.wait_for(agent::SOON, "{ mainstay --json status || true; } | grep -F 'does not go on from'").unwrap();
+    scene.set(good);
+    agent::await_converged(&scene.host, good);
+}
+
+#[test]
+fn who_may_sign_changes_by_who_may() {
     let Some(lab) = start() else { return };
     let mut scene = Scene::start(&lab);
     let (ann, bob, eve) = (scene.ann.clone(), scene.bob.clone(), scene.eve.clone());
     let good = scene.change(Some(&bob));
     agent::await_converged(&scene.host, &good);
     scene.is_at("1\n");
-
     let unsigned = scene.change(None);
     scene.is_refused(&unsigned, "(unsigned)");
     assert!(scene.explain(&unsigned).contains("it is not signed"), "{}", scene.explain(&unsigned));
-    // A tip that is signed covers nothing below it.
-    let above = scene.change(Some(&ann));
-    scene.is_refused(&above, &format!("commit {} is not believed (unsigned)", &unsigned[..10]));
     scene.set(&good);
-    agent::await_converged(&scene.host, &good);
 
-    let stranger = scene.change(Some(&eve));
-    scene.is_refused(&stranger, "(unknown-signer)");
-    scene.set(&good);
-    agent::await_converged(&scene.host, &good);
-
-    // Who may sign changes by who may; who was removed is out, also with a branch from before.
+    // Who was removed is out, and who was added is in.
     let change = scene.repo.change().write("trust/signers", people(&[("ann", &ann), ("eve", &eve)]));
     let removed = change.signed_by(&ann).commit("eve for bob").unwrap();
     agent::await_converged(&scene.host, &removed);

@@ -1,34 +1,41 @@
 //! Somebody who may write to a folder works against us while files in it are changed. Each attack is a loop on another
 //! thread; what it must not gain is checked after as many rounds as fit into a moment.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 
-/// For how long each attack goes on.
+/// For how long each attack goes on at least.
 const MOMENT: Duration = Duration::from_millis(600);
+/// And how often the folder is swapped under our feet.
+const SWAPS: u64 = 1_000_000;
+/// A machine on which that takes longer has other troubles.
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Works for a moment while `attack` is repeated on another thread.
-fn under(attack: impl FnMut() + Send, mut work: impl FnMut(usize)) {
-    let done = AtomicBool::new(false);
+/// Works for a moment, and until `attack` was repeated often enough on another thread.
+fn under(least: u64, attack: impl FnMut() + Send, mut work: impl FnMut(usize)) {
+    let (done, attacks) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut attack = attack;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 attack();
+                attacks.fetch_add(1, Ordering::Relaxed);
             }
         });
-        let end = Instant::now() + MOMENT;
+        let began = Instant::now();
         let mut round = 0;
-        while Instant::now() < end {
+        while began.elapsed() < MOMENT || (attacks.load(Ordering::Relaxed) < least && began.elapsed() < PATIENCE) {
             work(round);
             round += 1;
         }
         done.store(true, Ordering::Relaxed);
-        eprintln!("{round} rounds");
+        let attacks = attacks.load(Ordering::Relaxed);
+        eprintln!("{round} rounds, {attacks} attacks, {:?}", began.elapsed());
+        assert!(attacks >= least, "only {attacks} attacks");
     });
 }
 
@@ -45,6 +52,7 @@ fn a_parent_swapped_for_a_link_leads_nowhere() {
     let (home, link) = (folder.at("home"), folder.at("link"));
     let mut written = 0;
     under(
+        SWAPS,
         || renameat_with(CWD, &home, CWD, &link, RenameFlags::EXCHANGE).expect("a swap"),
         |round| {
             written += usize::from(folder.put("home/a", &regular(&format!("{round}"), 0o644)).is_ok());
@@ -71,6 +79,7 @@ fn a_new_directory_swapped_for_a_link_does_not_open_its_target() {
     fs::set_permissions(folder.at("secret"), fs::Permissions::from_mode(0o600)).expect("a mode");
     let (new, secret) = (folder.at("home/new"), folder.at("secret"));
     under(
+        1,
         || {
             // Whoever owns a folder may remove an empty directory from it, whosever that is.
             if fs::remove_dir(&new).is_ok() {
@@ -96,6 +105,7 @@ fn a_file_swapped_for_another_name_of_a_secret_does_not_open_it() {
     fs::hard_link(folder.at("secret"), folder.at("home/b")).expect("another name");
     let (a, b) = (folder.at("home/a"), folder.at("home/b"));
     under(
+        SWAPS,
         || renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).expect("a swap"),
         |round| {
             let path = folder.path("home/a");
@@ -117,6 +127,7 @@ fn a_mode_is_never_wider_than_wanted() {
     let root = folder.at(".");
     let seen = std::sync::Mutex::new(BTreeSet::new());
     under(
+        1,
         || {
             for entry in fs::read_dir(&root).expect("the folder").flatten() {
                 if let Ok(metadata) = entry.metadata() {
@@ -146,6 +157,7 @@ fn a_reader_sees_the_old_or_the_new_content_and_never_a_part() {
     let torn = Arc::new(std::sync::Mutex::new(None));
     let found = Arc::clone(&torn);
     under(
+        1,
         move || {
             let text = fs::read_to_string(&path).expect("it is never away");
             let first = text.split(' ').next().unwrap_or_default();
