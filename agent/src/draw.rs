@@ -102,6 +102,13 @@ fn excerpt(location: &Location, tree: &Tree) -> Option<Excerpt> {
     if line_end - line_start > MOST_DRAWN {
         return None;
     }
+    // Nor is a private key, wherever somebody put it.
+    let line = text.get(line_start..line_end)?;
+    if line.contains("AGE-SECRET-KEY-")
+        || (line.contains("PRIVATE KEY") && !line.trim_end().ends_with("PRIVATE KEY-----"))
+    {
+        return None;
+    }
     let end = span.end.clamp(span.start, line_end);
     let (left, meant, right) =
         (text.get(line_start..span.start)?, text.get(span.start..end)?, text.get(end..line_end)?);

@@ -91,8 +91,9 @@ pub struct Host {
     /// For the watchdog and for stopping.
     pub progress: Arc<Progress>,
     sockets: Vec<PathBuf>,
-    /// What units read and could not be written.
+    /// What units read and could not be written, and what of that was told.
     unpublished: BTreeMap<HostPath, Unpublished>,
+    complained: BTreeMap<HostPath, Unpublished>,
     /// What opens secrets.
     opener: Opener,
     registries: Option<PathBuf>,
@@ -224,6 +225,7 @@ impl Host {
             sockets,
             registries,
             unpublished: BTreeMap::new(),
+            complained: BTreeMap::new(),
             opener: Opener::find(settings),
             said: String::new(),
         }
@@ -412,18 +414,26 @@ impl Host {
     async fn work_out(&mut self, now: Timestamp, patience: plan::Patience, publishes: bool) -> Option<Plan> {
         self.open_archives();
         let mut holds = self.decide(now).await?;
-        self.read_secrets(now, publishes);
-        let plan = self.observe_and_plan(now, patience).await?;
+        self.read_secrets(now, Publish::Nothing);
+        let mut plan = self.observe_and_plan(now, patience).await?;
         let mut more = course::in_motion(&self.belief.as_ref()?.desired, &self.ledger.memory, &plan);
         more.retain(|app, _| !holds.contains_key(app));
         self.in_motion = !more.is_empty();
-        if !self.in_motion {
-            return Some(plan);
+        if self.in_motion {
+            holds.extend(more);
+            self.hold(&holds, now).await;
+            self.read_secrets(now, Publish::Nothing);
+            plan = self.observe_and_plan(now, patience).await?;
         }
-        holds.extend(more);
-        self.hold(&holds, now).await;
-        self.read_secrets(now, publishes);
-        self.observe_and_plan(now, patience).await
+        if publishes {
+            // Not before it is known who is held back: nobody reads a secret of a release that waits.
+            let before = self.unpublished.clone();
+            self.read_secrets(now, Publish::All);
+            if self.unpublished != before {
+                plan = self.observe_and_plan(now, patience).await?;
+            }
+        }
+        Some(plan)
     }
 
     /// Decides what is not brought to the commit at this moment.
@@ -521,9 +531,9 @@ impl Host {
         Some(plan::plan(&aim.desired, &observed, &ledger.memory, now, patience))
     }
 
-    /// Writes what units read of this host's place in the fleet, and the secrets that are for it, where that is not written yet.
+    /// Gives back what units read, as a boot took it away; what is there stays as it is until a pass knows more.
     pub fn publish(&mut self, now: Timestamp) {
-        self.read_secrets(now, true);
+        self.read_secrets(now, Publish::Missing);
     }
 
     /// Wipes secrets that nothing on this host was given any more.
@@ -533,9 +543,10 @@ impl Host {
         publish::wipe(Path::new("/"), &aim.desired, &around);
     }
 
-    /// Finds out what the secrets for this host are; `publishes` says whether what units read is written, too.
-    fn read_secrets(&mut self, now: Timestamp, publishes: bool) {
-        let Host { held, belief, opener, unpublished, state, ledger, .. } = self;
+    /// Finds out what the secrets for this host are, and writes what units read.
+    fn read_secrets(&mut self, now: Timestamp, publish: Publish) {
+        let Host { held, belief, opener, unpublished, complained, state, ledger, .. } = self;
+        let publishes = publish != Publish::Nothing;
         let Some(aim) = held.as_mut().or(belief.as_mut()) else { return };
         if publishes
             && aim.desired.secrets().next().is_some()
@@ -546,17 +557,22 @@ impl Host {
         let memory = &ledger.memory;
         let untouched: BTreeSet<AppName> =
             aim.desired.held_back.iter().filter(|(_, held)| held.is_untouched).map(|(app, _)| app.clone()).collect();
-        let is_still = |app: &AppName| memory.pauses.of(app, now).is_some() || untouched.contains(app);
+        let is_still = |app: &AppName| {
+            publish == Publish::Missing || memory.pauses.of(app, now).is_some() || untouched.contains(app)
+        };
         let around = Surroundings { is_still: &is_still, is_there: &|path| owns(memory, path) };
         let found = match publishes {
             true => publish::ensure(Path::new("/"), &mut aim.desired, opener, &around),
             false => publish::look(Path::new("/"), &mut aim.desired, opener, &around),
         };
         // Whoever only looks is told by the plan.
-        for (path, Unpublished { why, is_kept }) in
-            found.iter().filter(|(path, it)| publishes && unpublished.get(*path) != Some(*it))
-        {
-            warn!(%path, why, is_kept, "failed to write what units read; those that name it are left alone until it can be");
+        if publishes {
+            for (path, Unpublished { why, is_kept }) in
+                found.iter().filter(|(path, it)| complained.get(*path) != Some(*it))
+            {
+                warn!(%path, why, is_kept, "failed to write what units read; those that name it are left alone until it can be");
+            }
+            complained.clone_from(&found);
         }
         *unpublished = found;
     }
@@ -726,6 +742,17 @@ async fn check(
             outcome.failed.entry(app.clone()).or_default().push(StepFailure { text, said: miss.said, blame });
         }
     }
+}
+
+/// What is written of what units read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Publish {
+    /// Somebody only looks.
+    Nothing,
+    /// What is not there.
+    Missing,
+    /// Whatever is not as it should be.
+    All,
 }
 
 /// Says whether a path is one that mainstay made.

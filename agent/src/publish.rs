@@ -68,8 +68,13 @@ pub fn wipe(root: &Path, desired: &Desired, around: &Surroundings<'_>) {
     let folder = root.join(SECRETS_DIRECTORY.trim_start_matches('/'));
     let wanted: BTreeSet<PathBuf> =
         desired.secrets().map(|(_, path, _)| root.join(path.as_str().trim_start_matches('/'))).collect();
-    let link = |place: &Path| link(place.strip_prefix(&folder).ok()?.to_str()?);
-    let is_kept = |place: &Path| wanted.contains(place) || link(place).is_some_and(|link| (around.is_there)(&link));
+    // The link that was given it, as long as it leads there: an application may have taken the path over from another one.
+    let is_given = |place: &Path| {
+        let link = link(place.strip_prefix(&folder).ok()?.to_str()?).filter(|link| (around.is_there)(link))?;
+        let target = fs::read_link(root.join(link.as_str().trim_start_matches('/'))).ok()?;
+        (root.join(target.strip_prefix("/").ok()?) == place).then_some(())
+    };
+    let is_kept = |place: &Path| wanted.contains(place) || is_given(place).is_some();
     if let Err(error) = sweep(&folder, &is_kept) {
         warn!(%error, "failed to remove secrets that are no longer wanted");
     }
@@ -342,8 +347,16 @@ mod tests {
         fs::remove_file(&place).expect("emptied");
         stood(&[("three", &key)], 0o400, &kept);
         assert_eq!(fs::read_to_string(&place).expect("a file"), "three");
+        fs::create_dir_all(root.path().join("etc/web")).expect("a folder");
+        std::os::unix::fs::symlink("/run/mainstay/secrets/web/etc/web/key", root.path().join("etc/web/key"))
+            .expect("a link");
         stood(&[], 0o400, &Surroundings { is_still: &|_| false, is_there: &given });
         assert!(place.exists(), "its link is still there");
+        fs::remove_file(root.path().join("etc/web/key")).expect("gone");
+        std::os::unix::fs::symlink("/run/mainstay/secrets/shop/etc/web/key", root.path().join("etc/web/key"))
+            .expect("a link");
+        stood(&[], 0o400, &Surroundings { is_still: &|_| false, is_there: &given });
+        assert!(!place.exists(), "another application has the path by now");
         let mut ensured = |texts: &[(&str, &str)], mode| stood(texts, mode, &MOVING);
         assert_eq!(ensured(&[], 0o400).0, None);
         assert!(!root.path().join("run/mainstay/secrets").exists());

@@ -17,6 +17,7 @@ use spec::digest::Digest;
 use spec::id::{AppName, CommitId, HostPath, UnitName};
 use spec::images;
 use spec::memory::{Memory, Ran};
+use spec::sealed::Part;
 use tracing::{error, warn};
 
 /// The version of the files' format that this agent writes.
@@ -278,6 +279,9 @@ fn write(folder: &Path, name: &AppName, release: &Release, images: &BTreeSet<Str
             contents.insert(*digest, content);
         }
     }
+    for envelope in release.app.secrets.values().flat_map(|secret| secret.sealed.envelopes()) {
+        contents.insert(envelope.blob().digest, &envelope.blob().bytes);
+    }
     let body = Body {
         commit: release.commit.clone(),
         app: release.app.clone(),
@@ -329,6 +333,14 @@ fn read(path: &Path) -> io::Result<Release> {
     for file in app.files.values_mut().chain(published.values_mut()) {
         if let FileKind::Regular { content, digest } = &mut file.kind {
             *content = contents.get(digest).cloned().ok_or_else(|| damaged("a content is missing"))?;
+        }
+    }
+    for secret in app.secrets.values_mut() {
+        for part in &mut Arc::make_mut(&mut secret.sealed).0 {
+            let Part::Sealed(envelope, _) = part else { continue };
+            let blob = Arc::make_mut(envelope).blob_mut();
+            blob.bytes =
+                contents.get(&blob.digest).cloned().ok_or_else(|| damaged("something encrypted is missing"))?;
         }
     }
     Ok(Release { commit, app, reads, published, ran })
@@ -399,6 +411,28 @@ mod tests {
             let mode = fs::metadata(state.path().join(path)).expect("it is there").permissions().mode();
             assert_eq!(mode & 0o077, 0, "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_encrypted_is_kept_once_however_often_it_is_named() {
+        use spec::desired::DesiredSecret;
+        use spec::sealed::{Blob, Envelope, Form, Sealed};
+        let state = tempfile::tempdir().expect("a folder");
+        let sops = Blob::from(Arc::<[u8]>::from(vec![b's'; 100_000]));
+        let value = |name: String| Envelope::Sops { file: sops.clone(), path: vec![name], value: "ENC[]".to_owned() };
+        let values = (0..100).map(|at| Part::Sealed(Arc::new(value(at.to_string())), Form::Line));
+        let whole = Envelope::Age(Arc::<[u8]>::from(b"age".as_slice()).into());
+        let parts = values.chain([Part::Text("=".to_owned()), Part::Sealed(Arc::new(whole), Form::Plain)]).collect();
+        let mut kept = release(b"one");
+        let path = HostPath::parse("/run/mainstay/secrets/web/etc/env").expect("a path");
+        let mut file = kept.app.files.values().next().expect("a file").clone();
+        // What is in it is kept nowhere.
+        file.kind = FileKind::Regular { content: [].into(), digest: Digest::of(b"sealed") };
+        kept.app.secrets.insert(path, DesiredSecret { sealed: Arc::new(Sealed(parts)), file });
+        Releases::open(state.path()).keep(&web(), &kept, BTreeSet::new()).expect("kept");
+        assert_eq!(Releases::open(state.path()).good.of([&web()].into_iter()), BTreeMap::from([(web(), kept)]));
+        let size = fs::metadata(state.path().join("releases/web")).expect("a file").len();
+        assert!(size < 150_000, "{size} bytes");
     }
 
     #[test]

@@ -105,10 +105,20 @@ impl Opener {
     /// # Errors
     /// It cannot be written.
     pub fn remember(&mut self, state: &Path) -> io::Result<()> {
-        let path = state.join(LABEL);
-        if self.is_remembered || path.exists() {
-            self.is_remembered = true;
+        if self.is_remembered {
             return Ok(());
+        }
+        let path = state.join(LABEL);
+        match fs::read(&path).map(<[u8; 32]>::try_from) {
+            Ok(Ok(label)) => {
+                self.label = Zeroizing::new(label);
+                self.is_remembered = true;
+                return Ok(());
+            }
+            // What is damaged is worth nothing; what cannot be read now may be read later.
+            Ok(Err(_)) => fs::remove_file(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let mut new = tempfile::NamedTempFile::new_in(state)?;
         new.write_all(&*self.label)?;
@@ -235,10 +245,10 @@ impl Opener {
 
     fn unseal(&mut self, envelope: &Envelope) -> Result<Opened, Unopened> {
         match envelope {
-            Envelope::Age(bytes) => self.age(bytes),
+            Envelope::Age(blob) => self.age(&blob.bytes),
             Envelope::Sops { file, path, .. } => {
                 let none = || Unopened::Damaged("its file does not hold it".to_owned());
-                self.sops(file)?.get(path).cloned().ok_or_else(none)
+                self.sops(&file.bytes)?.get(path).cloned().ok_or_else(none)
             }
         }
     }
@@ -477,9 +487,8 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, key) = made_up(folder.path(), "key");
         let envelope = |text: &str| {
-            Arc::new(Envelope::Age(
-                seal(text.as_bytes(), std::slice::from_ref(&key)).expect("sealed").into_bytes().into(),
-            ))
+            let sealed = seal(text.as_bytes(), std::slice::from_ref(&key)).expect("sealed");
+            Arc::new(Envelope::Age(Arc::<[u8]>::from(sealed.into_bytes()).into()))
         };
         let file = |text: &str, form| {
             Sealed(vec![Part::Text("A=".to_owned()), Part::Sealed(envelope(text), form), Part::Text("\n".to_owned())])
@@ -531,8 +540,11 @@ pub(crate) mod tests {
                 .into_iter()
                 .find(|(at, _)| *at == keys)
                 .map(|(_, it)| it);
-            let envelope =
-                Envelope::Sops { file: file.as_bytes().into(), path: keys, value: value.unwrap_or_default() };
+            let envelope = Envelope::Sops {
+                file: Arc::<[u8]>::from(file.as_bytes()).into(),
+                path: keys,
+                value: value.unwrap_or_default(),
+            };
             let sealed = Sealed(vec![Part::Sealed(Arc::new(envelope), Form::Plain)]);
             Opener::any(&[folder.path().join("key")]).open(&sealed).map(|it| String::from_utf8_lossy(&it).into_owned())
         };

@@ -254,14 +254,6 @@ fn on_the_host<'v>(key: &str, value: &'v str) -> &'v str {
     }
 }
 
-/// Returns the paths of the host that a quadlet mounts into its container.
-pub fn mounted(text: &str) -> Vec<String> {
-    let mounts = assignments(text).into_iter().filter(|(section, key, _)| {
-        is_podmans(section) && quadlet_reference(key) == Some(Reference::Subtree) && key != "PodmanArgs"
-    });
-    mounts.map(|(_, key, value)| on_the_host(&key, &value).to_owned()).filter(|it| it.starts_with('/')).collect()
-}
-
 /// Returns the managed paths that a unit's text names.
 pub fn named(unit: &UnitName, text: &str, managed: &Managed<'_>) -> BTreeSet<HostPath> {
     let mut by_key: BTreeMap<String, BTreeSet<HostPath>> = BTreeMap::new();

@@ -29,12 +29,11 @@ pub(crate) const MOST_PARTS: usize = 1000;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Envelope {
     /// Encrypted with age, in its armour or without.
-    Age(#[serde(with = "as_base64")] Arc<[u8]>),
+    Age(Blob),
     /// A value of a file of SOPS, by the keys that lead to it.
     Sops {
         /// The whole file: what says that nobody changed it is over all of it.
-        #[serde(with = "as_base64")]
-        file: Arc<[u8]>,
+        file: Blob,
         /// The keys.
         path: Vec<String>,
         /// The value as it stands there.
@@ -42,12 +41,43 @@ pub enum Envelope {
     },
 }
 
+/// Bytes that stand once beside whatever names them, however often they are named: they are written by their digest alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blob {
+    /// Their digest.
+    pub digest: Digest,
+    /// They themselves; none after they were read, until they are put there again.
+    #[serde(skip)]
+    pub bytes: Arc<[u8]>,
+}
+
+impl From<Arc<[u8]>> for Blob {
+    fn from(bytes: Arc<[u8]>) -> Blob {
+        Blob { digest: Digest::of(&bytes), bytes }
+    }
+}
+
 impl Envelope {
+    /// Returns the bytes that it is made of.
+    pub fn blob(&self) -> &Blob {
+        match self {
+            Envelope::Age(blob) | Envelope::Sops { file: blob, .. } => blob,
+        }
+    }
+
+    /// The same, to put them there.
+    pub fn blob_mut(&mut self) -> &mut Blob {
+        match self {
+            Envelope::Age(blob) | Envelope::Sops { file: blob, .. } => blob,
+        }
+    }
+
     /// Digests what is encrypted. Who has no key learns nothing of the secret by it, and cannot try guesses.
     pub fn digest(&self) -> Digest {
         let mut fields = Fields::default();
         match self {
-            Envelope::Age(bytes) => fields.add("age", bytes),
+            Envelope::Age(blob) => fields.add("age", &blob.bytes),
             Envelope::Sops { path, value, .. } => path
                 .iter()
                 .fold(&mut fields, |fields, key| fields.add("key", key.as_bytes()))
@@ -112,7 +142,7 @@ pub struct Sealed(pub Vec<Part>);
 impl Sealed {
     /// A file that is encrypted as a whole.
     pub fn whole(bytes: Arc<[u8]>) -> Sealed {
-        Sealed(vec![Part::Sealed(Arc::new(Envelope::Age(bytes)), Form::Plain)])
+        Sealed(vec![Part::Sealed(Arc::new(Envelope::Age(bytes.into())), Form::Plain)])
     }
 
     /// What one envelope holds, alone.
@@ -268,18 +298,3 @@ pub struct Secret {
 
 /// Values by their names.
 pub type Secrets = BTreeMap<String, Secret>;
-
-mod as_base64 {
-    use super::{Arc, STANDARD};
-    use base64::Engine as _;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map(Into::into).map_err(D::Error::custom)
-    }
-}

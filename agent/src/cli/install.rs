@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use spec::diagnostic::Diagnostic;
 use spec::id::{CommitId, HostName, shown};
 use spec::manifest::{self, Said};
 use spec::memory::Memory;
@@ -327,6 +328,17 @@ async fn propose(
             return report.say("enrol", &format!("fleet.yaml was left as it is, write the line yourself: {why}"));
         }
     };
+    // It may be named elsewhere, in hosts/*.yaml.
+    let mistakes =
+        |tree: &Tree| manifest::parse(tree, None).diagnostics.into_iter().filter(Diagnostic::is_error).count();
+    let mut with = tree.clone();
+    with.insert("fleet.yaml", content.as_bytes());
+    if mistakes(&with) > mistakes(tree) {
+        return report.say(
+            "enrol",
+            "fleet.yaml was left as it is, write the line yourself: with it the repository would have mistakes",
+        );
+    }
     match upstream.propose(host.clone(), tip.clone(), content).await {
         Some(Ok((branch, commit))) => {
             report.say("enrol", &format!("pushed {} as the branch {branch}, which nobody follows. Compare the key, and take it over as a commit of your own:", commit.short()));

@@ -191,8 +191,20 @@ fn edit(common: &Common, vault: &mut Vault, file: &std::path::Path) -> anyhow::R
     let is_new = !vault.tree().entries.contains_key(&file);
     let desk = editor::Desk::new(&file)?;
     let mut text = if is_new { editor::blank(&file) } else { draft.clone() };
+    let mut is_again = false;
     loop {
-        let edited = desk.edit(&text)?;
+        let edited = match desk.edit(&text) {
+            Ok(edited) => edited,
+            // What was written the first time is not lost with the editor.
+            Err(error) if is_again => {
+                let place = desk.keep();
+                anyhow::bail!(
+                    "{error:#}; what you wrote before is in {}, in memory, until you remove it",
+                    place.display()
+                );
+            }
+            Err(error) => return Err(error),
+        };
         if *edited == *draft || (is_new && *edited == *text) {
             match common.json {
                 true => tell(common, vault, &[]),
@@ -207,7 +219,8 @@ fn edit(common: &Common, vault: &mut Vault, file: &std::path::Path) -> anyhow::R
             }
             Err(error) => {
                 complain(common, vault, &error);
-                if editor::asks_again() && editor::wants_again()? {
+                if editor::asks_again() && editor::wants_again().unwrap_or(false) {
+                    is_again = true;
                     text = edited;
                     continue;
                 }

@@ -2,7 +2,7 @@
 //! and git-credential(1). Nothing of it is kept between conversations, so that it can be changed at any time.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -152,11 +152,16 @@ fn ask(words: &[String], operation: &str, about: &str, watch: &Watch<'_>) -> Res
     let (sender, said) = mpsc::channel();
     // A program that does not read what it is asked, or never ends, keeps this thread until it is killed, below.
     let exchange = move || {
-        let mut text = String::new();
         // One that knows what it is for without being told may end before.
         drop(input.map(|mut input| input.write_all(about.as_bytes())));
-        let read = output.map(|output| output.take(MOST_SAID).read_to_string(&mut text));
-        drop(sender.send(read.unwrap_or(Ok(0)).map(|_| text)));
+        // An empty line ends what it says: something that it left running may hold on to its output.
+        let lines = output.map(|output| BufReader::new(output.take(MOST_SAID)).lines());
+        let said: std::io::Result<Vec<String>> = lines
+            .into_iter()
+            .flatten()
+            .take_while(|line| line.as_ref().map_or(true, |line| !line.is_empty()))
+            .collect();
+        drop(sender.send(said.map(|lines| lines.join("\n"))));
     };
     std::thread::Builder::new()
         .name("git-credential".to_owned())

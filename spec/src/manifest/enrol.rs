@@ -15,6 +15,9 @@ use crate::id::HostName;
 pub fn enrolled(text: &str, host: &HostName, key: &str) -> Result<Option<String>, String> {
     let before = read(text).ok_or("it has mistakes")?;
     let mut wanted = value(&before);
+    if !wanted.is_object() {
+        return Err("it is no map".to_owned());
+    }
     if wanted["hosts"][host.as_str()]["key"] == key {
         return Ok(None);
     }
@@ -291,6 +294,7 @@ mod tests {
     #[test]
     fn what_cannot_be_added_to_is_left_alone() {
         check("{ fleet: home }", &expect!["error: its hosts are written in an unusual form"]);
+        check("- home\n", &expect!["error: it is no map"]);
         check("fleet: [\n", &expect!["error: it has mistakes"]);
         check("fleet: home\nhosts: [attic]\n", &expect!["error: its hosts are written in an unusual form"]);
         check(

@@ -247,6 +247,22 @@ fn check_complete(page: &mut Page<'_>, kind: &str, assignments: &[Assignment<'_>
     }
 }
 
+/// Returns the paths of the host that a quadlet mounts into its container.
+pub(super) fn mounted(text: &str) -> Vec<String> {
+    let mut page = Page::new("", text);
+    let all = unit::assignments(&mut page, "Container", &|_, _, _| true);
+    let source = |it: &Assignment<'_>| match it.key {
+        "Volume" => it.value.split(':').next().map(str::to_owned),
+        "Mount" => {
+            let mut parts = it.value.split(',').map(str::trim);
+            parts.find_map(|part| part.strip_prefix("source=").or(part.strip_prefix("src="))).map(str::to_owned)
+        }
+        _ => None,
+    };
+    let podmans = all.iter().filter(|it| matches!(it.section, "Container" | "Pod"));
+    podmans.filter_map(source).filter(|path| path.starts_with('/')).collect()
+}
+
 /// Returns the quadlets that the text names, and complains about paths that mean another file on every host.
 fn references(page: &mut Page<'_>, kind: &str, own: &str, assignments: &[Assignment<'_>]) -> Vec<(String, Location)> {
     let mut found = Vec::new();

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::folder;
 use super::model::{Application, FileKind, Host};
 use super::page::{Extent, Page};
+use super::quadlet;
 use super::yaml::{self, Kind, Node};
 use crate::container::Mount;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::id::{AppName, HostName, HostPath, shown};
-use crate::inputs;
-use crate::sealed::{self, Envelope, Form, MOST_BYTES, Part, Readers, Secret, Secrets, Unsealed};
+use crate::sealed::{self, Blob, Envelope, Form, MOST_BYTES, Part, Readers, Secret, Secrets, Unsealed};
 use crate::tree::{Entry, Tree};
 
 /// Where the files are.
@@ -57,7 +57,7 @@ pub(super) fn read(tree: &Tree, diagnostics: &mut Vec<Diagnostic>) -> Secrets {
 fn file(page: &mut Page<'_>, node: &Node, bytes: &Arc<[u8]>, secrets: &mut Secrets) {
     let Some(entries) = page.entries(node, "a file of secrets") else { return };
     let sops = entries.iter().find(|(key, _)| key.text == SOPS).map(|(_, node)| readers_of_sops(page, node));
-    let origin = Origin { file: bytes, sops: &sops };
+    let origin = Origin { file: &Blob::from(Arc::clone(bytes)), sops: &sops };
     for (key, node) in entries.iter().filter(|(key, _)| key.text != SOPS) {
         values(page, &origin, &mut vec![key.text.clone()], key.extent, node, secrets);
     }
@@ -65,7 +65,7 @@ fn file(page: &mut Page<'_>, node: &Node, bytes: &Arc<[u8]>, secrets: &mut Secre
 
 /// The file that values are in.
 struct Origin<'f> {
-    file: &'f Arc<[u8]>,
+    file: &'f Blob,
     /// Who can read it, where SOPS encrypts it.
     sops: &'f Option<Readers>,
 }
@@ -97,12 +97,13 @@ fn values(
     };
     let sealed = match origin.sops {
         Some(readers) if text.starts_with("ENC[") => {
-            let envelope = Envelope::Sops { file: Arc::clone(origin.file), path: path.clone(), value: text.clone() };
+            let envelope = Envelope::Sops { file: origin.file.clone(), path: path.clone(), value: text.clone() };
             Ok((envelope, readers.clone()))
         }
         // SOPS leaves empty values as they are.
         Some(_) if text.is_empty() => return,
-        _ => sealed::readers(text.as_bytes()).map(|readers| (Envelope::Age(text.as_bytes().into()), readers)),
+        _ => sealed::readers(text.as_bytes())
+            .map(|readers| (Envelope::Age(Blob::from(Arc::from(text.as_bytes()))), readers)),
     };
     let name = path.join(".");
     match sealed {
@@ -118,6 +119,10 @@ fn values(
         }
         Err(Unsealed::Plain) => {
             page.error("secret-plain", at, format!("`{}` is not encrypted", shown(&name))).help(EXPOSED);
+            // Who needs it is known all the same, and who encrypts it has to know. What it is goes no further than here.
+            let envelope = Arc::new(Envelope::Age(Blob::from(Arc::from([]))));
+            let location = page.at(at);
+            secrets.entry(name).or_insert(Secret { envelope, readers: Readers::default(), location });
         }
         Err(damaged) => {
             page.error("secret", at, format!("`{}` cannot be opened by anybody: {damaged}", shown(&name)))
@@ -203,6 +208,12 @@ pub fn written(path: &str, text: &str) -> Result<Vec<SecretValue>, Vec<Diagnosti
 
 fn places(page: &mut Page<'_>, entries: &[(yaml::Key, Node)], path: &mut Vec<String>, found: &mut Vec<SecretValue>) {
     for (key, node) in entries {
+        // What an alias repeats stands where it was written first.
+        if found.last().is_some_and(|last| key.extent.start < last.place.end) {
+            page.error("secret", key.extent, "what stands here is repeated elsewhere, by an alias")
+                .help("write it out: a secret has no anchors and aliases");
+            return;
+        }
         path.push(key.text.clone());
         let before = &page.text[..key.extent.start];
         let line = &before[before.rfind('\n').map_or(0, |at| at + 1)..];
@@ -319,8 +330,8 @@ fn needs<'a>(apps: &'a BTreeMap<AppName, Application>, secrets: &Secrets) -> Vec
                             let what = format!("secret `{}`, which `{app}` needs", shown(name));
                             Some((secret.location.clone(), what, secret.readers.clone()))
                         }
-                        (None, Envelope::Age(bytes)) => {
-                            let readers = sealed::readers(bytes).ok();
+                        (None, Envelope::Age(blob)) => {
+                            let readers = sealed::readers(&blob.bytes).ok();
                             readers.map(|readers| (file.location.clone(), "this file".to_owned(), readers))
                         }
                         (None, Envelope::Sops { .. }) => None,
@@ -389,7 +400,7 @@ pub(super) fn check_mounts(apps: &BTreeMap<AppName, Application>, diagnostics: &
         for (_, file) in form.files.iter().filter(|(path, _)| path.quadlet().is_some()) {
             let FileKind::Regular { content, .. } = &file.kind else { continue };
             let text = std::str::from_utf8(content).unwrap_or_default();
-            inputs::mounted(text).iter().for_each(|folder| complain(folder, &file.location));
+            quadlet::mounted(text).iter().for_each(|folder| complain(folder, &file.location));
         }
     }
 }
@@ -432,7 +443,9 @@ pub(super) fn check(
         all.files.entry(need.location.file.clone()).or_default().extend(keys(&need.hosts));
     }
     let mut lacking: BTreeMap<(&Location, &str), Lacking<'_>> = BTreeMap::new();
-    for need in &needs {
+    // What is not encrypted was told of.
+    let is_plain = |need: &Need<'_>| need.readers == Readers::default();
+    for need in needs.iter().filter(|need| !is_plain(need)) {
         let marks: BTreeSet<&str> = need.readers.marks.iter().map(String::as_str).collect();
         // Which of age's own keys can open it cannot be told, but how many should.
         let wanted = all.files[&need.location.file].iter().chain(recipients).collect::<BTreeSet<_>>();
