@@ -80,7 +80,8 @@ fn a_package_a_repository_and_a_way_out() {
         host.sh("systemctl is-enabled mainstay || true; systemctl is-active web").unwrap(),
         "disabled\nactive\n"
     );
-    assert_eq!(try_mainstay(&host, "install").0, 0);
+    let (code, said) = try_mainstay(&host, "install");
+    assert!(code == 0, "{said}");
     agent::await_converged(&host, &tip);
     let (code, said) = try_mainstay(&host, "uninstall --purge");
     assert!(code == 0 && said.contains("removed /var/lib/mainstay"), "{code}\n{said}");
