@@ -112,7 +112,7 @@ fn a_program_without_a_package() {
     assert_eq!(fleet.trim(), format!("fleet: home\nhosts:\n  cellar: {{}}\n  {line}"));
     assert_eq!(repo.git(&["log", "--format=%s", "main..enrol/attic"]).unwrap().trim(), "Enrol attic");
     let tip = repo.commit(&[("fleet.yaml", &fleet)], "attic").unwrap();
-    host.sh("systemctl kill -s HUP mainstay").unwrap();
+    host.sh("systemctl kill -s HUP --kill-whom=main mainstay").unwrap();
     agent::await_converged(&host, &tip);
     let said = host.sh(&format!("{install} --enrol")).unwrap();
     assert!(said.contains("fleet.yaml names this host's key") && !said.contains("enrol/attic"), "{said}");

@@ -126,6 +126,8 @@ impl Daemon {
     /// Asks the repository, and for the other hosts where something here waits for them.
     pub(super) fn fetch(&mut self) {
         (self.fetch_began, self.asked_at) = (Instant::now(), Timestamp::now());
+        // Whoever asks from now on asks for another one; when that is due else follows from what comes of this one.
+        self.poll_at = self.fetch_began;
         self.spread = 0.9 + fastrand::f64() / 5.0;
         self.upstream.fetch(self.host.commits(), self.host.asks(self.asked_at));
     }
