@@ -44,6 +44,10 @@ const NEWER_DIRECTIVES: &[(&str, &str)] = &[
     ("RestartMaxDelaySec", "254; belongs to RestartSteps"),
 ];
 
+/// How much of the host a service may reach at most, in tenths of what `systemd-analyze security` calls its exposure. What it
+/// costs is said at the end of each unit.
+const EXPOSURE: &[(&str, u8)] = &[("mainstay-fetch.service", 15), ("mainstay.service", 20)];
+
 // ---------------------------------------------------------------------------------------------------- the repository
 
 #[test]
@@ -103,10 +107,39 @@ fn documents_name_subcommands_that_exist() {
 
 #[test]
 fn unit_and_package_agree_on_paths() {
-    let unit = read(&root().join("systemd/mainstay.service"));
+    let units = ["mainstay.service", "mainstay-fetch.service"].map(|name| read(&root().join("systemd").join(name)));
     let deb = read(&root().join("packaging/tree")) + &read(&root().join("packaging/deb"));
     let postrm = read(&root().join("packaging/debian/postrm"));
-    report(&package_facts(&unit, &deb, &postrm));
+    let complaints = units.iter().flat_map(|unit| package_facts(unit, &deb, &postrm)).collect::<Vec<_>>();
+    report(&complaints);
+}
+
+#[test]
+fn units_may_do_no_more_than_they_need() {
+    if !runs("systemd-analyze", &["security", "--help"]) {
+        println!("skipped: no systemd-analyze here");
+        return;
+    }
+    let mut complaints = Vec::new();
+    for unit in unit_files().into_iter().filter(|unit| unit.extension().is_some_and(|it| it == "service")) {
+        let name = relative(&root(), &unit);
+        let gate = EXPOSURE.iter().find(|(known, _)| name.ends_with(known));
+        let Some((_, gate)) = gate else {
+            complaints.push(format!("{name}: tests/tidy.rs has no gate for its exposure"));
+            continue;
+        };
+        let output = Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--no-pager", &format!("--threshold={gate}"), "--"])
+            .arg(&unit)
+            .output()
+            .expect("it answered to --help");
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let costs = text.lines().filter(|line| !line.contains('✓')).collect::<Vec<_>>().join("\n");
+            complaints.push(format!("{name}: more than {gate} tenths are exposed:\n{costs}"));
+        }
+    }
+    report(&complaints);
 }
 
 #[test]

@@ -7,11 +7,9 @@ mod registry;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use reqwest::header::LOCATION;
-use reqwest::{Response, StatusCode, Url, redirect};
+use reqwest::StatusCode;
 use spec::artifact::{Address, Origin};
 use spec::digest::Digest;
 use spec::id::shown;
@@ -19,14 +17,10 @@ use tokio::time::Instant;
 
 use crate::progress::{Progress, Transfer};
 use crate::store::Store;
-use crate::tls;
+use crate::web::{self, Answer, Asked, Manner, Web, WebError};
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(30);
 /// How long a download may stand still.
 const STALL: Duration = Duration::from_secs(60);
-/// More redirects than this are a circle.
-const REDIRECTS: usize = 5;
 
 /// Why an artifact could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -62,18 +56,17 @@ enum Why {
 }
 
 /// Fetches artifacts.
-#[derive(Default)]
 pub struct Fetcher {
-    client: OnceLock<Result<reqwest::Client, String>>,
+    web: Web,
     stall: Option<Duration>,
     /// Files with credentials for registries.
     logins: Vec<PathBuf>,
 }
 
 impl Fetcher {
-    /// Makes one that finds the credentials for registries in these files.
-    pub fn new(logins: Vec<PathBuf>) -> Fetcher {
-        Fetcher { logins, ..Fetcher::default() }
+    /// Makes one that finds the credentials for registries in these files; `apart`: who talks to servers in the place of this process.
+    pub fn new(logins: Vec<PathBuf>, apart: Option<PathBuf>) -> Fetcher {
+        Fetcher { web: Web::new(Manner::Artifact, apart), stall: None, logins }
     }
 
     /// Fetches what `origin` says into the store, within `deadline`. Nothing is fetched that is there already.
@@ -109,7 +102,7 @@ impl Fetcher {
             Ok(Address::Registry(image)) => registry::layer(self, &image, origin.sha256).await?,
             Err(flaw) => return Err(Why::Unreachable(flaw.why.to_owned())),
         };
-        let total = answer.content_length();
+        let total = answer.length();
         if total.is_some_and(|length| length > origin.limit) {
             return Err(Why::Large(origin.limit));
         }
@@ -129,21 +122,21 @@ impl Fetcher {
         Ok(incoming.finish()?)
     }
 
-    async fn get(&self, url: &str) -> Result<Response, Why> {
-        let answer = self.moving(self.client()?.get(url).send()).await?;
-        match answer.status() {
+    async fn get(&self, url: &str) -> Result<Answer, Why> {
+        let answer = self.send(Asked::get(url)).await?;
+        match status(&answer) {
             StatusCode::OK => Ok(answer),
             status if status.is_redirection() => Err(refused(&answer)),
             status => Err(Why::Answered(status)),
         }
     }
 
-    fn client(&self) -> Result<&reqwest::Client, Why> {
-        self.client.get_or_init(client).as_ref().map_err(|why| Why::Unreachable(why.clone()))
+    async fn send(&self, asked: Asked) -> Result<Answer, Why> {
+        self.moving(self.web.send(asked)).await
     }
 
     /// Reads a short body.
-    async fn body(&self, mut answer: Response, most: usize) -> Result<Vec<u8>, Why> {
+    async fn body(&self, mut answer: Answer, most: usize) -> Result<Vec<u8>, Why> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.moving(answer.chunk()).await? {
             if bytes.len() + chunk.len() > most {
@@ -155,10 +148,10 @@ impl Fetcher {
     }
 
     /// Waits for the next thing to come, but not for ever.
-    async fn moving<T>(&self, next: impl Future<Output = reqwest::Result<T>>) -> Result<T, Why> {
+    async fn moving<T>(&self, next: impl Future<Output = Result<T, WebError>>) -> Result<T, Why> {
         let stall = self.stall.unwrap_or(STALL);
         match tokio::time::timeout(stall, next).await {
-            Ok(come) => come.map_err(|error| Why::Unreachable(crate::chain(&error.without_url()))),
+            Ok(come) => come.map_err(|error| Why::Unreachable(error.to_string())),
             Err(_) => Err(Why::Stalled(stall)),
         }
     }
@@ -173,48 +166,21 @@ async fn unpack(origin: &Origin, store: &Store) -> Result<(), Why> {
     }
 }
 
-/// Builds a client that trusts what the host trusts and takes the proxies of the agent's environment, as git does.
-fn client() -> Result<reqwest::Client, String> {
-    tls::ensure_provider();
-    let policy = redirect::Policy::custom(|attempt| match flaw(attempt.previous(), attempt.url()) {
-        None => attempt.follow(),
-        Some(_) => attempt.stop(),
-    });
-    reqwest::Client::builder()
-        .redirect(policy)
-        .connect_timeout(CONNECT)
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| format!("failed to build an http client: {}", crate::chain(&error)))
-}
-
-/// Says why a redirect is not followed. Where it leads matters little, since the digest proves what comes; that nobody on
-/// the way sees it does.
-fn flaw(previous: &[Url], to: &Url) -> Option<&'static str> {
-    let is_plain = |url: &Url| url.scheme() != "https";
-    if previous.len() > REDIRECTS {
-        Some("there were too many before it")
-    } else if is_plain(to) && !previous.iter().all(is_plain) {
-        Some("everybody on the way would see what comes")
-    } else if !to.username().is_empty() || to.password().is_some() {
-        Some("it holds a user or password")
-    } else {
-        None
-    }
+/// Returns an answer's status; one that makes no sense is an error of the server.
+fn status(answer: &Answer) -> StatusCode {
+    StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Explains a redirect that was not followed; without its query, which may hold a secret.
-fn refused(answer: &Response) -> Why {
-    let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-    let Some(mut to) = location.and_then(|location| answer.url().join(location).ok()) else {
-        return Why::Answered(answer.status());
-    };
-    let why = flaw(std::slice::from_ref(answer.url()), &to).unwrap_or("there were too many before it");
+fn refused(answer: &Answer) -> Why {
+    let from = answer.url();
+    let to = from.as_ref().and_then(|from| from.join(answer.headers("location").next()?).ok());
+    let (Some(from), Some(mut to)) = (from, to) else { return Why::Answered(status(answer)) };
+    let why = web::flaw(std::slice::from_ref(&from), &to).unwrap_or("there were too many before it");
     to.set_query(None);
     // A URL without a host has no user to remove.
     if to.set_username("").is_err() || to.set_password(None).is_err() {
-        return Why::Answered(answer.status());
+        return Why::Answered(status(answer));
     }
     Why::Redirected(shown(to.as_str()), why)
 }

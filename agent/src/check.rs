@@ -5,28 +5,25 @@
 mod podman;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use spec::check::{Check, Probe};
 use spec::id::{AppName, ContainerName, UnitName, shown};
 use spec::observed::ActiveState;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::engine::{self, Engine, Health};
 use crate::progress::Progress;
 use crate::systemd::{self, Systemd};
-use crate::tls;
+use crate::web::{self, Asked, Manner, Web, WebError};
 
 /// How many checks are tried at once.
 const AT_ONCE: usize = 16;
 /// The pauses between tries after a change: short at first, most services need less than a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// More redirects than this on one host are a circle.
-const REDIRECTS: usize = 5;
 /// The most that is read of a body to find a text in it.
 const BODY: usize = 1 << 20;
 
@@ -53,19 +50,19 @@ impl Miss {
 
 /// Looks at one host.
 pub struct Eyes {
-    http: OnceLock<Result<reqwest::Client, String>>,
+    web: Web,
 }
 
 impl Default for Eyes {
     fn default() -> Eyes {
-        Eyes::new()
+        Eyes::new(web::fetcher())
     }
 }
 
 impl Eyes {
-    /// Makes eyes that have not looked at anything yet.
-    pub fn new() -> Eyes {
-        Eyes { http: OnceLock::new() }
+    /// Makes eyes that have not looked at anything yet; `apart`: who connects to services in the place of this process.
+    pub fn new(apart: Option<PathBuf>) -> Eyes {
+        Eyes { web: Web::new(Manner::Check, apart) }
     }
 
     /// Tries checks, several at once, each again and again until it passes or its `within` is over. Returns those that
@@ -112,7 +109,7 @@ impl Eyes {
         }
         let look = async {
             match &check.probe {
-                Probe::Tcp { address } => tcp(address).await,
+                Probe::Tcp { address } => self.web.knock(address).await.map_err(|error| missed(&error)),
                 Probe::Http { url, status, body } => self.http(url, status, body.as_deref()).await,
                 Probe::Unit { unit } => active(unit).await,
                 Probe::Container { container, service: None } => healthy(container, engine).await,
@@ -129,19 +126,16 @@ impl Eyes {
     }
 
     async fn http(&self, url: &str, status: &BTreeSet<u16>, body: Option<&str>) -> Result<(), Miss> {
-        let client = self.http.get_or_init(http_client).as_ref();
-        let client = client.map_err(|why| Miss { why: why.clone(), said: String::new(), is_blind: true })?;
-        let answer = client.get(url).send().await.map_err(|error| Miss::saw(crate::chain(&error.without_url())))?;
-        let code = answer.status().as_u16();
+        let mut answer = self.web.send(Asked::get(url)).await.map_err(|error| missed(&error))?;
+        let code = answer.status();
         let counts = if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) };
         if !counts {
             return Err(Miss::saw(format!("it answered {code}")));
         }
         let Some(wanted) = body else { return Ok(()) };
         let mut bytes = Vec::new();
-        let mut answer = answer;
         while bytes.len() < BODY {
-            match answer.chunk().await.map_err(|error| Miss::saw(crate::chain(&error.without_url())))? {
+            match answer.chunk().await.map_err(|error| missed(&error))? {
                 Some(chunk) => bytes.extend_from_slice(&chunk),
                 None => break,
             }
@@ -153,28 +147,9 @@ impl Eyes {
     }
 }
 
-/// Builds a client that trusts what the host trusts, takes no proxy, and stays with the host that it was sent to.
-fn http_client() -> Result<reqwest::Client, String> {
-    tls::ensure_provider();
-    let policy = reqwest::redirect::Policy::custom(|attempt| {
-        let first = attempt.previous().first().and_then(|url| url.host_str());
-        match (first == attempt.url().host_str(), attempt.previous().len() > REDIRECTS) {
-            (true, false) => attempt.follow(),
-            (true, true) => attempt.error("too many redirects"),
-            (false, _) => attempt.stop(),
-        }
-    });
-    reqwest::Client::builder()
-        .redirect(policy)
-        .no_proxy()
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| format!("failed to build an http client: {}", crate::chain(&error)))
-}
-
-async fn tcp(address: &str) -> Result<(), Miss> {
-    TcpStream::connect(address).await.map(drop).map_err(|error| Miss::saw(error.to_string()))
+/// Says why nobody answered; where nobody asked, that says nothing about the application.
+fn missed(error: &WebError) -> Miss {
+    Miss { why: error.to_string(), said: String::new(), is_blind: error.is_ours }
 }
 
 async fn program(app: &AppName, command: &[String], user: Option<&str>, timeout: Duration) -> Result<(), Miss> {
@@ -248,7 +223,7 @@ mod tests {
 
     async fn look(probe: Probe) -> Result<(), String> {
         let app = AppName::parse("web").expect("a name");
-        Eyes::new().look(&app, &check(probe), &engine()).await.map_err(|miss| miss.why)
+        Eyes::new(None).look(&app, &check(probe), &engine()).await.map_err(|miss| miss.why)
     }
 
     /// Answers every connection with `answer`, or never.

@@ -183,19 +183,23 @@ pub fn open(
         readers: Arc::new(Semaphore::new(READERS)),
     });
     let mut tasks = JoinSet::new();
-    let passed = listen::passed();
+    let mut passed = listen::passed();
     let is_at_its_path = |listener: &UnixListener| {
         listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(&config.socket))
     };
     // Those of the service manager are answered on wherever they are: who connects there would wait for ever.
-    if !passed.iter().any(is_at_its_path) {
+    if !passed.unix.iter().any(is_at_its_path) {
         tasks.spawn(listen::over_unix(Arc::clone(&config), Arc::clone(&shared)));
     }
-    for listener in passed {
+    for listener in passed.unix {
         tasks.spawn(listen::on_unix(listener, Arc::clone(&shared)));
     }
     for address in &config.listen {
-        tasks.spawn(listen::over_tcp(*address, Arc::clone(&config), Arc::clone(&shared)));
+        let listener = passed.tcp.remove(address);
+        tasks.spawn(listen::over_tcp(*address, listener, Arc::clone(&config), Arc::clone(&shared)));
+    }
+    for address in passed.tcp.keys() {
+        tracing::warn!(%address, "the service manager holds a socket that nobody answers on: add it to `endpoint.listen`");
     }
     tasks
 }

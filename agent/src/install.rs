@@ -22,12 +22,20 @@ const SIGNERS: &str = "signers";
 const FLOOR: &str = "floor";
 /// Where the service of a package is.
 const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system/mainstay.service", "/lib/systemd/system/mainstay.service"];
-/// Where ours is on a host without the package.
-const UNIT: &str = "/etc/systemd/system/mainstay.service";
+/// Where ours are on a host without the package.
+const UNITS: &str = "/etc/systemd/system";
 /// Where the program is then, unless it stands at a lasting place already.
 const PROGRAM: &str = "/usr/local/bin/mainstay";
-/// The service as the packages bring it.
-const TEXT: &str = include_str!("../../systemd/mainstay.service");
+/// The units as the packages bring them; the service is the last to come.
+const BROUGHT: [(&str, &str); 3] = [
+    ("mainstay-fetch.socket", include_str!("../../systemd/mainstay-fetch.socket")),
+    ("mainstay-fetch.service", include_str!("../../systemd/mainstay-fetch.service")),
+    ("mainstay.service", include_str!("../../systemd/mainstay.service")),
+];
+/// Who the fetcher is, as the packages say it (sysusers.d(5)).
+const USERS: &str = include_str!("../../packaging/sysusers.conf");
+/// Where the fetcher keeps its mirror.
+const FETCHED: &str = "/var/lib/mainstay-fetch";
 /// The first line of what was written here and goes again.
 const MARK: &str = "# Written by `mainstay install`; `mainstay uninstall` removes it.\n";
 /// The first line of the settings, which stay.
@@ -180,20 +188,47 @@ pub fn bring() -> Result<Vec<PathBuf>, InstallError> {
     if is_packaged() {
         return Ok(Vec::new());
     }
-    let unit = Path::new(UNIT);
-    if unit.exists() && !is_ours(unit) {
-        return Err(InstallError::Foreign(unit.to_owned()));
+    for (name, _) in BROUGHT {
+        let unit = Path::new(UNITS).join(name);
+        if unit.exists() && !is_ours(&unit) {
+            return Err(InstallError::Foreign(unit));
+        }
     }
     let running = std::env::current_exe().map_err(failed("find", Path::new("this program")))?;
     let mut written = Vec::new();
     let program = if lasts(&running) { running } else { copy_program(&running, &mut written)? };
-    let start = format!("ExecStart={} run", program.display());
-    let text = format!("{MARK}{}", TEXT.replace("ExecStart=/usr/bin/mainstay run", &start));
-    if fs::read_to_string(unit).ok().as_deref() != Some(&text) {
-        replace(unit, text.as_bytes(), 0o644)?;
-        written.push(unit.to_owned());
+    make_users()?;
+    for (name, text) in BROUGHT {
+        let unit = Path::new(UNITS).join(name);
+        let text = format!("{MARK}{}", starting(text, &program));
+        if fs::read_to_string(&unit).ok().as_deref() != Some(&text) {
+            replace(&unit, text.as_bytes(), 0o644)?;
+            written.push(unit);
+        }
     }
     Ok(written)
+}
+
+/// Returns a unit that starts this program.
+fn starting(text: &str, program: &Path) -> String {
+    let program = program.display().to_string();
+    // The fetcher sees what is in /usr, and nothing else but what its unit names.
+    let seen = if program.starts_with("/usr/") { String::new() } else { format!("\nBindReadOnlyPaths={program}") };
+    text.replace("ExecStart=/usr/bin/mainstay run\n", &format!("ExecStart={program} run\n"))
+        .replace("ExecStart=/usr/bin/mainstay fetcher\n", &format!("ExecStart={program} fetcher{seen}\n"))
+}
+
+/// Makes the users and groups that the packages make.
+fn make_users() -> Result<(), InstallError> {
+    let doing = "make the user of the fetcher with `systemd-sysusers`";
+    let lines = USERS.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let output = std::process::Command::new("systemd-sysusers").arg("--inline").args(lines).output();
+    let output = output.map_err(|error| InstallError::Program { doing, why: error.to_string() })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(InstallError::Program { doing, why: spec::id::shown(&why) })
 }
 
 /// Says whether a program at this place is there tomorrow.
@@ -268,9 +303,14 @@ pub async fn take_off() -> Result<Vec<PathBuf>, InstallError> {
         job(&mut systemd, Verb::Stop).await?;
     }
     let mut removed = Vec::new();
-    if is_ours(Path::new(UNIT)) {
-        let starts_copy = fs::read_to_string(UNIT).is_ok_and(|text| text.contains(&format!("ExecStart={PROGRAM} ")));
-        remove(Path::new(UNIT), &mut removed)?;
+    for (name, _) in BROUGHT {
+        let unit = Path::new(UNITS).join(name);
+        if !is_ours(&unit) {
+            continue;
+        }
+        let starts_copy =
+            fs::read_to_string(&unit).is_ok_and(|text| text.contains(&format!("ExecStart={PROGRAM} run")));
+        remove(&unit, &mut removed)?;
         if starts_copy {
             remove(Path::new(PROGRAM), &mut removed)?;
         }
@@ -289,6 +329,11 @@ pub fn purge(state: &Path) -> Result<Vec<PathBuf>, InstallError> {
     if state.join("lock").exists() && (state.join("ledger.json").exists() || state.join("mirror.git").exists()) {
         fs::remove_dir_all(state).map_err(failed("remove", state))?;
         removed.push(state.to_owned());
+    }
+    let fetched = Path::new(FETCHED);
+    if fetched.join("mirror.git").exists() {
+        fs::remove_dir_all(fetched).map_err(failed("remove", fetched))?;
+        removed.push(fetched.to_owned());
     }
     let folder = Path::new(FOLDER);
     let ours = folder.join("agent.d/trust.yaml");
@@ -357,7 +402,17 @@ mod tests {
     }
 
     #[test]
-    fn the_service_starts_the_program_that_the_packages_bring() {
-        assert_eq!(TEXT.matches("ExecStart=/usr/bin/mainstay run\n").count(), 1);
+    fn the_units_start_the_program_that_is_there() {
+        let [_, fetcher, agent] = BROUGHT.map(|(_, text)| text);
+        let of = |text: &str, program: &str| {
+            let text = starting(text, Path::new(program));
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains(program)).collect();
+            lines.join("; ")
+        };
+        assert_eq!(of(agent, "/usr/bin/mainstay"), "ExecStart=/usr/bin/mainstay run");
+        assert_eq!(of(agent, "/usr/local/bin/mainstay"), "ExecStart=/usr/local/bin/mainstay run");
+        assert_eq!(of(fetcher, "/usr/local/bin/mainstay"), "ExecStart=/usr/local/bin/mainstay fetcher");
+        let seen = "ExecStart=/opt/mainstay fetcher; BindReadOnlyPaths=/opt/mainstay";
+        assert_eq!(of(fetcher, "/opt/mainstay"), seen, "it sees nothing of /opt otherwise");
     }
 }

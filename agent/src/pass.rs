@@ -50,6 +50,7 @@ use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::systemd::Managers;
 use crate::trust::{self, Before, Floor, Judge, Verdict};
+use crate::web;
 
 /// One host and everything the agent holds of it.
 pub struct Host {
@@ -193,7 +194,7 @@ impl Host {
         let registries = settings.registries.clone();
         let engine = Engine::new(sockets.clone(), owner).with_credentials(registries.clone());
         let store = Store::of(&settings.state, Arc::clone(&progress));
-        let fetcher = Fetcher::new(credentials::files(registries.clone()));
+        let fetcher = Fetcher::new(credentials::files(registries.clone()), web::fetcher());
         let providers =
             Providers::new(Disk::new("", store.clone()), Managers::new(), engine, backups, (store, fetcher));
         let patience = Patience { job: settings.job, pull: settings.pull, settle: settings.settle };
@@ -218,7 +219,7 @@ impl Host {
             rollouts,
             lookout,
             ears: Ears::open(&settings.state),
-            eyes: Eyes::new(),
+            eyes: Eyes::default(),
             state: settings.state.clone(),
             patience,
             progress,

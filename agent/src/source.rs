@@ -1,6 +1,6 @@
 //! When to ask the remote for commits, and what came of it. Nothing here sleeps or reads a clock: the daemon does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -125,6 +125,13 @@ impl Source {
     /// The directory cannot be written.
     pub fn open(dir: &Path, remote: Remote, deadlines: Deadlines) -> Result<Source, GitError> {
         Ok(Source { mirror: Mirror::open(dir)?, remote, deadlines, health: Health::Well })
+    }
+
+    /// Has who listens at a path talk to servers in the place of this process.
+    #[must_use]
+    pub fn through(mut self, fetcher: Option<PathBuf>) -> Source {
+        self.mirror = self.mirror.through(fetcher);
+        self
     }
 
     /// Returns the newest commit of the branch, asking the remote.

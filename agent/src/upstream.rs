@@ -19,6 +19,7 @@ use crate::identity::{self, Identity, RECORD, Voice};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::spent::Spent;
+use crate::web;
 
 /// What of a tree is read: more than any configuration repository needs, less than would hurt a host.
 pub const LIMITS: Limits = Limits { max_blob: 16 << 20, max_entries: 50_000, max_total: 256 << 20 };
@@ -122,7 +123,7 @@ impl Upstream {
         };
         let (git, is_one) = (&settings.git, reports == remote);
         let deadlines = Deadlines { connect: git.connect, stall: git.stall, total: git.total };
-        let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?;
+        let source = Source::open(&settings.state.join(MIRROR), remote, deadlines)?.through(web::fetcher());
         let cancel = Arc::new(AtomicBool::new(false));
         let identity = match Identity::find(settings) {
             Ok(identity) => identity.map(Arc::new),
@@ -358,8 +359,8 @@ pub fn peek(state: &Path) -> Result<Mirror, GitError> {
 fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
     let files = if settings.allow_file { Files::Allowed } else { Files::Refused };
     let mut remote = Remote::new(Url::parse(address, files)?, BranchName::parse(&settings.branch)?);
-    remote.ssh.key.clone_from(&settings.git.key);
-    remote.ssh.known_hosts.clone_from(&settings.git.known_hosts);
+    remote.ssh.keys = settings.git.key.iter().cloned().collect();
+    remote.ssh.known_hosts = settings.git.known_hosts.iter().cloned().collect();
     remote.ca_file.clone_from(&settings.git.ca);
     let own = settings.git.token.clone().map(Token::File).or_else(|| Token::program(settings.git.helper.as_deref()?));
     // systemd gives it whatever address is followed; who says nothing of a token means it for https.

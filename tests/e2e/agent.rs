@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use lab::Host;
+use lab::{Host, product};
 use serde_json::Value;
 
 /// Returns the program under test: the one that `MAINSTAY_BIN` names, else one built now.
@@ -97,8 +97,7 @@ const QUICK: &str = "host: attic\npoll: 1s\nobserve: 1s\nsettle: 1s\ntrust: { si
 /// Starts the agent as its package would: the unit in `systemd/`, with settings that hold `repository` and `more`.
 pub(crate) fn follow(host: &Host, repository: &str, more: &str) {
     install(host);
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/mainstay.service");
-    host.copy_in(&unit, "/usr/lib/systemd/system/mainstay.service").unwrap();
+    product::bring_units(host).unwrap();
     let logs = "[Service]\nEnvironment=RUST_LOG=mainstay=debug\n";
     host.write("/etc/systemd/system/mainstay.service.d/lab.conf", logs).unwrap();
     set(host, repository, more);

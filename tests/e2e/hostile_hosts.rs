@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::Host;
+use lab::{Host, product};
 
 use crate::{agent, start};
 
@@ -115,7 +115,7 @@ fn the_watchdog_is_answered_through_slow_starts() {
     agent::write_folder(&host, "/root/fleet", &[("fleet.yaml", FLEET), ("apps/slow/slow.service", slow)]);
     host.sh("git init -q --bare -b main /srv/fleet.git; cd /root/fleet; export GIT_DIR=/srv/fleet.git GIT_WORK_TREE=.; git -c core.bare=false add -A; git -c core.bare=false -c user.name=a -c user.email=a@b commit -qm good").unwrap();
     host.write("/etc/mainstay/agent.yaml", "repository: file:///srv/fleet.git\nallow-file: true\npoll: 200ms\nobserve: 500ms\nsettle: 100ms\nreport: { push: false }\n").unwrap();
-    host.write("/etc/systemd/system/mainstay.service", include_str!("../../systemd/mainstay.service")).unwrap();
+    product::bring_units(&host).unwrap();
     host.write("/etc/systemd/system/mainstay.service.d/test.conf", "[Service]\nWatchdogSec=2s\n").unwrap();
     host.sh("systemctl daemon-reload; systemctl start mainstay").unwrap();
     let first = agent::invocation(&host, "mainstay");

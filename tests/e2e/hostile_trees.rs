@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::Host;
+use lab::{Host, product};
 
 use crate::{agent, start};
 
@@ -100,8 +100,8 @@ fn a_hostile_commit_is_refused_by_the_daemon_which_stays_at_the_last_good_one() 
              cd /srv/fleet.git; for hook in post-receive pre-receive update post-checkout post-merge reference-transaction; do \
              printf '#!/bin/sh\\ntouch /run/owned\\n' >hooks/$hook; chmod +x hooks/$hook; done").unwrap();
     host.write("/etc/mainstay/agent.yaml", "repository: file:///srv/fleet.git\nallow-file: true\npoll: 200ms\nobserve: 500ms\nsettle: 100ms\nreport: { push: false }\n").unwrap();
-    host.write("/etc/systemd/system/mainstay.service", include_str!("../../systemd/mainstay.service")).unwrap();
-    host.sh("systemctl daemon-reload; systemctl start mainstay; rm -f /run/owned").unwrap();
+    product::bring_units(&host).unwrap();
+    host.sh("systemctl start mainstay; rm -f /run/owned").unwrap();
     host.wait_for(Duration::from_secs(20), "systemctl is-active web").unwrap();
     let web = agent::invocation(&host, "web");
     let tip = |host: &Host| host.sh("git -C /srv/fleet.git rev-parse --short=7 main").unwrap().trim().to_owned();

@@ -48,6 +48,7 @@ mod ownership;
 mod page;
 mod pauses;
 mod private_registry;
+mod privileges;
 mod prune;
 mod quadlets;
 mod records;

@@ -56,9 +56,7 @@ fn prepare(host: &Host) {
          mkdir -p /etc/systemd/system/mainstay.service.d /etc/mainstay; cp /tmp/once.conf /etc/systemd/system/mainstay.service.d/; touch /etc/mainstay/agent.yaml",
     )
     .unwrap();
-    let unit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/mainstay.service");
-    host.copy_in(&unit, "/etc/systemd/system/mainstay.service").unwrap();
-    host.sh("systemctl daemon-reload").unwrap();
+    lab::product::bring_units(host).unwrap();
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         forge.authorize(host)?;
         forge.trust_https(host)?;
         host.copy_in(&program, "/usr/bin/mainstay")?;
-        host.copy_in(&product::root().join("systemd/mainstay.service"), "/etc/systemd/system/mainstay.service")?;
-        host.sh("chmod 0755 /usr/bin/mainstay && systemctl daemon-reload")?;
+        product::bring_units(host)?;
+        host.sh("chmod 0755 /usr/bin/mainstay")?;
     }
     let scene = Scene { forge: &forge, repo: forge.repo("fleet")?, hosts: &hosts };
     scene.repo.commit(&[("fleet.yaml", &fleet(&names, "")), ("apps/web/files/etc/web", "0\n")], "begin")?;

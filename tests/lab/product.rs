@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::host::Host;
 use crate::shell;
 
 /// Where a built binary is.
@@ -37,6 +38,25 @@ pub fn binary() -> Result<PathBuf> {
         bail!("failed to build the agent\n{}", errors(&messages).join("\n"));
     }
     executable(&messages).context("cargo built the agent but did not say where it is")
+}
+
+/// Brings the units to a host without the package, as `mainstay install` would, and the users that they run as. The socket of the
+/// endpoint is not among them: the agent makes it where there is no package.
+pub fn bring_units(host: &Host) -> Result<()> {
+    for folder in ["systemd", "packaging"] {
+        for entry in std::fs::read_dir(root().join(folder))? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            match folder {
+                "systemd" if name == "mainstay.socket" => {}
+                "systemd" => host.copy_in(&path, &format!("/usr/lib/systemd/system/{name}"))?,
+                _ if name == "sysusers.conf" => host.copy_in(&path, "/usr/lib/sysusers.d/mainstay.conf")?,
+                _ => {}
+            }
+        }
+    }
+    host.sh("systemd-sysusers mainstay.conf; systemctl daemon-reload")?;
+    Ok(())
 }
 
 /// The agent's Debian package; built first unless `MAINSTAY_DEB` names one.

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use sha2::Sha256;
 use spec::manifest::{self, Alert};
 
 use super::Message;
 use crate::settings;
-use crate::tls;
+use crate::web::{self, Asked, Manner, Web};
 
 /// How long one delivery may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -37,7 +36,7 @@ pub struct Receiver {
     id: Option<String>,
     url: reqwest::Url,
     secret: Option<String>,
-    client: reqwest::Client,
+    web: Web,
 }
 
 /// Why something was not delivered; the address, which may be a secret, is not in it.
@@ -57,7 +56,6 @@ impl Receiver {
     /// # Errors
     /// A file that they name cannot be read or holds no address.
     pub(super) fn all(settings: &settings::Alerts) -> anyhow::Result<Vec<Receiver>> {
-        tls::ensure_provider();
         let slack = settings.slack.as_deref().map(secret).transpose()?;
         let wanted = [
             (Form::Webhook, settings.webhook.as_deref(), settings.webhook_secret.as_deref()),
@@ -71,7 +69,7 @@ impl Receiver {
             // The text is not repeated: of Slack's, all of it is a secret.
             let url = reqwest::Url::parse(url).with_context(|| format!("alerts.{} names no address", form.name()))?;
             let secret = file.map(secret).transpose()?;
-            receivers.push(Receiver { form, id: None, url, secret, client: client()? });
+            receivers.push(Receiver { form, id: None, url, secret, web: web() });
         }
         Ok(receivers)
     }
@@ -81,14 +79,13 @@ impl Receiver {
     /// # Errors
     /// A client cannot be built.
     pub fn of(alert: &Alert) -> anyhow::Result<Receiver> {
-        tls::ensure_provider();
         let form = match alert.receiver {
             manifest::Receiver::Webhook => Form::Webhook,
             manifest::Receiver::Alertmanager => Form::Alertmanager,
             manifest::Receiver::Ntfy => Form::Ntfy,
         };
         let url = reqwest::Url::parse(&alert.url).with_context(|| format!("its {} names no address", form.name()))?;
-        Ok(Receiver { form, id: Some(alert.id()), url, secret: None, client: client()? })
+        Ok(Receiver { form, id: Some(alert.id()), url, secret: None, web: web() })
     }
 
     /// Returns what names it among those of the repository.
@@ -126,16 +123,17 @@ impl Receiver {
     /// # Errors
     /// Nobody answered in time, or the answer was no.
     pub async fn deliver(&self, message: &Message) -> Result<(), Undelivered> {
-        // What the address says is no part of the error: it may be all that keeps others from using it.
-        let silent = |error: reqwest::Error| Undelivered::Silent(crate::chain(&error.without_url()));
-        let answer = self.client.execute(self.request(message)?).await.map_err(silent)?;
-        match answer.status() {
+        let answer = tokio::time::timeout(PATIENCE, self.web.send(self.request(message)?)).await;
+        let answer = answer
+            .map_err(|_| Undelivered::Silent(format!("no answer within {}", humantime::format_duration(PATIENCE))))?;
+        let answer = answer.map_err(|error| Undelivered::Silent(error.to_string()))?;
+        match reqwest::StatusCode::from_u16(answer.status()).unwrap_or(reqwest::StatusCode::INTERNAL_SERVER_ERROR) {
             status if status.is_success() => Ok(()),
             status => Err(Undelivered::Refused(status)),
         }
     }
 
-    fn request(&self, message: &Message) -> Result<reqwest::Request, Undelivered> {
+    fn request(&self, message: &Message) -> Result<Asked, Undelivered> {
         let mut url = self.url.clone();
         let body = match self.form {
             Form::Webhook => message.generic().to_string(),
@@ -146,35 +144,26 @@ impl Receiver {
             }
             Form::Ntfy => message.text(),
         };
-        let mut request = reqwest::Request::new(reqwest::Method::POST, url);
-        let headers = request.headers_mut();
-        let value = |text: &str| {
-            HeaderValue::from_str(text).map_err(|_| Undelivered::Silent("a header cannot hold its value".to_owned()))
-        };
+        let mut asked = Asked::post(url.as_str(), body.clone());
         match (self.form, &self.secret) {
             (Form::Webhook, Some(secret)) => {
                 let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())
                     .map_err(|_| Undelivered::Silent("the secret cannot be used".to_owned()))?;
                 mac.update(body.as_bytes());
-                headers.insert(SIGNATURE, value(&format!("sha256={}", hex::encode(mac.finalize().into_bytes())))?);
+                asked = asked.with(SIGNATURE, &format!("sha256={}", hex::encode(mac.finalize().into_bytes())));
             }
             (Form::Alertmanager | Form::Ntfy, Some(token)) => {
-                let mut token = value(&format!("Bearer {token}"))?;
-                token.set_sensitive(true);
-                headers.insert(AUTHORIZATION, token);
+                asked = asked.with("Authorization", &format!("Bearer {token}"));
             }
             _ => {}
         }
-        if self.form == Form::Ntfy {
-            let title: String = message.title().chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
-            headers.insert("Title", value(&title)?);
-            headers.insert("Priority", value(if message.is_urgent() { "high" } else { "default" })?);
-            headers.insert("Tags", value(if message.is_recovery() { "white_check_mark" } else { "warning" })?);
-        } else {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.form != Form::Ntfy {
+            return Ok(asked.with("Content-Type", "application/json"));
         }
-        *request.body_mut() = Some(body.into());
-        Ok(request)
+        let title: String = message.title().chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+        let asked = asked.with("Title", &title);
+        let asked = asked.with("Priority", if message.is_urgent() { "high" } else { "default" });
+        Ok(asked.with("Tags", if message.is_recovery() { "white_check_mark" } else { "warning" }))
     }
 }
 
@@ -189,14 +178,8 @@ impl Form {
     }
 }
 
-fn client() -> anyhow::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("mainstay-", env!("CARGO_PKG_VERSION")))
-        .build()
-        .context("failed to build an http client")
+fn web() -> Web {
+    Web::new(Manner::Alert, web::fetcher())
 }
 
 /// Reads a secret from its file.

@@ -4,16 +4,18 @@
 //! that speaks Docker's protocol for it ("Token Authentication Specification"). Own code, since the client crates bring a
 //! second HTTP stack and read whole layers into memory. What is asked for is a layer by its digest; the tag has to hold it.
 
-use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use spec::artifact::Image;
 use spec::authority::is_loopback;
 use spec::digest::Digest;
 use spec::id::shown;
 
-use super::{Fetcher, Why};
+use super::{Fetcher, Why, status};
 use crate::engine::credentials::{self, Found};
+use crate::web::{Answer, Asked};
 
 /// The largest manifest; registries accept none beyond 4 MiB.
 const MANIFEST: usize = 4 << 20;
@@ -53,12 +55,12 @@ struct Token {
 }
 
 /// Asks for the layer `sha256` of an image; its bytes are in the answer's body.
-pub(super) async fn layer(fetcher: &Fetcher, image: &Image<'_>, sha256: Digest) -> Result<Response, Why> {
+pub(super) async fn layer(fetcher: &Fetcher, image: &Image<'_>, sha256: Digest) -> Result<Answer, Why> {
     let base = base(image);
     let address = format!("{base}/manifests/{}", image.reference);
     let mut pass = Pass::Nobody;
     let mut answer = ask(fetcher, &address, &pass).await?;
-    if answer.status() == StatusCode::UNAUTHORIZED {
+    if status(&answer) == StatusCode::UNAUTHORIZED {
         pass = let_in(fetcher, image, &answer).await?;
         answer = ask(fetcher, &address, &pass).await?;
     }
@@ -96,22 +98,25 @@ fn base(image: &Image<'_>) -> String {
     format!("{scheme}://{registry}/v2/{repository}")
 }
 
-async fn ask(fetcher: &Fetcher, address: &str, pass: &Pass) -> Result<Response, Why> {
-    let request = fetcher.client()?.get(address).header(ACCEPT, MANIFESTS);
-    fetcher.moving(signed(request, pass).send()).await
+async fn ask(fetcher: &Fetcher, address: &str, pass: &Pass) -> Result<Answer, Why> {
+    fetcher.send(signed(Asked::get(address).with("Accept", MANIFESTS), pass)).await
 }
 
-fn signed(request: RequestBuilder, pass: &Pass) -> RequestBuilder {
+/// Adds what lets us in (RFC 7617, RFC 6750).
+fn signed(asked: Asked, pass: &Pass) -> Asked {
     match pass {
-        Pass::Nobody => request,
-        Pass::Basic { user, password } => request.basic_auth(user, Some(password)),
-        Pass::Bearer(token) => request.bearer_auth(token),
+        Pass::Nobody => asked,
+        Pass::Basic { user, password } => {
+            let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            asked.with("Authorization", &format!("Basic {both}"))
+        }
+        Pass::Bearer(token) => asked.with("Authorization", &format!("Bearer {token}")),
     }
 }
 
 /// Explains any answer but a good one.
-fn accepted(fetcher: &Fetcher, image: &Image<'_>, answer: Response) -> Result<Response, Why> {
-    let status = answer.status();
+fn accepted(fetcher: &Fetcher, image: &Image<'_>, answer: Answer) -> Result<Answer, Why> {
+    let status = status(&answer);
     match status {
         StatusCode::OK => Ok(answer),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -128,7 +133,7 @@ fn accepted(fetcher: &Fetcher, image: &Image<'_>, answer: Response) -> Result<Re
 }
 
 /// Finds out how the registry wants to be asked, and gets what it takes.
-async fn let_in(fetcher: &Fetcher, image: &Image<'_>, answer: &Response) -> Result<Pass, Why> {
+async fn let_in(fetcher: &Fetcher, image: &Image<'_>, answer: &Answer) -> Result<Pass, Why> {
     let login = match credentials::find(&fetcher.logins, &image.name()) {
         Found::Login(login) => Some(login),
         Found::Nothing | Found::Unusable(_) => None,
@@ -140,17 +145,15 @@ async fn let_in(fetcher: &Fetcher, image: &Image<'_>, answer: &Response) -> Resu
             user = Pass::Basic { user: name, password };
         }
     }
-    let challenges = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    let Some(bearer) = challenges.into_iter().find_map(Bearer::parse) else { return Ok(user) };
+    let Some(bearer) = answer.headers("www-authenticate").find_map(Bearer::parse) else { return Ok(user) };
     let realm = Url::parse(&bearer.realm).map_err(|_| bad_realm(&bearer.realm))?;
     let is_safe = realm.scheme() == "https" || is_loopback(image.registry);
     if !is_safe || !realm.username().is_empty() {
         return Err(bad_realm(&bearer.realm));
     }
     let scope = format!("repository:{}:pull", base(image).split_once("/v2/").map_or("", |(_, name)| name));
-    let request = token_request(fetcher, realm, &bearer, &scope, (&user, refresh))?;
-    let answer = fetcher.moving(request.send()).await?;
-    if !answer.status().is_success() {
+    let answer = fetcher.send(token_request(realm, &bearer, &scope, (&user, refresh))).await?;
+    if !status(&answer).is_success() {
         return accepted(fetcher, image, answer).map(|_| Pass::Nobody);
     }
     let bytes = fetcher.body(answer, TOKEN).await?;
@@ -163,25 +166,19 @@ fn bad_realm(realm: &str) -> Why {
 }
 
 /// Builds the request for a token: with a password it is a GET, with a token of `docker login` a POST (OAuth 2).
-fn token_request(
-    fetcher: &Fetcher,
-    mut realm: Url,
-    bearer: &Bearer,
-    scope: &str,
-    (user, refresh): (&Pass, Option<String>),
-) -> Result<RequestBuilder, Why> {
+fn token_request(mut realm: Url, bearer: &Bearer, scope: &str, (user, refresh): (&Pass, Option<String>)) -> Asked {
     let mut pairs = vec![("scope", scope)];
     pairs.extend(bearer.service.as_deref().map(|service| ("service", service)));
     let Some(refresh) = &refresh else {
         realm.query_pairs_mut().extend_pairs(pairs);
-        return Ok(signed(fetcher.client()?.get(realm), user));
+        return signed(Asked::get(realm.as_str()), user);
     };
     pairs.extend([("grant_type", "refresh_token"), ("client_id", "mainstay"), ("refresh_token", refresh)]);
     let mut form = realm.clone();
     form.query_pairs_mut().clear().extend_pairs(pairs);
     let body = form.query().unwrap_or_default().to_owned();
     let kind = "application/x-www-form-urlencoded";
-    Ok(fetcher.client()?.post(realm).header(reqwest::header::CONTENT_TYPE, kind).body(body))
+    Asked::post(realm.as_str(), body).with("Content-Type", kind)
 }
 
 /// A challenge that wants a token (RFC 6750, "The WWW-Authenticate Response Header Field").

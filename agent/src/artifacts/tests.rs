@@ -70,7 +70,7 @@ fn ground() -> Ground {
     let state = tempfile::tempdir().expect("a folder");
     let store = Store::of(state.path(), Arc::default());
     let logins = vec![state.path().join("logins")];
-    let fetcher = Fetcher { stall: Some(Duration::from_millis(300)), ..Fetcher::new(logins) };
+    let fetcher = Fetcher { stall: Some(Duration::from_millis(300)), ..Fetcher::new(logins, None) };
     Ground { state, store, fetcher }
 }
 
@@ -137,16 +137,6 @@ async fn what_is_not_as_wanted_is_not_kept_and_says_why() {
     assert!(short.contains("body"), "{short}");
     let away = ground.fetch("http://127.0.0.1:1/x".to_owned(), "wanted", 8).await.expect_err("nobody is there");
     assert!(away.contains("refused"), "{away}");
-}
-
-#[test]
-fn what_is_fetched_over_tls_stays_there() {
-    let url = |text: &str| Url::parse(text).expect("a URL");
-    let before = [url("https://ci.example/x")];
-    assert_eq!(flaw(&before, &url("https://cdn.example/x?signature=y")), None);
-    assert!(flaw(&before, &url("http://cdn.example/x")).is_some());
-    assert!(flaw(&before, &url("https://me@cdn.example/x")).is_some());
-    assert_eq!(flaw(&[url("http://127.0.0.1/x")], &url("https://cdn.example/x")), None);
 }
 
 /// A registry that wants a token, and a service that gives one for `me` with `secret`.

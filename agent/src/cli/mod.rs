@@ -32,6 +32,7 @@ pub mod settings;
 pub mod status;
 pub mod logs;
 pub mod doctor;
+pub mod fetcher;
 pub mod pause;
 pub mod resume;
 pub mod sync;
@@ -137,6 +138,8 @@ enum Command {
     Alerts(alerts::Args),
     Settings(settings::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Fetcher(fetcher::Args),
     #[command(hide = true)]
     Man(man::Args),
     Restore(restore::Args),
@@ -261,6 +264,7 @@ impl Cli {
             Command::Status(args) => !args.watch,
             Command::Fleet(args) => args.is_long(),
             Command::Run(_)
+            | Command::Fetcher(_)
             | Command::Secret(_)
             | Command::Once(_)
             | Command::Init(_)
@@ -309,6 +313,7 @@ impl Cli {
             Command::Alerts(args) => alerts::run(common, args).await,
             Command::Settings(args) => settings::run(common, args),
             Command::Completions(args) => Ok(completions::run(args)),
+            Command::Fetcher(args) => fetcher::run(args).await,
             Command::Man(args) => man::run(args),
             Command::Restore(args) => restore::run(common, args),
         }

@@ -16,11 +16,12 @@ use tracing::debug;
 use super::answer::{self, Answer, TEXT};
 use super::connection::{self, Connections};
 use super::guard::{Door, Guard};
-use super::listen::{BREATH, OTHERS, bind};
+use super::listen::{BREATH, OTHERS};
 use super::metrics::Form;
 use super::page;
 use super::route::Route;
 use super::secret;
+use crate::web;
 
 /// What there is to show.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ impl FleetPage {
         let token = token.map(|path| secret("--token", path)).transpose().map_err(io::Error::other)?;
         let host = HostName::parse("localhost").map_err(io::Error::other)?;
         let guard = Guard::new(&[address], names, &host, token.as_deref());
-        Ok(FleetPage { listener: bind(address)?, guard })
+        Ok(FleetPage { listener: web::bind(address)?, guard })
     }
 
     /// Returns where it listens.

@@ -1,6 +1,7 @@
 //! Where the endpoint listens: a Unix socket always, TCP where the settings say so. What cannot be had is said loudly and
 //! tried again; nothing here keeps a host from being looked after.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::SocketAddr;
@@ -9,12 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tracing::{debug, error, info, warn};
 
 use super::connection::{self, Connections};
 use super::guard::Door;
 use super::{Config, Shared, answer_to};
+use crate::web;
 
 /// The group that may ask over the Unix socket, where there is one.
 const GROUP: &str = "mainstay";
@@ -24,24 +26,44 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) const BREATH: Duration = Duration::from_secs(1);
 /// How long to wait when too many connections come: it is others' turn, passes above all.
 pub(super) const OTHERS: Duration = Duration::from_millis(1);
-/// So many connections may wait to be taken. Who comes when there are more is dropped by the kernel and tries again after a
-/// second, so that a burst would keep others out for much longer than it takes. The kernel may allow fewer (net.core.somaxconn).
-const WAITING: u32 = 4096;
+/// Ports below this are for root alone (ip(7), `ip_unprivileged_port_start`).
+const LOW: u16 = 1024;
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Takes the Unix sockets that the service manager holds for us (sd_listen_fds(3)).
-pub(super) fn passed() -> Vec<UnixListener> {
-    let mut passed = listenfd::ListenFd::from_env();
-    let sockets = (0..passed.len()).filter_map(|index| passed.take_unix_listener(index).ok().flatten());
-    let listeners = sockets.map(|socket| {
-        socket.set_nonblocking(true)?;
-        UnixListener::from_std(socket)
-    });
-    let told = |listener: io::Result<UnixListener>| {
-        listener.inspect_err(|error| warn!(%error, "a socket of the service manager cannot be used")).ok()
-    };
-    listeners.filter_map(told).collect()
+/// The sockets that the service manager holds for us.
+#[derive(Default)]
+pub(super) struct Passed {
+    /// Of the host.
+    pub(super) unix: Vec<UnixListener>,
+    /// For others; the only way to a port that is for root, where this process has no network.
+    pub(super) tcp: BTreeMap<SocketAddr, TcpListener>,
+}
+
+/// Takes the sockets that the service manager holds for us (sd_listen_fds(3)).
+pub(super) fn passed() -> Passed {
+    let (mut passed, mut sockets) = (listenfd::ListenFd::from_env(), Passed::default());
+    for index in 0..passed.len() {
+        let taken = match passed.take_unix_listener(index) {
+            Ok(Some(socket)) => {
+                socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket)).map(|socket| {
+                    sockets.unix.push(socket);
+                })
+            }
+            Ok(None) => Ok(()),
+            Err(_) => passed.take_tcp_listener(index).and_then(|socket| {
+                let Some(socket) = socket else { return Ok(()) };
+                socket.set_nonblocking(true)?;
+                let socket = TcpListener::from_std(socket)?;
+                sockets.tcp.insert(socket.local_addr()?, socket);
+                Ok(())
+            }),
+        };
+        if let Err(error) = taken {
+            warn!(%error, "a socket of the service manager cannot be used");
+        }
+    }
+    sockets
 }
 
 /// Answers over a Unix socket that is made at its path, for ever.
@@ -89,14 +111,26 @@ pub(super) async fn on_unix(listener: UnixListener, shared: Arc<Shared>) {
     }
 }
 
-/// Answers over TCP, for ever.
-pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: Arc<Shared>) {
-    let mut told = String::new();
+/// Answers over TCP, for ever; where the service manager holds the socket, over that.
+pub(super) async fn over_tcp(
+    address: SocketAddr,
+    passed: Option<TcpListener>,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+) {
+    let (mut told, mut passed, fetcher) = (String::new(), passed, web::fetcher());
     let listener = loop {
-        match bind(address) {
+        let listener = match passed.take() {
+            Some(listener) => Ok(listener),
+            None => web::listen(address, fetcher.as_deref()).await,
+        };
+        match listener {
             Ok(listener) => break listener,
             Err(error) => {
-                let text = error.to_string();
+                let is_low = error.kind() == io::ErrorKind::PermissionDenied && address.port() < LOW;
+                let hint =
+                    format!("; ports below {LOW} are root's: `systemctl edit mainstay.socket`, ListenStream={address}");
+                let text = format!("{error}{}", if is_low { hint.as_str() } else { "" });
                 if told != text {
                     error!("the endpoint cannot listen at {address}; it is tried again: {text}");
                 }
@@ -131,15 +165,6 @@ pub(super) async fn over_tcp(address: SocketAddr, config: Arc<Config>, shared: A
             tokio::time::sleep(OTHERS).await;
         }
     }
-}
-
-/// Listens at an address.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // What is left of the connections of an agent that ended does not keep the next one out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(WAITING)
 }
 
 /// Makes the socket beside its place and moves it there when only those can open it who may.

@@ -110,15 +110,12 @@ pub(super) fn ssh(
     for option in options {
         command.arg("-o").arg(option);
     }
-    if let Some(file) = &ssh.known_hosts {
-        let file = option_path(file)?;
-        command.arg("-o").arg(format!("UserKnownHostsFile={file}")).args(["-o", "GlobalKnownHostsFile=none"]);
+    if !ssh.known_hosts.is_empty() {
+        let files = ssh.known_hosts.iter().map(|file| option_path(file)).collect::<Result<Vec<_>, _>>()?.join(" ");
+        command.arg("-o").arg(format!("UserKnownHostsFile={files}")).args(["-o", "GlobalKnownHostsFile=none"]);
     }
-    if let Some(key) = &ssh.key {
-        let shown = key.display();
-        std::fs::metadata(key).map_err(|error| {
-            format!("the ssh key {shown}, which `git.key` names, cannot be used: {error}; to make one: ssh-keygen -t ed25519 -N '' -f {shown}")
-        })?;
+    for key in &ssh.keys {
+        std::fs::metadata(key).map_err(|error| no_key(key, &error))?;
         command.arg("-i").arg(option_path(key)?).args(["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
     }
     if let Some(port) = port {
@@ -130,6 +127,14 @@ pub(super) fn ssh(
     let quoted = path.replace('\'', r"'\''");
     command.arg("--").arg(host.trim_matches(['[', ']'])).arg(format!("{service} '{quoted}'"));
     Ok(command)
+}
+
+/// Says that there is no private key where the settings say.
+pub(super) fn no_key(path: &Path, error: &std::io::Error) -> String {
+    let path = path.display();
+    format!(
+        "the ssh key {path}, which `git.key` names, cannot be used: {error}; to make one: ssh-keygen -t ed25519 -N '' -f {path}"
+    )
 }
 
 /// Checks that ssh takes `path` as one literal file: its options split at spaces and expand `%` and `~`.
@@ -269,7 +274,7 @@ mod tests {
 
     #[test]
     fn ssh_is_told_everything_and_asks_nothing() {
-        let settings = Ssh { known_hosts: Some("/etc/mainstay/known_hosts".into()), ..Ssh::default() };
+        let settings = Ssh { known_hosts: vec!["/etc/mainstay/known_hosts".into()], ..Ssh::default() };
         let target = (Some("git"), "[2001:db8::1]", Some(2222));
         let command = ssh(&settings, &Deadlines::default(), target, ("git-upload-pack", "/it's/a fleet"));
         let words = words(&command.expect("a command"));
@@ -293,11 +298,11 @@ mod tests {
     #[test]
     fn files_that_ssh_would_take_for_more_than_one_are_refused() {
         for path in ["/etc/known hosts", "/etc/%h", "known_hosts", "~/x", "/etc/\"x\""] {
-            let settings = Ssh { known_hosts: Some(path.into()), ..Ssh::default() };
+            let settings = Ssh { known_hosts: vec![path.into()], ..Ssh::default() };
             let target = (None, "host", None);
             assert!(ssh(&settings, &Deadlines::default(), target, ("git-upload-pack", "/x")).is_err(), "{path}");
         }
-        let settings = Ssh { key: Some("/nowhere/key".into()), ..Ssh::default() };
+        let settings = Ssh { keys: vec!["/nowhere/key".into()], ..Ssh::default() };
         let missing = ssh(&settings, &Deadlines::default(), (None, "host", None), ("git-upload-pack", "/x"));
         assert!(missing.is_err_and(|why| why.contains("/nowhere/key")));
     }

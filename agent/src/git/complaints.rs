@@ -73,15 +73,18 @@ fn private_key(said: &str) -> Option<String> {
     if said.contains("UNPROTECTED PRIVATE KEY FILE") {
         let path = between(said, " for '", "'").unwrap_or("the key");
         let mode = between(said, "Permissions ", " for").unwrap_or("too wide");
-        return Some(format!(
-            "others can read the ssh key {path} (mode {mode}), and ssh does not take it then: chmod 0600 {path}"
-        ));
+        return Some(unprotected(path, mode));
     }
     let path = between(said, "Load key \"", "\"")?;
     let why = between(said, &format!("Load key \"{path}\": "), ";").unwrap_or("it cannot be read");
     Some(format!(
         "the ssh key {path} cannot be used: {why}. It has to be a private key as ssh-keygen writes it, without a passphrase"
     ))
+}
+
+/// Says that others can read a private key.
+pub(super) fn unprotected(path: &str, mode: &str) -> String {
+    format!("others can read the ssh key {path} (mode {mode}), and ssh does not take it then: chmod 0600 {path}")
 }
 
 fn between<'s>(text: &'s str, start: &str, end: &str) -> Option<&'s str> {

@@ -1,6 +1,7 @@
 //! From an address to a connection that gix can talk git over.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use gix::protocol::transport::client::blocking_io::{Transport, http};
@@ -19,6 +20,8 @@ use super::wire::{self, Watch};
 #[derive(Default)]
 pub(super) struct Kept {
     client: Option<Client>,
+    /// Where the fetcher listens, which then talks to servers in the place of this process.
+    pub(super) fetcher: Option<PathBuf>,
     pub(super) openings: Openings,
 }
 
@@ -28,13 +31,20 @@ impl Kept {
     /// # Errors
     /// The client cannot be built; ask a person.
     pub(super) fn ensure_client(&mut self, remote: &Remote, deadlines: &Deadlines) -> Result<(), Verdict> {
-        if !matches!(remote.url.address(), Address::Http { .. }) {
+        if !matches!(remote.url.address(), Address::Http { .. }) || self.fetcher.is_some() {
             return Ok(());
         }
         if !self.client.as_ref().is_some_and(|client| client.suits(remote, deadlines)) {
             self.client = Some(Client::new(remote, deadlines).map_err(|why| Verdict::Config(because(why)))?);
         }
         Ok(())
+    }
+}
+
+impl Kept {
+    /// Returns where who talks to `remote` in the place of this process listens. A repository on this machine takes no network.
+    pub(super) fn fetcher_for(&self, remote: &Remote) -> Option<&Path> {
+        self.fetcher.as_deref().filter(|_| !matches!(remote.url.address(), Address::File { .. }))
     }
 }
 

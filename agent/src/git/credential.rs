@@ -33,6 +33,8 @@ enum From {
     File,
     /// The program, and what it was asked for.
     Program(Vec<String>, String),
+    /// Somebody who is told that it is not accepted, and says what to do then.
+    Somebody(String),
 }
 
 impl fmt::Debug for Credentials {
@@ -57,6 +59,9 @@ impl Credentials {
         }
         match token {
             Token::File(path) => of_file(path).map(Some).map_err(config),
+            Token::Told { user, token, hint } => {
+                Ok(Some(Credentials { user: user.clone(), token: token.clone(), from: From::Somebody(hint.clone()) }))
+            }
             Token::Program(words) => of_program(words, remote, watch).map(Some),
         }
     }
@@ -64,6 +69,7 @@ impl Credentials {
     /// Says what to do about a server that does not accept it.
     pub(super) fn hint(&self) -> String {
         match &self.from {
+            From::Somebody(hint) => hint.clone(),
             From::Address => {
                 "the token in the address: name a file that holds one that is valid with `git.token`".to_owned()
             }
@@ -81,6 +87,7 @@ impl Credentials {
 
     /// Tells the program that gave it that the server does not accept it, as git does: it may have kept an old one.
     pub(super) fn reject(&self, watch: &Watch<'_>) {
+        watch.refused.set(true);
         let From::Program(words, about) = &self.from else { return };
         let about = format!("{about}username={}\npassword={}\n", self.user, self.token);
         if let Err(why) = ask(words, "erase", &about, watch) {
@@ -138,9 +145,21 @@ fn of_program(words: &[String], remote: &Remote, watch: &Watch<'_>) -> Result<Cr
     Ok(Credentials { user, token: token.to_owned(), from: From::Program(words.to_vec(), about) })
 }
 
+/// Builds a command that systemd runs with what any service of the host has: this process may have no network, which a program that
+/// knows tokens may need (systemd-run(1)).
+fn by_systemd(program: &str, within: Duration) -> Command {
+    let mut command = bare("systemd-run");
+    command.args(["--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", "--property=User=root"]);
+    // What is killed here is the one that waits for it.
+    command.arg(format!("--property=RuntimeMaxSec={}", within.as_secs().max(1) + 1));
+    command.arg("--description=Ask who knows the token for mainstay").arg("--").arg(program);
+    command
+}
+
 /// Has a program do something, and returns what it says.
 fn ask(words: &[String], operation: &str, about: &str, watch: &Watch<'_>) -> Result<String, String> {
-    let mut command: Command = bare(&words[0]);
+    let mut command =
+        if watch.outside.get() { by_systemd(&words[0], watch.deadlines.connect) } else { bare(&words[0]) };
     command.args(&words[1..]).arg(operation).stdin(Stdio::piped()).stdout(Stdio::piped());
     // Where it keeps what it knows.
     if let Some(home) = std::env::var_os("HOME") {

@@ -5,12 +5,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use spec::id::CommitId;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// The deadline that was missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Deadline {
     /// No connection was made.
     Connect,
@@ -33,7 +34,7 @@ impl fmt::Display for Deadline {
 }
 
 /// What a server may send at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cap {
     /// Bytes on the wire: [`super::Remote::max_bytes`], and less for a list of refs.
     Bytes(u64),
@@ -227,6 +228,14 @@ pub enum GitError {
         /// The clone.
         folder: PathBuf,
     },
+}
+
+/// Why a pull failed.
+pub(super) enum Failure {
+    /// A reason that renewing the mirror would not change.
+    Plain(FetchError),
+    /// Neither the network nor the disk: our objects or theirs do not hold together.
+    Odd(Source),
 }
 
 /// Says why the wire was given up; kept beside the conversation, because the layers above only know "an I/O error".

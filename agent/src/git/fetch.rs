@@ -11,8 +11,10 @@ use gix::protocol::transport::Service;
 use spec::digest::Digest;
 use spec::id::{CommitId, HostName, shown};
 
+use super::apart::{self, Listing};
 use super::connect::{Kept, connect};
-use super::error::{Cap, Deadline, FetchError, Verdict, because};
+use super::error::{Cap, Deadline, Failure, FetchError, Verdict, because};
+use super::link::{Id, Named};
 use super::meter::{Meter, Stopped};
 use super::mirror::{Mirror, Source, TIP, beside, commit_id, find, load, object_id, remove, set};
 use super::opening::{Guess, Held, Opening};
@@ -75,25 +77,6 @@ pub enum Heard {
     Same,
     /// Some said something new.
     News,
-}
-
-/// What a remote's list of refs means to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listing {
-    /// What we asked for is not there.
-    Missing,
-    /// We have it all.
-    Same,
-    /// There is something to fetch.
-    New,
-}
-
-/// Why a pull failed.
-pub(super) enum Failure {
-    /// A reason that renewing the mirror would not change.
-    Plain(FetchError),
-    /// Neither the network nor the disk: our objects or theirs do not hold together.
-    Odd(Source),
 }
 
 impl Mirror {
@@ -227,7 +210,7 @@ impl Mirror {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(url()))?;
         let watch = Watch::new(deadlines, remote.max_bytes, cancel);
         let repo = &self.repo;
-        let compare = |references: &[Ref]| if is_news(repo, references) { Listing::New } else { Listing::Same };
+        let compare = |references: &[Named]| if is_news(repo, references) { Listing::New } else { Listing::Same };
         match pull(repo, remote, &peers.specs(), &self.kept, &watch, compare) {
             Ok(Listing::New) => {
                 self.refresh(remote, true)?;
@@ -241,11 +224,9 @@ impl Mirror {
 }
 
 /// Says whether a remote has a sign of life that is not known here.
-fn is_news(repo: &gix::Repository, references: &[Ref]) -> bool {
-    let mut signs = references.iter().filter_map(|reference| {
-        let (name, id) = direct(reference)?;
-        Some((format!("{HEARD}{}", name.strip_prefix(SEEN)?), id))
-    });
+fn is_news(repo: &gix::Repository, references: &[Named]) -> bool {
+    let mut signs =
+        references.iter().filter_map(|Named { name, id }| Some((format!("{HEARD}{}", name.strip_prefix(SEEN)?), id.0)));
     signs.any(|(name, id)| find(repo, &name).ok().flatten() != Some(id))
 }
 
@@ -265,7 +246,7 @@ fn pull_branch(
     let (mut tip, mut heard, mut has_answered) = (None, Heard::Nothing, false);
     let pulled = pull(repo, remote, &specs, kept, watch, |references| {
         has_answered = true;
-        tip = references.iter().filter_map(direct).find(|(name, _)| *name == branch).map(|(_, id)| id);
+        tip = references.iter().find(|named| named.name == branch).map(|named| named.id.0);
         if peers.is_some() {
             heard = if is_news(repo, references) { Heard::News } else { Heard::Same };
         }
@@ -294,9 +275,9 @@ fn take_over(repo: &gix::Repository, tip: ObjectId) -> Result<(), Failure> {
     set(repo, TIP, tip).map_err(|source| Failure::Plain(local(repo, source)))
 }
 
-fn direct(reference: &Ref) -> Option<(&str, ObjectId)> {
+fn direct(reference: &Ref) -> Option<Named> {
     let (name, target, peeled) = reference.unpack();
-    Some((std::str::from_utf8(name).ok()?, target.or(peeled)?.to_owned()))
+    Some(Named { name: String::from_utf8(name.to_vec()).ok()?, id: Id(target.or(peeled)?.to_owned()) })
 }
 
 /// Lists what matches `specs` at `remote`, and fetches it when `judge` finds something new.
@@ -309,8 +290,11 @@ pub(super) fn pull(
     specs: &[String],
     kept: &Kept,
     watch: &Watch<'_>,
-    mut judge: impl FnMut(&[Ref]) -> Listing,
+    mut judge: impl FnMut(&[Named]) -> Listing,
 ) -> Result<Listing, Failure> {
+    if let Some(fetcher) = kept.fetcher_for(remote) {
+        return apart::pull(fetcher, repo, remote, specs, watch, &mut judge);
+    }
     let key = Digest::of(format!("{} {}", remote.url, specs.join(" ")).as_bytes());
     let opening = kept.openings.get(&key);
     let (pulled, guess) = converse(repo, remote, specs, (kept, &opening), watch, &mut judge);
@@ -378,7 +362,7 @@ fn converse(
     specs: &[String],
     (kept, opening): (&Kept, &Opening),
     watch: &Watch<'_>,
-    judge: &mut impl FnMut(&[Ref]) -> Listing,
+    judge: &mut impl FnMut(&[Named]) -> Listing,
 ) -> (Result<Listing, Failure>, Guess) {
     *watch.guess.borrow_mut() = Guess::by(opening);
     let pulled = list_and_receive(repo, remote, specs, kept, watch, judge);
@@ -391,7 +375,7 @@ fn list_and_receive(
     specs: &[String],
     kept: &Kept,
     watch: &Watch<'_>,
-    judge: &mut impl FnMut(&[Ref]) -> Listing,
+    judge: &mut impl FnMut(&[Named]) -> Listing,
 ) -> Result<Listing, Failure> {
     let plain = |error: Source| Failure::Plain(unreachable(remote, watch, &*error));
     let transport = connect(remote, Service::UploadPack, kept, watch).map_err(|error| plain(error.into()))?;
@@ -410,7 +394,8 @@ fn list_and_receive(
         .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
         .map_err(|error| plain(error.into()))?;
     watch.guess.borrow_mut().listed = true;
-    let listing = judge(&prepared.ref_map().remote_refs);
+    let references: Vec<Named> = prepared.ref_map().remote_refs.iter().filter_map(direct).collect();
+    let listing = judge(&references);
     if listing != Listing::New {
         return Ok(listing);
     }

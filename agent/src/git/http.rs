@@ -21,6 +21,7 @@ use super::error::{Deadline, Verdict, because};
 use super::opening::{Held, MAX_OPENING};
 use super::remote::{Deadlines, Remote};
 use super::wire::Watch;
+use crate::web;
 
 /// An HTTP client with its connections and TLS sessions.
 pub(super) struct Client {
@@ -28,6 +29,7 @@ pub(super) struct Client {
     runtime: Option<tokio::runtime::Runtime>,
     client: reqwest::Client,
     ca_file: Option<PathBuf>,
+    proxies: Option<Vec<(String, String)>>,
     connect: Duration,
 }
 
@@ -47,17 +49,21 @@ impl Client {
         if let Some(path) = &remote.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
         }
+        if let Some(named) = &remote.proxies {
+            builder = web::proxied(builder.no_proxy(), named)?;
+        }
         let client = builder.build().map_err(|error| format!("failed to build an https client: {}", chain(&error)))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| format!("failed to start an https client: {error}"))?;
-        Ok(Client { runtime: Some(runtime), client, ca_file: remote.ca_file.clone(), connect: deadlines.connect })
+        let (ca_file, proxies) = (remote.ca_file.clone(), remote.proxies.clone());
+        Ok(Client { runtime: Some(runtime), client, ca_file, proxies, connect: deadlines.connect })
     }
 
     /// Says whether this client is what `remote` and `deadlines` ask for.
     pub(super) fn suits(&self, remote: &Remote, deadlines: &Deadlines) -> bool {
-        self.ca_file == remote.ca_file && self.connect == deadlines.connect
+        self.ca_file == remote.ca_file && self.proxies == remote.proxies && self.connect == deadlines.connect
     }
 }
 

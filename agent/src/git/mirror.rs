@@ -97,6 +97,13 @@ impl Mirror {
         Ok(Mirror { dir: dir.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) })
     }
 
+    /// Has who listens at a path talk to servers in the place of this process from now on.
+    #[must_use]
+    pub fn through(mut self, fetcher: Option<PathBuf>) -> Mirror {
+        self.kept.fetcher = fetcher;
+        self
+    }
+
     /// Opens the clone that `folder` is in, somebody's own, to read commits from.
     ///
     /// # Errors

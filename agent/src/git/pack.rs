@@ -115,7 +115,7 @@ impl Write for &Growing {
 }
 
 /// Writes type and length: four bits of length beside the type, then seven in each byte, least significant first.
-fn write_header(pack: &mut Vec<u8>, kind: Kind, length: usize) {
+pub(super) fn write_header(pack: &mut Vec<u8>, kind: Kind, length: usize) {
     let number = match kind {
         Kind::Commit => 1,
         Kind::Tree => 2,

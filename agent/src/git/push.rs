@@ -12,9 +12,11 @@ use jiff::Timestamp;
 use spec::digest::Digest;
 use spec::id::{CommitId, HostName, shown};
 
-use super::connect::connect;
-use super::error::{GitError, PushError, because};
-use super::fetch::{Failure, Listing, SEEN, pull, text};
+use super::apart::{Listing, Pushing};
+use super::connect::{Kept, connect};
+use super::error::{Failure, GitError, PushError, because};
+use super::fetch::{SEEN, pull, text};
+use super::link::Id;
 use super::mirror::{Mirror, Source, find, set};
 use super::notes::{author, own};
 use super::pack;
@@ -250,18 +252,9 @@ impl Mirror {
 
     /// Offers new values of refs, each in place of the value that the remote says it has.
     fn offer(&self, remote: &Remote, wanted: &[Wanted], watch: &Watch<'_>) -> Result<Offer, PushError> {
-        let (url, name) = (|| remote.url.to_string(), || wanted[0].name.clone());
-        let failed = |error: Source| {
-            let said = text(&*error);
-            match watch.verdict() {
-                _ if is_denied(&said) => PushError::Denied { url: url(), name: name(), source: because(said) },
-                Some(verdict) => verdict.into_push(url(), name()),
-                None => PushError::Retryable { url: url(), name: name(), source: because(said) },
-            }
-        };
-        let connection = connect(remote, Service::ReceivePack, &self.kept, watch);
-        let mut transport = connection.map_err(|error| failed(error.into()))?;
-        let theirs = advertised(&mut transport, wanted).map_err(failed)?;
+        let names: Vec<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
+        let mut line = Line::open(remote, &names, &self.kept, watch)?;
+        let theirs = line.values(&names)?;
         let mut commands = Vec::new();
         let mut sets = Vec::new();
         for (wanted, theirs) in wanted.iter().zip(theirs) {
@@ -269,7 +262,7 @@ impl Mirror {
                 Some(theirs) if theirs == wanted.value => continue,
                 Some(theirs) if wanted.lease == Lease::Continues => {
                     if !self.reaches(wanted.value, theirs).unwrap_or(false) {
-                        hang_up(&mut transport);
+                        line.hang_up();
                         return Ok(Offer::Behind(theirs));
                     }
                     sets.push((Some(theirs), wanted.value));
@@ -280,24 +273,87 @@ impl Mirror {
                 },
             }
             let old = theirs.unwrap_or(ObjectId::null(gix::hash::Kind::Sha1));
-            commands.push(Command { old, new: wanted.value, name: &wanted.name });
+            commands.push((wanted.name.clone(), Id(old), Id(wanted.value)));
         }
         if commands.is_empty() {
-            hang_up(&mut transport);
+            line.hang_up();
             return Ok(Offer::Answered(wanted.iter().map(|_| None).collect()));
         }
-        let pack =
-            pack::between(&self.repo, &sets).map_err(|source| PushError::Other { url: url(), name: name(), source })?;
-        let refused = send(&mut transport, &commands, &pack).map_err(failed)?;
+        let pack = pack::between(&self.repo, &sets).map_err(|source| {
+            let (url, name) = (remote.url.to_string(), names[0].to_owned());
+            PushError::Other { url, name, source }
+        })?;
+        let refused = line.send(commands, &pack)?;
         Ok(Offer::Answered(wanted.iter().map(|wanted| refused.get(wanted.name.as_str()).cloned()).collect()))
     }
 }
 
-/// A ref to update (gitprotocol-pack(5)).
-struct Command<'w> {
-    old: ObjectId,
-    new: ObjectId,
-    name: &'w str,
+/// A conversation for a push: with the server, or with the fetcher, which has it in the place of this process.
+pub(super) enum Line<'w> {
+    /// With the server.
+    Here { transport: Box<dyn Transport + 'w>, remote: &'w Remote, name: String, watch: &'w Watch<'w> },
+    /// With the fetcher.
+    Apart(Pushing<'w>),
+}
+
+impl<'w> Line<'w> {
+    /// Begins a conversation about refs with these names.
+    pub(super) fn open(
+        remote: &'w Remote,
+        names: &[&str],
+        kept: &'w Kept,
+        watch: &'w Watch<'w>,
+    ) -> Result<Line<'w>, PushError> {
+        if let Some(fetcher) = kept.fetcher_for(remote) {
+            return Pushing::begin(fetcher, remote, names, watch).map(Line::Apart);
+        }
+        let name = names.first().copied().unwrap_or_default().to_owned();
+        match connect(remote, Service::ReceivePack, kept, watch) {
+            Ok(transport) => Ok(Line::Here { transport, remote, name, watch }),
+            Err(error) => Err(not_pushed(remote, name, watch, &error.into())),
+        }
+    }
+
+    /// Returns the values that these refs have at the server.
+    pub(super) fn values(&mut self, names: &[&str]) -> Result<Vec<Option<ObjectId>>, PushError> {
+        match self {
+            Line::Apart(pushing) => pushing.values(),
+            Line::Here { transport, remote, name, watch } => {
+                advertised(transport, names).map_err(|error| not_pushed(remote, name.clone(), watch, &error))
+            }
+        }
+    }
+
+    /// Ends the conversation without a push. The server is done with us either way.
+    pub(super) fn hang_up(self) {
+        let Line::Here { mut transport, .. } = self else { return };
+        if let Err(error) = gix::protocol::indicate_end_of_interaction(&mut transport, false) {
+            tracing::debug!(%error, "the server did not wait for the end");
+        }
+    }
+
+    /// Sends names with their old and new values, and their pack. Returns by name why refs were refused.
+    pub(super) fn send(
+        self,
+        commands: Vec<(String, Id, Id)>,
+        pack: &[u8],
+    ) -> Result<BTreeMap<String, String>, PushError> {
+        match self {
+            Line::Apart(pushing) => pushing.send(commands, pack),
+            Line::Here { mut transport, remote, name, watch } => {
+                send(&mut transport, &commands, pack).map_err(|error| not_pushed(remote, name, watch, &error))
+            }
+        }
+    }
+}
+
+fn not_pushed(remote: &Remote, name: String, watch: &Watch<'_>, error: &Source) -> PushError {
+    let (url, said) = (remote.url.to_string(), text(&**error));
+    match watch.verdict() {
+        _ if is_denied(&said) => PushError::Denied { url, name, source: because(said) },
+        Some(verdict) => verdict.into_push(url, name),
+        None => PushError::Retryable { url, name, source: because(said) },
+    }
 }
 
 /// Puts the length before a line (gitprotocol-common(5), "pkt-line Format").
@@ -312,33 +368,25 @@ fn pushed_marker(remote: &Remote, host: &HostName) -> String {
 }
 
 /// Returns the values that the remote advertises for these refs.
-fn advertised(transport: &mut (impl Transport + ?Sized), wanted: &[Wanted]) -> Result<Vec<Option<ObjectId>>, Source> {
-    let handshake =
-        gix::protocol::handshake(&mut *transport, Service::ReceivePack, |_| Ok(None), Vec::new(), &mut Discard)?;
+fn advertised(transport: &mut Box<dyn Transport + '_>, names: &[&str]) -> Result<Vec<Option<ObjectId>>, Source> {
+    let handshake = gix::protocol::handshake(transport, Service::ReceivePack, |_| Ok(None), Vec::new(), &mut Discard)?;
     let references = handshake.refs.unwrap_or_default();
-    let value = |wanted: &Wanted| {
-        let found = references.iter().map(|reference| reference.unpack()).find(|(name, _, _)| *name == wanted.name);
+    let value = |wanted: &&str| {
+        let found = references.iter().map(|reference| reference.unpack()).find(|(name, _, _)| *name == *wanted);
         found.and_then(|(_, target, peeled)| target.or(peeled).map(ToOwned::to_owned))
     };
-    Ok(wanted.iter().map(value).collect())
-}
-
-/// Ends the conversation without a push. The server is done with us either way.
-fn hang_up(transport: &mut (impl Transport + ?Sized)) {
-    if let Err(error) = gix::protocol::indicate_end_of_interaction(&mut *transport, false) {
-        tracing::debug!(%error, "the server did not wait for the end");
-    }
+    Ok(names.iter().map(value).collect())
 }
 
 /// Sends commands and their pack (gitprotocol-pack(5), "Pushing data to a server"), and returns by name why refs were refused.
 fn send(
-    transport: &mut (impl Transport + ?Sized),
-    commands: &[Command<'_>],
+    transport: &mut Box<dyn Transport + '_>,
+    commands: &[(String, Id, Id)],
     pack: &[u8],
 ) -> Result<BTreeMap<String, String>, Source> {
     let mut writer = transport.request(WriteMode::OneLfTerminatedLinePerWriteCall, MessageKind::Flush, false)?;
     let agent = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
-    for (at, Command { old, new, name }) in commands.iter().enumerate() {
+    for (at, (name, Id(old), Id(new))) in commands.iter().enumerate() {
         let capabilities = if at == 0 { format!("\0 report-status agent={agent}") } else { String::new() };
         std::io::Write::write_all(&mut writer, format!("{old} {new} {name}{capabilities}").as_bytes())?;
     }
@@ -359,10 +407,10 @@ fn send(
             _ => drop(spoilt.get_or_insert(shown(&line))),
         }
     }
-    for Command { name, .. } in commands.iter().filter(|command| !taken.contains(command.name)) {
+    for (name, ..) in commands.iter().filter(|(name, ..)| !taken.contains(name)) {
         match &spoilt {
-            Some(why) => drop(refused.insert((*name).to_owned(), why.clone())),
-            None if refused.contains_key(*name) => {}
+            Some(why) => drop(refused.insert(name.clone(), why.clone())),
+            None if refused.contains_key(name) => {}
             None => return Err("the server ended without a report".into()),
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use spec::id::shown;
 
 /// Many times the whole history of any repository that configures hosts.
@@ -30,7 +31,7 @@ pub enum Files {
 pub struct UrlError(String);
 
 /// The parts of an address that its transport needs.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Address {
     /// `https://` and `http://`, without credentials.
     Http { url: String },
@@ -43,7 +44,7 @@ pub(super) enum Address {
 }
 
 /// The address of a repository, checked; `Display` and `Debug` never show a password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Url {
     address: Address,
     credentials: Option<(String, String)>,
@@ -302,7 +303,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// A branch, without `refs/heads/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchName(String);
 
 impl BranchName {
@@ -338,10 +339,10 @@ impl fmt::Display for BranchName {
 /// How `ssh` is called; without a setting, the files of the user that the agent runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ssh {
-    /// The private key; no other key and no key agent is tried then.
-    pub key: Option<PathBuf>,
-    /// The only file that host keys are looked up in. An unknown host is refused in any case.
-    pub known_hosts: Option<PathBuf>,
+    /// The private keys; no other key and no key agent is tried where there is one.
+    pub keys: Vec<PathBuf>,
+    /// The only files that host keys are looked up in, where there are any. An unknown host is refused in any case.
+    pub known_hosts: Vec<PathBuf>,
     /// An ssh configuration file, for jump hosts and the like; without it none is read, not even the system's.
     pub config: Option<PathBuf>,
 }
@@ -359,6 +360,8 @@ pub struct Remote {
     pub ca_file: Option<PathBuf>,
     /// For `https://`: who knows the token; asked again for each connection, so it can be rotated.
     pub token: Option<Token>,
+    /// For `https://` and `http://`: variables that name proxies, in place of those of this process.
+    pub proxies: Option<Vec<(String, String)>>,
     /// The most that one conversation may send us, in bytes: a hostile server never ends its pack.
     pub max_bytes: u64,
     /// The most objects that one pack may hold.
@@ -376,6 +379,7 @@ impl Remote {
             ssh: Ssh::default(),
             ca_file: None,
             token: None,
+            proxies: None,
             max_bytes: MAX_BYTES,
             max_objects: MAX_OBJECTS,
             max_unpacked: MAX_UNPACKED,
@@ -384,16 +388,35 @@ impl Remote {
 }
 
 /// Who knows the token for `https://`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Token {
     /// A file that holds `token` or `user:token`.
     File(PathBuf),
+    /// Somebody else asked who knows it, and says what to do where it is not accepted.
+    Told {
+        /// The user.
+        user: String,
+        /// The token.
+        token: String,
+        /// What to do.
+        hint: String,
+    },
     /// A program and its arguments, which is asked as git asks its credential helpers (gitcredentials(7)).
     Program(Vec<String>),
 }
 
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Token::File(path) => f.debug_tuple("File").field(path).finish(),
+            Token::Told { user, .. } => f.debug_struct("Told").field("user", user).finish_non_exhaustive(),
+            Token::Program(words) => f.debug_tuple("Program").field(words).finish(),
+        }
+    }
+}
+
 /// How long a conversation with a remote may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deadlines {
     /// Until there is a connection, name resolution and TLS included.
     pub connect: Duration,

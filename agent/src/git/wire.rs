@@ -47,6 +47,10 @@ pub(super) struct Watch<'c> {
     received: Cell<u64>,
     pace: Cell<Pace>,
     pub(super) guess: RefCell<Guess>,
+    /// The server did not accept the token.
+    pub(super) refused: Cell<bool>,
+    /// Programs are not run by this process, which may have no network.
+    pub(super) outside: Cell<bool>,
     verdict: RefCell<Option<Verdict>>,
 }
 
@@ -61,6 +65,8 @@ impl<'c> Watch<'c> {
             received: Cell::new(0),
             pace: Cell::default(),
             guess: RefCell::default(),
+            refused: Cell::new(false),
+            outside: Cell::new(false),
             verdict: RefCell::new(None),
         }
     }
@@ -101,6 +107,11 @@ impl<'c> Watch<'c> {
             return Err(self.fail(Verdict::TooLarge(Cap::Bytes(self.cap.get()))));
         }
         Ok(())
+    }
+
+    /// Takes note of what somebody else received in the place of this process.
+    pub(super) fn note(&self, bytes: u64) {
+        self.received.set(self.received.get().saturating_add(bytes));
     }
 
     /// Begins to measure the speed of an answer, when a question was asked.

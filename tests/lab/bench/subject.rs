@@ -55,8 +55,8 @@ impl<'a> Subject<'a> {
     /// Installs the program with its service, and follows its log.
     pub(super) fn install(host: &'a Host, program: &Path, repository: String) -> Result<Subject<'a>> {
         host.copy_in(program, "/usr/bin/mainstay")?;
-        host.copy_in(&product::root().join("systemd/mainstay.service"), "/etc/systemd/system/mainstay.service")?;
-        host.sh("chmod 0755 /usr/bin/mainstay && systemctl daemon-reload")?;
+        product::bring_units(host)?;
+        host.sh("chmod 0755 /usr/bin/mainstay")?;
         let mut follows = host.spawn(&["journalctl", "--follow", "--no-tail", "--output=json", "--unit=mainstay"])?;
         let lines = BufReader::new(follows.stdout.take().context("journalctl has an output")?).lines();
         let (sender, log) = channel();

@@ -12,7 +12,8 @@ fn read_out(text: &str) -> String {
         assert!(stream.read(&mut request).is_ok());
         stream.write_all(text.as_bytes()).expect("sent");
     });
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let remote = remote(&format!("{scheme}://127.0.0.1:{port}/fleet.git"));
     let error = mirror.fetch(&remote, &quick(), &NO).expect_err("no git");
     crate::chain(&error).replace(&format!(":{port}"), ":1")
@@ -75,7 +76,8 @@ fn read_out_pack(pack: String) -> String {
             stream.write_all(answer.as_bytes()).expect("sent");
         }
     });
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let remote = remote(&format!("git://127.0.0.1:{port}/fleet.git"));
     let error = mirror.fetch(&remote, &quick(), &NO).expect_err("no pack");
     crate::chain(&error).replace(&format!(":{port}"), ":1")

@@ -22,6 +22,10 @@ mod exchanges;
 mod answers;
 mod damage;
 mod notes;
+mod apart;
+
+/// Set where everything goes through a fetcher.
+const APART: &str = "MAINSTAY_TEST_APART";
 
 static NO: AtomicBool = AtomicBool::new(false);
 
@@ -86,7 +90,25 @@ impl Fixture {
     }
 
     fn mirror(&self) -> Mirror {
-        Mirror::open(&self.mirror_dir()).expect("a mirror")
+        let mirror = Mirror::open(&self.mirror_dir()).expect("a mirror");
+        if std::env::var_os(APART).is_none() { mirror } else { mirror.through(Some(self.fetcher())) }
+    }
+
+    /// Starts a fetcher, unless there is one, and returns where it listens.
+    fn fetcher(&self) -> PathBuf {
+        let socket = self.path().join("fetch.sock");
+        let Ok(listener) = std::os::unix::net::UnixListener::bind(&socket) else { return socket };
+        let (state, scratch) = (self.path().join("fetcher/mirror.git"), self.path().join("scratch"));
+        fs::create_dir_all(&scratch).expect("a folder");
+        std::thread::spawn(move || {
+            let fetcher = std::sync::Arc::new(Fetcher::new(&state, &scratch));
+            for stream in listener.incoming() {
+                let (fetcher, mut stream) = (std::sync::Arc::clone(&fetcher), stream.expect("a connection"));
+                stream.read_exact(&mut [0]).expect("an opening");
+                std::thread::spawn(move || fetcher.serve(stream).map(drop));
+            }
+        });
+        socket
     }
 
     fn remote(&self) -> Remote {

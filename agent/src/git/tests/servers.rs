@@ -7,7 +7,8 @@ use super::*;
 #[test]
 fn a_closed_port_is_unreachable() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let error = mirror.fetch(&remote(&format!("git://127.0.0.1:{port}/x")), &quick(), &NO).expect_err("closed");
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
     let error = mirror.fetch(&remote(&format!("http://127.0.0.1:{port}/x")), &quick(), &NO).expect_err("closed");
@@ -30,7 +31,8 @@ pub(crate) fn server(behave: impl Fn(TcpStream) + Send + 'static) -> u16 {
 fn a_silent_server_is_given_up_in_time() {
     let (sender, _kept) = std::sync::mpsc::channel();
     let port = server(move |stream| sender.send(stream).expect("kept open"));
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let deadlines = Deadlines { stall: Duration::from_millis(300), ..quick() };
     for scheme in ["git", "http"] {
         let started = Instant::now();
@@ -54,7 +56,8 @@ fn a_server_that_drips_is_given_up_in_time() {
             }
         });
     });
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let deadlines = Deadlines { total: Duration::from_millis(400), ..quick() };
     let error = mirror.fetch(&remote(&format!("git://127.0.0.1:{port}/x")), &deadlines, &NO).expect_err("drips");
     assert!(matches!(error, FetchError::TimedOut { deadline: Deadline::Total, .. }), "{error:?}");
@@ -75,7 +78,8 @@ fn a_server_that_drips_is_as_good_as_silent() {
             }
         });
     });
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let deadlines = Deadlines { stall: Duration::from_millis(500), ..quick() };
     for scheme in ["git", "http"] {
         let started = Instant::now();
@@ -99,7 +103,8 @@ fn a_server_that_closes_is_unreachable_and_an_endless_list_is_capped() {
             while stream.write_all(many.as_bytes()).is_ok() {}
         });
     });
-    let mut mirror = Fixture::new().mirror();
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
     let error = mirror.fetch(&remote(&format!("git://127.0.0.1:{closing}/x")), &quick(), &NO).expect_err("closed");
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
     let error = mirror.fetch(&remote(&format!("git://127.0.0.1:{endless}/x")), &quick(), &NO).expect_err("endless");
@@ -133,7 +138,8 @@ fn http_answers_are_classed_by_reaction() {
         })
     };
     let class = |head| {
-        let mut mirror = Fixture::new().mirror();
+        let fixture = Fixture::new();
+        let mut mirror = fixture.mirror();
         let url = format!("http://127.0.0.1:{}/x", answering(head));
         match mirror.fetch(&remote(&url), &quick(), &NO).expect_err("no git") {
             FetchError::Unreachable { retry_after, .. } => format!("retry {retry_after:?}"),

@@ -1,0 +1,73 @@
+//! The two halves of the agent: who talks to servers is nobody on the host, and who changes the host has no network.
+
+use std::time::Duration;
+
+use crate::{agent, start};
+
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+/// What an attacker in either half would try first. The sandbox is entered as the process itself has it.
+const INSIDE: &str =
+    "inside() { unit=$1; shift; pid=$(systemctl show -P MainPID $unit); nsenter --target $pid --all --wdns=/ \"$@\"; }";
+
+#[test]
+fn who_talks_to_servers_is_nobody_and_who_changes_the_host_has_no_network() {
+    let Some(lab) = start() else { return };
+    let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
+    forge.authorize(&host).unwrap();
+    let repo = forge.repo("fleet").unwrap();
+    let checks = "checks:\n  - { tcp: \"127.0.0.1:8099\" }\n  - { http: \"http://127.0.0.1:8099/\" }\n";
+    let server = "[Service]\nExecStart=/usr/bin/python3 -m http.server --directory /usr/share/lab --bind 127.0.0.1 8099\n\n[Install]\nWantedBy=multi-user.target\n";
+    let first = repo
+        .commit(&[("fleet.yaml", FLEET), ("apps/web/web.service", server), ("apps/web/app.yaml", checks)], "begin")
+        .unwrap();
+    agent::follow(&host, &repo.ssh_url(), "endpoint: { listen: [\"127.0.0.1:9105\"] }\n");
+    agent::await_converged(&host, &first);
+    host.wait_for(agent::SOON, "curl -sf http://127.0.0.1:9105/readyz").unwrap();
+
+    // The one is a user without rights, and sees nothing of what is the host's.
+    let seen = host
+        .sh(&format!(
+            "{INSIDE}
+             ps -o user=,args= -p $(systemctl show -P MainPID mainstay-fetch)
+             grep -E '^Cap(Eff|Bnd)|^NoNewPrivs' /proc/$(systemctl show -P MainPID mainstay-fetch)/status
+             inside mainstay-fetch ls / | tr '\\n' ' '; echo
+             inside mainstay-fetch ls /var/lib /run /home /root 2>&1 | tr '\\n' ' '; echo
+             inside mainstay-fetch ls /etc/mainstay 2>&1 | sed 's/.*: //'"
+        ))
+        .unwrap();
+    let user = seen.lines().next().unwrap_or_default();
+    assert!(user.starts_with("mainsta") && user.ends_with("/usr/bin/mainstay fetcher"), "{seen}");
+    assert!(seen.contains("CapEff:\t0000000000000000") && seen.contains("CapBnd:\t0000000000000000"), "{seen}");
+    assert!(seen.contains("NoNewPrivs:\t1"), "{seen}");
+    for absent in ["agent.yaml", "ledger", "containers", "docker", "dbus", "systemd/private", "srv", "opt"] {
+        assert!(!seen.contains(absent), "{absent}\n{seen}");
+    }
+
+    // The other is root, and has nobody to talk to.
+    let links = host.sh(&format!("{INSIDE}; inside mainstay ip -br link")).unwrap();
+    assert!(links.lines().count() == 1 && links.starts_with("lo "), "{links}");
+    host.sh(&format!("{INSIDE}; ! inside mainstay timeout 5 bash -c ': </dev/tcp/127.0.0.1/8099'")).unwrap();
+
+    // Only root may ask who talks to servers: it hands over keys.
+    let asked = host.sh("stat -c '%U %a' /run/mainstay/fetch.sock; runuser -u nobody -- python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/run/mainstay/fetch.sock\")' 2>&1 | tail -n 1").unwrap();
+    assert!(asked.starts_with("root 600\n") && asked.contains("Permission denied"), "{asked}");
+
+    // Whoever has its user can spoil its mirror: that costs a fetch.
+    host.sh("find /var/lib/mainstay-fetch -type f -exec sh -c 'echo spoilt >\"$1\"' _ {} \\;").unwrap();
+    let second = repo.commit(&[("apps/web/files/etc/web", "1\n")], "second").unwrap();
+    agent::await_converged(&host, &second);
+
+    // Without it nothing is news, which is said, and what drifts is still put right.
+    host.sh("systemctl stop mainstay-fetch.socket mainstay-fetch.service; rm /etc/web").unwrap();
+    host.wait_for(agent::SOON, "test -e /etc/web").unwrap();
+    let third = repo.commit(&[("apps/web/files/etc/web", "2\n")], "third").unwrap();
+    host.wait_for(agent::SOON, "journalctl -u mainstay | grep -q 'systemctl status mainstay-fetch.socket'").unwrap();
+    host.sh("systemctl start mainstay-fetch.socket").unwrap();
+    agent::await_converged(&host, &third);
+
+    // It ends while nobody asks, with the keys that it was given; and with the agent.
+    host.sh("systemctl stop mainstay").unwrap();
+    host.wait_for(Duration::from_secs(10), "! systemctl is-active --quiet mainstay-fetch.service").unwrap();
+    host.sh("test ! -e /run/mainstay-fetch && ! systemctl is-active --quiet mainstay-fetch.socket").unwrap();
+    assert!(host.sh("systemctl is-active web").is_ok());
+}
