@@ -32,6 +32,8 @@ const BROUGHT: [(&str, &str); 3] = [
     ("mainstay-fetch.service", include_str!("../../systemd/mainstay-fetch.service")),
     ("mainstay.service", include_str!("../../systemd/mainstay.service")),
 ];
+/// Where the fetcher is asked.
+const FETCHER: &str = "mainstay-fetch.socket";
 /// Who the fetcher is, as the packages say it (sysusers.d(5)).
 const USERS: &str = include_str!("../../packaging/sysusers.conf");
 /// Where the fetcher keeps its mirror.
@@ -277,11 +279,11 @@ pub async fn start() -> Result<(), InstallError> {
         return Err(error.into());
     }
     systemd.reload().await?;
-    job(&mut systemd, Verb::Restart).await
+    job(&mut systemd, unit(), Verb::Restart).await
 }
 
-async fn job(systemd: &mut Systemd, verb: Verb) -> Result<(), InstallError> {
-    let done = systemd.run(vec![(unit(), verb)], PATIENCE, &mut |_, _| {}).await;
+async fn job(systemd: &mut Systemd, unit: UnitName, verb: Verb) -> Result<(), InstallError> {
+    let done = systemd.run(vec![(unit, verb)], PATIENCE, &mut |_, _| {}).await;
     match done.into_values().next() {
         Some(Err(why)) => Err(InstallError::Service { verb, why }),
         _ => Ok(()),
@@ -294,13 +296,15 @@ async fn job(systemd: &mut Systemd, verb: Verb) -> Result<(), InstallError> {
 /// systemd cannot be asked, the service does not stop, or a file cannot be removed.
 pub async fn take_off() -> Result<Vec<PathBuf>, InstallError> {
     let mut systemd = Systemd::new();
-    let known = systemd.units(&[unit()]).await?;
-    let is_loaded = known.values().any(|state| state.load == spec::observed::LoadState::Loaded);
-    if is_loaded {
+    if is_loaded(&mut systemd, &unit()).await? {
         if let Some((_, error)) = systemd.disable(&[unit()]).await?.into_iter().next() {
             return Err(error.into());
         }
-        job(&mut systemd, Verb::Stop).await?;
+        job(&mut systemd, unit(), Verb::Stop).await?;
+    }
+    let fetcher = UnitName::parse(FETCHER).expect("it is a unit's name");
+    if is_loaded(&mut systemd, &fetcher).await? {
+        job(&mut systemd, fetcher, Verb::Stop).await?;
     }
     let mut removed = Vec::new();
     for (name, _) in BROUGHT {
@@ -317,6 +321,11 @@ pub async fn take_off() -> Result<Vec<PathBuf>, InstallError> {
     }
     systemd.reload().await?;
     Ok(removed)
+}
+
+async fn is_loaded(systemd: &mut Systemd, unit: &UnitName) -> Result<bool, InstallError> {
+    let known = systemd.units(std::slice::from_ref(unit)).await?;
+    Ok(known.values().any(|state| state.load == spec::observed::LoadState::Loaded))
 }
 
 /// Removes what the agent remembers and is told: its state, its settings, the key that `install` made. Returns what was removed.

@@ -20,6 +20,8 @@ use crate::tls;
 
 /// Where the fetcher listens.
 pub const SOCKET: &str = "/run/mainstay/fetch.sock";
+/// The variable that says where it listens.
+const NAMED: &str = "MAINSTAY_FETCHER";
 /// What the agent says first to the fetcher where it wants something of this module.
 pub const OPENING: u8 = b'w';
 /// The longest text that is read: a request with its body, or the head of an answer.
@@ -55,9 +57,12 @@ impl WebError {
     }
 }
 
-/// Returns where the fetcher is asked; `None` where there is none, or where this process may not ask it: whoever is not root talks to
-/// servers with their own rights.
+/// Returns where the fetcher is asked: where the unit of the agent says, whether anybody is there now or not; else at its usual place, if
+/// somebody is there whom this process may ask. `None`: this process talks to servers with its own rights.
 pub fn fetcher() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(NAMED).filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
     let path = Path::new(SOCKET);
     let may_ask = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
     may_ask.then(|| path.to_owned())

@@ -15,8 +15,8 @@ fn who_talks_to_servers_is_nobody_and_who_changes_the_host_has_no_network() {
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     forge.authorize(&host).unwrap();
     let repo = forge.repo("fleet").unwrap();
-    let checks = "checks:\n  - { tcp: \"127.0.0.1:8099\" }\n  - { http: \"http://127.0.0.1:8099/\" }\n";
-    let server = "[Service]\nExecStart=/usr/bin/python3 -m http.server --directory /usr/share/lab --bind 127.0.0.1 8099\n\n[Install]\nWantedBy=multi-user.target\n";
+    let checks = "checks:\n  - { tcp: \"127.0.0.1:8099\" }\n  - { http: \"http://127.0.0.1:8099/signers\" }\n";
+    let server = "[Service]\nExecStart=/usr/bin/busybox httpd -f -p 127.0.0.1:8099 -h /usr/share/lab\n\n[Install]\nWantedBy=multi-user.target\n";
     let first = repo
         .commit(&[("fleet.yaml", FLEET), ("apps/web/web.service", server), ("apps/web/app.yaml", checks)], "begin")
         .unwrap();
@@ -49,8 +49,8 @@ fn who_talks_to_servers_is_nobody_and_who_changes_the_host_has_no_network() {
     host.sh(&format!("{INSIDE}; ! inside mainstay timeout 5 bash -c ': </dev/tcp/127.0.0.1/8099'")).unwrap();
 
     // Only root may ask who talks to servers: it hands over keys.
-    let asked = host.sh("stat -c '%U %a' /run/mainstay/fetch.sock; runuser -u nobody -- python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"/run/mainstay/fetch.sock\")' 2>&1 | tail -n 1").unwrap();
-    assert!(asked.starts_with("root 600\n") && asked.contains("Permission denied"), "{asked}");
+    let asked = host.sh("stat -c '%U %a' /run/mainstay/fetch.sock; runuser -u nobody -- curl -sv --max-time 5 --unix-socket /run/mainstay/fetch.sock http://it/ 2>&1 || true").unwrap();
+    assert!(asked.starts_with("root 600\n") && asked.contains("ermission denied"), "{asked}");
 
     // Whoever has its user can spoil its mirror: that costs a fetch.
     host.sh("find /var/lib/mainstay-fetch -type f -exec sh -c 'echo spoilt >\"$1\"' _ {} \\;").unwrap();
@@ -65,9 +65,8 @@ fn who_talks_to_servers_is_nobody_and_who_changes_the_host_has_no_network() {
     host.sh("systemctl start mainstay-fetch.socket").unwrap();
     agent::await_converged(&host, &third);
 
-    // It ends while nobody asks, with the keys that it was given; and with the agent.
+    // It ends with the agent, and with it what it was given.
     host.sh("systemctl stop mainstay").unwrap();
     host.wait_for(Duration::from_secs(10), "! systemctl is-active --quiet mainstay-fetch.service").unwrap();
-    host.sh("test ! -e /run/mainstay-fetch && ! systemctl is-active --quiet mainstay-fetch.socket").unwrap();
-    assert!(host.sh("systemctl is-active web").is_ok());
+    host.sh("test ! -e /run/mainstay-fetch && systemctl is-active web").unwrap();
 }

@@ -8,12 +8,34 @@ use std::path::Path;
 use super::{Finding, Verdict};
 use crate::endpoint;
 use crate::settings::{self, Settings};
+use crate::web;
+
+/// Where the unit of who talks to servers is, if it is anywhere.
+const FETCHER: [&str; 2] =
+    ["/usr/lib/systemd/system/mainstay-fetch.socket", "/etc/systemd/system/mainstay-fetch.socket"];
 
 /// Looks at the socket and at each configured address. While the agent runs, they are its own.
 pub(super) fn examine(settings: &Settings, runs: bool) -> Vec<Finding> {
     let addresses = settings.endpoint.listen.iter().map(|address| over_tcp(*address, runs));
     let socket = socket(&settings.endpoint.socket, runs);
-    [socket].into_iter().chain(addresses).chain(certificate(&settings.endpoint, runs)).collect()
+    let fetcher = fetcher(Path::new(web::SOCKET), runs);
+    [socket].into_iter().chain(addresses).chain(certificate(&settings.endpoint, runs)).chain(fetcher).collect()
+}
+
+/// Finds out whether the agent that runs has nobody who talks to servers, of whom it has to be told only then.
+fn fetcher(path: &Path, runs: bool) -> Option<Finding> {
+    let is_brought = FETCHER.iter().any(|unit| Path::new(unit).exists());
+    let kind = UnixStream::connect(path).err().map(|error| error.kind())?;
+    let is_away = runs && is_brought && matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused);
+    is_away.then(|| {
+        let why = format!("nobody answers at {}: no server is talked to", path.display());
+        Finding::off(
+            "fetcher",
+            Verdict::Missing,
+            why,
+            "systemctl restart mainstay-fetch.socket; journalctl -u mainstay-fetch -e",
+        )
+    })
 }
 
 /// Reads the certificate as the agent would. One that was renewed badly is not taken over by an agent that runs, and keeps
