@@ -101,7 +101,7 @@ async fn answer(listener: UnixListener, desk: &Arc<Desk>) -> io::Result<()> {
         }
         tokio::spawn(async move {
             if let Err(error) = active.0.converse(stream).await {
-                debug!("a conversation ended before it was over: {error}");
+                warn!("a conversation ended before it was over: {error}");
             }
         });
     }

@@ -27,7 +27,8 @@ const UNITS: &str = "/etc/systemd/system";
 /// Where the program is then, unless it stands at a lasting place already.
 const PROGRAM: &str = "/usr/local/bin/mainstay";
 /// The units as the packages bring them; the service is the last to come.
-const BROUGHT: [(&str, &str); 3] = [
+const BROUGHT: [(&str, &str); 4] = [
+    ("mainstay.socket", include_str!("../../systemd/mainstay.socket")),
     ("mainstay-fetch.socket", include_str!("../../systemd/mainstay-fetch.socket")),
     ("mainstay-fetch.service", include_str!("../../systemd/mainstay-fetch.service")),
     ("mainstay.service", include_str!("../../systemd/mainstay.service")),
@@ -412,7 +413,7 @@ mod tests {
 
     #[test]
     fn the_units_start_the_program_that_is_there() {
-        let [_, fetcher, agent] = BROUGHT.map(|(_, text)| text);
+        let [.., fetcher, agent] = BROUGHT.map(|(_, text)| text);
         let of = |text: &str, program: &str| {
             let text = starting(text, Path::new(program));
             let lines: Vec<&str> = text.lines().filter(|line| line.contains(program)).collect();

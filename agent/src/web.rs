@@ -24,8 +24,12 @@ pub const SOCKET: &str = "/run/mainstay/fetch.sock";
 const NAMED: &str = "MAINSTAY_FETCHER";
 /// What the agent says first to the fetcher where it wants something of this module.
 pub const OPENING: u8 = b'w';
-/// The longest text that is read: a request with its body, or the head of an answer.
+/// The longest request with its body.
 const MAX_TEXT: u32 = 16 << 20;
+/// The longest head of an answer, or reason for none.
+const MAX_HEAD: u32 = 256 << 10;
+/// How much of a reason counts, in characters.
+const MAX_REASON: usize = 1000;
 /// The largest piece of a body at once.
 const MAX_PIECE: u32 = 1 << 20;
 /// How long the agent may take to say what it wants, and the fetcher to be there.
@@ -49,6 +53,12 @@ impl WebError {
 
     fn ours(why: impl Into<String>) -> WebError {
         WebError { why: why.into(), is_ours: true }
+    }
+
+    /// As the fetcher told it: safe to print, and no longer than somebody reads.
+    fn told(self) -> WebError {
+        let why = self.why.chars().take(MAX_REASON).collect::<String>();
+        WebError { why: spec::id::shown(&why), is_ours: self.is_ours }
     }
 
     /// Without its address, which may hold a secret.
@@ -203,8 +213,8 @@ impl Web {
             return send(client.map_err(WebError::ours)?, asked).await;
         };
         let mut stream = wish(fetcher, &Wish::Send(self.manner, proxies(), asked)).await?;
-        let head: Result<Head, WebError> = hear(&mut stream).await.map_err(|error| broke_off(&error))?;
-        Ok(Answer { head: head?, body: Body::Apart(stream) })
+        let head: Result<Head, WebError> = hear(&mut stream, MAX_HEAD).await.map_err(|error| broke_off(&error))?;
+        Ok(Answer { head: head.map_err(WebError::told)?, body: Body::Apart(stream) })
     }
 
     /// Finds out whether somebody takes connections at an address, `HOST:PORT`.
@@ -214,8 +224,8 @@ impl Web {
     pub async fn knock(&self, address: &str) -> Result<(), WebError> {
         let Some(fetcher) = &self.fetcher else { return knock(address).await };
         let mut stream = wish(fetcher, &Wish::Knock(address.to_owned())).await?;
-        let known: Result<(), WebError> = hear(&mut stream).await.map_err(|error| broke_off(&error))?;
-        known
+        let known: Result<(), WebError> = hear(&mut stream, MAX_HEAD).await.map_err(|error| broke_off(&error))?;
+        known.map_err(WebError::told)
     }
 }
 
@@ -286,7 +296,8 @@ const WAITING: u32 = 4096;
 pub async fn listen(address: SocketAddr, fetcher: Option<&Path>) -> io::Result<TcpListener> {
     let Some(fetcher) = fetcher else { return bind(address) };
     let mut stream = wish(fetcher, &Wish::Listen(address)).await.map_err(io::Error::other)?;
-    match hear::<Result<(), Option<i32>>>(&mut stream).await? {
+    let heard = tokio::time::timeout(PATIENCE, hear::<Result<(), Option<i32>>>(&mut stream, MAX_HEAD)).await;
+    match heard.map_err(|_| io::ErrorKind::TimedOut)?? {
         Ok(()) => {}
         Err(Some(number)) => return Err(io::Error::from_raw_os_error(number)),
         Err(None) => return Err(io::Error::other("the fetcher cannot listen there")),
@@ -432,7 +443,7 @@ impl Server {
     /// # Errors
     /// The agent is gone, or makes no sense.
     pub async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        let wish = tokio::time::timeout(PATIENCE, hear(&mut stream)).await;
+        let wish = tokio::time::timeout(PATIENCE, hear(&mut stream, MAX_TEXT)).await;
         match wish.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             Wish::Knock(address) => {
                 let known = tokio::select! {
@@ -513,7 +524,7 @@ async fn next_piece(stream: &mut UnixStream) -> Result<Option<Vec<u8>>, WebError
     let lost = |error: io::Error| broke_off(&error);
     match stream.read_u32().await.map_err(lost)? {
         0 => Ok(None),
-        u32::MAX => Err(hear(stream).await.map_err(lost)?),
+        u32::MAX => Err(hear::<WebError>(stream, MAX_HEAD).await.map_err(lost)?.told()),
         length if length > MAX_PIECE => Err(WebError::ours(format!("the fetcher announced {length} bytes at once"))),
         length => {
             let mut piece = vec![0; length as usize];
@@ -531,9 +542,9 @@ async fn say(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
     stream.write_all(&text).await
 }
 
-async fn hear<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<T> {
+async fn hear<T: DeserializeOwned>(stream: &mut UnixStream, most: u32) -> io::Result<T> {
     let length = stream.read_u32().await?;
-    if length > MAX_TEXT {
+    if length > most {
         return Err(io::Error::other(format!("{length} bytes were announced, which is too much")));
     }
     let mut text = Vec::new();

@@ -10,8 +10,8 @@ use gix::ObjectId;
 
 use super::credential::Credentials;
 use super::error::{Cap, Deadline, Failure, FetchError, PushError, Verdict as Failed, because};
-use super::link::{Ask, Commands, Handed, HandedToken, Id, Link, Named, Reach, Said, Verdict};
-use super::mirror::set;
+use super::link::{Ask, Commands, Handed, HandedToken, Id, Link, MAX_WORD, Named, Reach, Said, Verdict};
+use super::mirror::{find, set};
 use super::remote::{Address, Remote};
 use super::walk::{self, Bounds, WalkError};
 use super::wire::Watch;
@@ -59,7 +59,7 @@ pub(super) fn pull(
     };
     let mut link = Link::connect(fetcher, ends(watch), watch.cancel).map_err(gone)?;
     link.say(&Ask::Pull(reach, specs.to_vec())).map_err(gone)?;
-    let listed = match link.hear().map_err(gone)? {
+    let listed = match link.hear_list().map_err(gone)? {
         Said::Listed(listed) => listed,
         Said::NotFetched(why, is_refused) => return Err(refused(why.into_failure(remote), is_refused)),
         _ => return Err(gone(std::io::Error::other("it answered something else"))),
@@ -71,23 +71,30 @@ pub(super) fn pull(
         return Ok(listing);
     }
     link.say(&Verdict::Take).map_err(gone)?;
-    match link.hear().map_err(gone)? {
+    match link.hear_at_most(MAX_WORD).map_err(gone)? {
         Said::Received(bytes) => watch.note(bytes),
         Said::NotFetched(why, is_refused) => return Err(refused(why.into_failure(remote), is_refused)),
         _ => return Err(gone(std::io::Error::other("it answered something else"))),
     }
-    let targets: Vec<(String, ObjectId)> = listed
+    // Each name once, whatever was listed: the last one counts, as it would one after the other.
+    let targets: BTreeMap<String, ObjectId> = listed
         .iter()
         .filter_map(|Named { name, id }| Some((specs.iter().find_map(|spec| target(spec, name))?, id.0)))
         .filter(|(name, _)| gix::validate::reference::name(name.as_str().into()).is_ok())
         .collect();
-    let roots: Vec<ObjectId> = targets.iter().map(|(_, id)| *id).collect();
-    let bounds = Bounds { objects: remote.max_objects, bytes: remote.max_unpacked };
-    let taken = walk::take(repo, &mut link, &roots, bounds).map_err(|error| failed(error, repo, remote, watch))?;
+    let roots: Vec<ObjectId> = targets.values().copied().collect();
+    let bounds = Bounds { objects: remote.max_objects, bytes: remote.max_unpacked, packed: remote.max_bytes };
+    let taken = walk::take(repo, &mut link, &roots, bounds, watch.cancel);
+    let taken = taken.map_err(|error| failed(error, repo, remote, watch))?;
     tracing::debug!(remote = %remote.url, objects = taken, "taken over");
     let local = |source| FetchError::Local { path: repo.path().to_owned(), source };
     for (name, id) in targets {
-        set(repo, &name, id).map_err(|source| Failure::Plain(local(source)))?;
+        if watch.cancel.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() >= ends(watch) {
+            return Err(gone(std::io::ErrorKind::TimedOut.into()));
+        }
+        if find(repo, &name).ok().flatten() != Some(id) {
+            set(repo, &name, id).map_err(|source| Failure::Plain(local(source)))?;
+        }
     }
     Ok(listing)
 }
@@ -111,6 +118,10 @@ fn failed(error: WalkError, repo: &gix::Repository, remote: &Remote, watch: &Wat
     match error {
         WalkError::TooMany(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(most) }),
         WalkError::TooLarge(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Unpacked(most) }),
+        WalkError::TooMuch(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Bytes(most) }),
+        WalkError::Local(_) if watch.cancel.load(std::sync::atomic::Ordering::Relaxed) => {
+            Failure::Plain(FetchError::Cancelled { url })
+        }
         WalkError::Link(error) => Failure::Plain(broken(remote, watch, &error)),
         WalkError::Local(source) => Failure::Plain(FetchError::Local { path: repo.path().to_owned(), source }),
         WalkError::Wrong { .. } => Failure::Odd(error.into()),
@@ -197,7 +208,7 @@ impl<'w> Pushing<'w> {
     }
 
     fn hear(&mut self) -> Result<Said, PushError> {
-        self.link.hear().map_err(|error| self.gone(&error))
+        self.link.hear_at_most(MAX_WORD).map_err(|error| self.gone(&error))
     }
 
     fn gone(&self, error: &std::io::Error) -> PushError {

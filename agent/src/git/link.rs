@@ -23,8 +23,12 @@ use super::remote::{BranchName, Deadlines, Remote, Url};
 
 /// What the agent says first to the fetcher where it wants something of git.
 pub const OPENING: u8 = b'g';
-/// The longest text that is read: a list of all refs of the largest fleet.
-const MAX_TEXT: u32 = 64 << 20;
+/// The longest list of refs, as JSON: a server's own is bounded to as much, and every name and value of it is longer there.
+const MAX_LIST: u32 = 32 << 20;
+/// The longest of anything else; keys, certificates and what a push is expected to find are among it.
+const MAX_TEXT: u32 = 16 << 20;
+/// The longest word of the fetcher about how a conversation went.
+pub(super) const MAX_WORD: u32 = 256 << 10;
 /// The most that a reason says.
 const MAX_REASON: usize = 2000;
 /// How long a wait goes on before the cancel flag is looked at again.
@@ -49,7 +53,22 @@ impl<'c> Link<'c> {
     /// # Errors
     /// Nobody does, or this process may not.
     pub(super) fn connect(path: &Path, ends: Instant, cancel: &'c AtomicBool) -> io::Result<Link<'c>> {
-        let mut link = Link::new(UnixStream::connect(path)?, ends, cancel)?;
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let address = SocketAddrUnix::new(path)?;
+        loop {
+            match connect(&socket, &address) {
+                Ok(()) => break,
+                // Too many wait there already; the kernel tells nobody when there is room.
+                Err(rustix::io::Errno::AGAIN) => {
+                    look(ends, cancel)?;
+                    std::thread::park_timeout(SLICE);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut link = Link::new(UnixStream::from(socket), ends, cancel)?;
         link.write_all(&[OPENING])?;
         Ok(link)
     }
@@ -76,7 +95,7 @@ impl<'c> Link<'c> {
     pub(super) fn say(&mut self, what: &impl Serialize) -> io::Result<()> {
         let mut frame = vec![0; 4];
         serde_json::to_writer(&mut frame, what)?;
-        let length = u32::try_from(frame.len() - 4).ok().filter(|length| *length <= MAX_TEXT);
+        let length = u32::try_from(frame.len() - 4).ok().filter(|length| *length <= MAX_LIST);
         let length = length.ok_or_else(|| io::Error::other("there is too much to say"))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.write_all(&frame)
@@ -87,10 +106,26 @@ impl<'c> Link<'c> {
     /// # Errors
     /// Nothing was said in time, or what makes no sense.
     pub(super) fn hear<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        self.hear_at_most(MAX_TEXT)
+    }
+
+    /// Hears a list of refs.
+    ///
+    /// # Errors
+    /// See [`Link::hear`].
+    pub(super) fn hear_list<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        self.hear_at_most(MAX_LIST)
+    }
+
+    /// Hears something that has no more bytes than so many.
+    ///
+    /// # Errors
+    /// See [`Link::hear`].
+    pub(super) fn hear_at_most<T: DeserializeOwned>(&mut self, most: u32) -> io::Result<T> {
         let mut length = [0; 4];
         self.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length);
-        if length > MAX_TEXT {
+        if length > most {
             return Err(io::Error::other(format!("{length} bytes were announced, which is too much")));
         }
         let mut text = Vec::new();
@@ -99,15 +134,21 @@ impl<'c> Link<'c> {
     }
 }
 
+/// Returns how long there still is.
+///
+/// # Errors
+/// There is no time left, or nobody wants it any more.
+fn look(ends: Instant, cancel: &AtomicBool) -> io::Result<Duration> {
+    let left = ends.saturating_duration_since(Instant::now());
+    if cancel.load(Ordering::Relaxed) {
+        return Err(io::Error::other("it was cancelled"));
+    }
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 impl Half<'_> {
     fn wait(&self, what: PollFlags) -> io::Result<()> {
-        let left = self.ends.saturating_duration_since(Instant::now());
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(io::Error::other("it was cancelled"));
-        }
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
+        let left = look(self.ends, self.cancel)?;
         wait_for(&self.stream, what, SLICE.min(left))?;
         Ok(())
     }
@@ -118,6 +159,8 @@ impl Read for Half<'_> {
         loop {
             match self.stream.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::IN)?,
+                // Who never pauses would otherwise never be waited for; and an end that has come is an end.
+                Ok(read) if read > 0 => return look(self.ends, self.cancel).map(|_| read),
                 done => return done,
             }
         }
@@ -127,6 +170,7 @@ impl Read for Half<'_> {
 impl Write for Half<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
+            look(self.ends, self.cancel)?;
             match self.stream.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::OUT)?,
                 done => return done,
@@ -357,5 +401,5 @@ impl NotPushed {
 
 /// Returns what the fetcher gave as a reason, as far as people need it and safe to print.
 fn reason(why: &str) -> super::mirror::Source {
-    because(shown(why).chars().take(MAX_REASON).collect::<String>())
+    because(shown(&why.chars().take(MAX_REASON).collect::<String>()))
 }

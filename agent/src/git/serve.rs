@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TIDY: Duration = Duration::from_secs(120);
 /// How often is looked whether the agent is still there.
 const SLICE: Duration = Duration::from_millis(100);
+/// Objects that are smaller, in bytes, are handed out several at once.
+const SMALL: usize = 64 << 10;
 /// The largest pack that is pushed.
 const MAX_PACK: u64 = 256 << 20;
 
@@ -70,7 +72,15 @@ impl Fetcher {
 
     fn converse(&self, stream: UnixStream, gone: &AtomicBool) -> io::Result<bool> {
         let mut link = Link::new(stream, Instant::now() + PATIENCE, gone)?;
-        let ask: Ask = link.hear()?;
+        let ask: Ask = match link.hear() {
+            Ok(ask) => ask,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let why = "the fetcher is of another version: systemctl restart mainstay";
+                link.say(&Said::NotFetched(NotFetched::Unreachable(None, why.to_owned()), false))?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         // Whoever asked first is not kept waiting for ever: everything has a deadline.
         let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
         let (Ask::Pull(reach, _) | Ask::Push(reach, ..)) = &ask;
@@ -101,6 +111,7 @@ impl Fetcher {
             return served;
         }
         drop(own);
+        tracing::warn!("the fetcher's mirror is damaged, and is fetched anew");
         remove(&self.dir)?;
         served
     }
@@ -117,7 +128,14 @@ impl Fetcher {
         specs: &[String],
         gone: &AtomicBool,
     ) -> io::Result<bool> {
-        let settled = self.settle(reach)?;
+        let settled = match self.settle(reach) {
+            Ok(settled) => settled,
+            Err(error) => {
+                return link
+                    .say(&Said::NotFetched(NotFetched::Unreachable(None, unsettled(&error)), false))
+                    .map(|()| false);
+            }
+        };
         let (remote, deadlines) = (&settled.remote, &settled.deadlines);
         if let Err(verdict) = mirror.kept.ensure_client(remote, deadlines) {
             let failure = Failure::Plain(verdict.into_fetch(String::new()));
@@ -169,7 +187,12 @@ impl Fetcher {
         (names, expected): (&[String], Option<Vec<u8>>),
         gone: &AtomicBool,
     ) -> io::Result<bool> {
-        let settled = self.settle(reach)?;
+        let settled = match self.settle(reach) {
+            Ok(settled) => settled,
+            Err(error) => {
+                return link.say(&Said::NotPushed(NotPushed::Retryable(unsettled(&error)), false)).map(|()| false);
+            }
+        };
         let (remote, deadlines) = (&settled.remote, &settled.deadlines);
         if let Err(verdict) = mirror.kept.ensure_client(remote, deadlines) {
             let error = verdict.into_push(String::new(), String::new());
@@ -188,13 +211,12 @@ impl Fetcher {
 
     /// Makes a remote of what the agent handed over.
     fn settle(&self, reach: Reach) -> io::Result<Settled> {
+        let folder = tempfile::Builder::new().prefix("keys").tempdir_in(&self.scratch)?;
         let mut places = Vec::new();
         let mut put = |handed: Handed| -> io::Result<PathBuf> {
-            let path = self.scratch.join(Digest::of(handed.text.as_bytes()).short());
-            if !path.exists() {
-                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-                file.write_all(handed.text.as_bytes())?;
-            }
+            let path = folder.path().join(places.len().to_string());
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(handed.text.as_bytes())?;
             places.push((path.display().to_string(), handed.path.display().to_string()));
             Ok(path)
         };
@@ -204,13 +226,22 @@ impl Fetcher {
             // Otherwise ssh would look elsewhere.
             known_hosts.push(put(Handed { path: "known_hosts".into(), text: String::new() })?);
         }
-        let ca_file = reach.ca.map(&mut put).transpose()?;
         for (key, certificate) in keys.iter().zip(reach.certificates) {
             let Some(certificate) = certificate else { continue };
             let mut path = key.clone().into_os_string();
             path.push(CERTIFICATE);
             std::fs::write(&path, certificate.text)?;
         }
+        // It keeps its name while it says the same: so does the client that was built with it.
+        let ca_file = reach.ca.map(|ca| {
+            let path = self.scratch.join(Digest::of(ca.text.as_bytes()).short());
+            let mut file = tempfile::NamedTempFile::new_in(&self.scratch)?;
+            file.write_all(ca.text.as_bytes())?;
+            file.persist(&path).map_err(|error| error.error)?;
+            places.push((path.display().to_string(), ca.path.display().to_string()));
+            Ok::<_, io::Error>(path)
+        });
+        let ca_file = ca_file.transpose()?;
         let token = reach.token.map(|HandedToken { user, token, hint }| Token::Told { user, token, hint });
         let remote = Remote {
             url: reach.url,
@@ -223,7 +254,7 @@ impl Fetcher {
             max_objects: reach.max_objects,
             max_unpacked: reach.max_unpacked,
         };
-        Ok(Settled { remote, deadlines: reach.deadlines, places })
+        Ok(Settled { remote, deadlines: reach.deadlines, places, _folder: folder })
     }
 }
 
@@ -232,6 +263,12 @@ struct Settled {
     remote: Remote,
     deadlines: Deadlines,
     places: Vec<(String, String)>,
+    /// The keys are gone with it.
+    _folder: tempfile::TempDir,
+}
+
+fn unsettled(error: &io::Error) -> String {
+    format!("the fetcher has no place for the keys that it was given: {error}")
 }
 
 impl Settled {
@@ -331,10 +368,15 @@ fn hand_out(link: &mut Link<'_>, mirror: &Mirror) -> io::Result<()> {
             };
             buffer.push(number);
             buffer.extend_from_slice(&(object.data.len() as u64).to_be_bytes());
-            buffer.extend_from_slice(&object.data);
-            if buffer.len() > 256 << 10 {
+            if object.data.len() < SMALL {
+                buffer.extend_from_slice(&object.data);
+            }
+            if buffer.len() > SMALL || object.data.len() >= SMALL {
                 link.write_all(&buffer)?;
                 buffer.clear();
+            }
+            if object.data.len() >= SMALL {
+                link.write_all(&object.data)?;
             }
         }
         link.write_all(&buffer)?;

@@ -4,10 +4,11 @@
 //! They are put into one pack, which this process writes itself, and which is there as a whole or not at all: what is in the
 //! repository is in it with everything that it reaches, and need not be looked at again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use gix::ObjectId;
@@ -35,6 +36,9 @@ pub(super) enum WalkError {
     /// More bytes than are accepted.
     #[error("the objects have more than {0} bytes")]
     TooLarge(usize),
+    /// More bytes than may be stored.
+    #[error("the objects take more than {0} bytes")]
+    TooMuch(u64),
     /// Nobody is at the other end any more, or not in time.
     #[error("the fetcher broke off")]
     Link(#[source] io::Error),
@@ -58,9 +62,11 @@ pub(super) struct Bounds {
     pub(super) objects: usize,
     /// Their bytes, unpacked.
     pub(super) bytes: usize,
+    /// Their bytes on this disk, compressed one by one.
+    pub(super) packed: u64,
 }
 
-/// Takes over what `roots` reach and `repo` does not have. Returns how many objects that were.
+/// Takes over what `roots` reach and `repo` does not have, unless `stop` is raised. Returns how many objects that were.
 ///
 /// # Errors
 /// See [`WalkError`]; nothing is there then that was not there before.
@@ -69,56 +75,70 @@ pub(super) fn take(
     link: &mut Link<'_>,
     roots: &[ObjectId],
     bounds: Bounds,
+    stop: &AtomicBool,
 ) -> Result<usize, WalkError> {
-    let mut seen: BTreeSet<ObjectId> = roots.iter().copied().filter(|id| !repo.has_object(*id)).collect();
-    let mut wanted: Vec<ObjectId> = seen.iter().copied().collect();
-    if wanted.is_empty() {
+    let mut found = Found { repo, bounds, seen: BTreeSet::new(), wanted: Vec::new() };
+    for root in roots {
+        found.add(*root)?;
+    }
+    if found.wanted.is_empty() {
         return Ok(0);
     }
     let local = |error: io::Error| WalkError::Local(error.into());
     let folder = repo.objects.store_ref().path().join("pack");
-    let mut spool = Spool::new(tempfile::tempfile_in(&folder).map_err(local)?).map_err(local)?;
+    let mut spool = Spool::new(tempfile::tempfile_in(&folder).map_err(local)?, bounds.packed).map_err(local)?;
     let mut left = bounds.bytes;
-    while !wanted.is_empty() {
-        let now = wanted.split_off(wanted.len().saturating_sub(AT_ONCE));
+    while !found.wanted.is_empty() {
+        let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
         link.say(&Wants(now.iter().copied().map(Id).collect())).map_err(WalkError::Link)?;
-        let mut named = Vec::new();
         for id in now {
-            receive(link, id, &mut left, bounds, &mut spool, &mut named)?;
-        }
-        for id in named {
-            if !seen.contains(&id) && !repo.has_object(id) {
-                if seen.len() >= bounds.objects {
-                    return Err(WalkError::TooMany(bounds.objects));
-                }
-                seen.insert(id);
-                wanted.push(id);
-            }
+            receive(link, id, &mut left, &mut spool, &mut found)?;
         }
     }
-    let pack = spool.finish(seen.len()).map_err(local)?;
+    let pack = spool.finish(found.seen.len()).map_err(local)?;
     let (mut pack, nothing) = (BufReader::new(pack), None::<gix::odb::Handle>);
     let options = pack::bundle::write::Options { thread_limit: Some(1), ..Default::default() };
-    let never = AtomicBool::new(false);
     let hash = gix::hash::Kind::Sha1;
     let written =
-        pack::Bundle::write_to_directory(&mut pack, Some(&folder), &mut Discard, &never, nothing, hash, options);
+        pack::Bundle::write_to_directory(&mut pack, Some(&folder), &mut Discard, stop, nothing, hash, options);
     let written = written.map_err(|error| WalkError::Local(error.to_string().into()))?;
     // It keeps the pack from being tidied away before a ref needs it; nobody tidies meanwhile.
     if let Some(keep) = written.keep_path {
         std::fs::remove_file(keep).map_err(local)?;
     }
-    Ok(seen.len())
+    Ok(found.seen.len())
 }
 
-/// Receives an object into the spool, and adds what it names to `named`.
+/// What is to come in: each object once, and no more than may.
+struct Found<'r> {
+    repo: &'r gix::Repository,
+    bounds: Bounds,
+    seen: BTreeSet<ObjectId>,
+    /// What of it was not asked for yet.
+    wanted: Vec<ObjectId>,
+}
+
+impl Found<'_> {
+    fn add(&mut self, id: ObjectId) -> Result<(), WalkError> {
+        if self.seen.contains(&id) || self.repo.has_object(id) {
+            return Ok(());
+        }
+        if self.seen.len() >= self.bounds.objects {
+            return Err(WalkError::TooMany(self.bounds.objects));
+        }
+        self.seen.insert(id);
+        self.wanted.push(id);
+        Ok(())
+    }
+}
+
+/// Receives an object into the spool, and adds what it names to what is to come in.
 fn receive(
     link: &mut Link<'_>,
     id: ObjectId,
     left: &mut usize,
-    bounds: Bounds,
     spool: &mut Spool,
-    named: &mut Vec<ObjectId>,
+    found: &mut Found<'_>,
 ) -> Result<(), WalkError> {
     let wrong = |why: &str| WalkError::Wrong { id, why: why.to_owned() };
     let mut head = [0; 9];
@@ -137,10 +157,14 @@ fn receive(
         return Err(wrong("is too large for its kind"));
     }
     let size = usize::try_from(length).unwrap_or(usize::MAX);
-    *left = left.checked_sub(size).ok_or(WalkError::TooLarge(bounds.bytes))?;
+    *left = left.checked_sub(size).ok_or(WalkError::TooLarge(found.bounds.bytes))?;
     let mut hasher = gix::hash::hasher(id.kind());
     hasher.update(&gix::objs::encode::loose_header(kind, length));
-    let local = |error: io::Error| WalkError::Local(error.into());
+    let packed = found.bounds.packed;
+    let local = |error: io::Error| match error.kind() {
+        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => WalkError::TooMuch(packed),
+        _ => WalkError::Local(error.into()),
+    };
     spool.begin(kind, size).map_err(local)?;
     let mut whole = Vec::new();
     let mut piece = vec![0; PIECE.min(size)];
@@ -159,28 +183,29 @@ fn receive(
     if hasher.try_finalize().map_err(|error| wrong(&error.to_string()))? != id {
         return Err(wrong("came as something else"));
     }
-    names(kind, &whole, id, named).map_err(|why| wrong(&format!("cannot be read: {why}")))
-}
-
-/// Adds the objects that an object names, but for commits of other repositories.
-fn names(kind: Kind, data: &[u8], id: ObjectId, named: &mut Vec<ObjectId>) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let unreadable = |why: String| wrong(&format!("cannot be read: {why}"));
     match kind {
         Kind::Blob => {}
         Kind::Commit => {
-            let mut commit = CommitRefIter::from_bytes(data, id.kind());
-            named.push(commit.tree_id().map_err(|error| text(&error))?);
-            named.extend(CommitRefIter::from_bytes(data, id.kind()).parent_ids());
+            let tree = CommitRefIter::from_bytes(&whole, id.kind()).tree_id();
+            found.add(tree.map_err(|error| unreadable(error.to_string()))?)?;
+            for parent in CommitRefIter::from_bytes(&whole, id.kind()).parent_ids() {
+                found.add(parent)?;
+            }
         }
         Kind::Tree => {
-            for entry in TreeRefIter::from_bytes(data, id.kind()) {
-                let entry = entry.map_err(|error| text(&error))?;
+            for entry in TreeRefIter::from_bytes(&whole, id.kind()) {
+                let entry = entry.map_err(|error| unreadable(error.to_string()))?;
+                // Commits of other repositories are not ours to have.
                 if !entry.mode.is_commit() {
-                    named.push(entry.oid.to_owned());
+                    found.add(entry.oid.to_owned())?;
                 }
             }
         }
-        Kind::Tag => named.push(TagRefIter::from_bytes(data, id.kind()).target_id().map_err(|error| text(&error))?),
+        Kind::Tag => {
+            let target = TagRefIter::from_bytes(&whole, id.kind()).target_id();
+            found.add(target.map_err(|error| unreadable(error.to_string()))?)?;
+        }
     }
     Ok(())
 }
@@ -194,11 +219,18 @@ struct Spool {
 }
 
 #[derive(Clone)]
-struct Shared(std::rc::Rc<RefCell<BufWriter<File>>>);
+struct Shared {
+    file: Rc<RefCell<BufWriter<File>>>,
+    /// How many more bytes may come.
+    left: Rc<Cell<u64>>,
+}
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
+        let left = self.left.get().checked_sub(bytes.len() as u64);
+        self.left.set(left.ok_or(io::ErrorKind::QuotaExceeded)?);
+        self.file.borrow_mut().write_all(bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -207,8 +239,9 @@ impl Write for Shared {
 }
 
 impl Spool {
-    fn new(file: File) -> io::Result<Spool> {
-        let mut file = Shared(std::rc::Rc::new(RefCell::new(BufWriter::with_capacity(PIECE, file))));
+    fn new(file: File, most: u64) -> io::Result<Spool> {
+        let file = Rc::new(RefCell::new(BufWriter::with_capacity(PIECE, file)));
+        let mut file = Shared { file, left: Rc::new(Cell::new(most)) };
         // The number of objects is put in when it is known.
         file.write_all(b"PACK\0\0\0\x02\0\0\0\0")?;
         let deflated = gix::zlib::stream::deflate::Write::new(file.clone(), gix::zlib::Compression::DEFAULT);
@@ -235,7 +268,7 @@ impl Spool {
     fn finish(self, objects: usize) -> io::Result<File> {
         let Spool { file, deflated } = self;
         drop(deflated);
-        let mut writer = file.0.borrow_mut();
+        let mut writer = file.file.borrow_mut();
         writer.seek(SeekFrom::Start(8))?;
         let count = u32::try_from(objects).map_err(io::Error::other)?;
         writer.write_all(&count.to_be_bytes())?;

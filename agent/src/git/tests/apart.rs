@@ -130,6 +130,46 @@ fn a_fetcher_that_lies_changes_nothing() {
         assert_eq!((mirror.tip(), packs()), (Some(first.clone()), before.clone()), "{name}");
     }
     assert!(!fixture.path().join("etc").exists());
+    let bounded: [(&str, fn(&mut Remote, &mut Deadlines), Lie, &str); 4] = [
+        (
+            "objects",
+            |remote, _| remote.max_objects = 3,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 3 objects",
+        ),
+        (
+            "unpacked",
+            |remote, _| remote.max_unpacked = 300,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 300 bytes",
+        ),
+        (
+            "disk",
+            |remote, _| remote.max_bytes = 200,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 200 bytes at once",
+        ),
+        (
+            "without a pause",
+            |_, deadlines| deadlines.total = Duration::from_secs(1),
+            |it, _, _| {
+                hand(it, 3, 1 << 30, b"")?;
+                loop {
+                    it.write_all(&[b'x'; 4096])?;
+                }
+            },
+            "took too long",
+        ),
+    ];
+    for (name, bound, lie, expected) in bounded {
+        let (mut remote, mut deadlines) = (remote.clone(), quick());
+        bound(&mut remote, &mut deadlines);
+        let socket = liar(&fixture, name, lie);
+        let mut mirror = Mirror::open(&fixture.mirror_dir()).expect("a mirror").through(Some(socket));
+        let error = mirror.fetch(&remote, &deadlines, &NO).expect_err(name);
+        assert!(crate::chain(&error).contains(expected), "{name}: {}", crate::chain(&error));
+        assert_eq!((mirror.tip(), packs()), (Some(first.clone()), before.clone()), "{name}");
+    }
 
     // One that only hands on is believed in what the names stand for, and no name leads elsewhere.
     let socket = liar(&fixture, "honest", |it, kind, bytes| hand(it, kind, bytes.len(), &bytes));

@@ -104,8 +104,10 @@ impl Fixture {
             let fetcher = std::sync::Arc::new(Fetcher::new(&state, &scratch));
             for stream in listener.incoming() {
                 let (fetcher, mut stream) = (std::sync::Arc::clone(&fetcher), stream.expect("a connection"));
-                stream.read_exact(&mut [0]).expect("an opening");
-                std::thread::spawn(move || fetcher.serve(stream).map(drop));
+                std::thread::spawn(move || {
+                    stream.read_exact(&mut [0])?;
+                    fetcher.serve(stream).map(drop)
+                });
             }
         });
         socket
