@@ -113,26 +113,42 @@ impl<'a> Subject<'a> {
         Ok(self.host.sh("systemctl show -P MainPID mainstay")?.trim().to_owned())
     }
 
+    /// Its processes: with who talks to servers, while that one is there.
+    fn processes(&self) -> Result<Vec<String>> {
+        let said = self.host.sh("systemctl show -P MainPID mainstay mainstay-fetch")?;
+        Ok(said.split_whitespace().filter(|process| *process != "0").map(str::to_owned).collect())
+    }
+
     /// What it has computed since it was started, children included, in microseconds.
     pub(super) fn cpu(&self) -> Result<u64> {
-        let said = self.host.sh("systemctl show -P CPUUsageNSec mainstay")?;
-        Ok(said.trim().parse::<u64>().context("the service manager does not count processor time")? / 1000)
+        let said = self.host.sh("systemctl show -P CPUUsageNSec mainstay mainstay-fetch")?;
+        let counts: Vec<u64> = said.split_whitespace().filter_map(|count| count.parse().ok()).collect();
+        anyhow::ensure!(!counts.is_empty(), "the service manager does not count processor time");
+        Ok(counts.iter().sum::<u64>() / 1000)
     }
 
     /// How often its threads slept and were woken.
     pub(super) fn wakes(&self) -> Result<u64> {
-        let process = self.process()?;
-        let said = self.host.sh(&format!("cat /proc/{process}/task/*/status"))?;
+        let mut said = String::new();
+        for process in self.processes()? {
+            said += &self.host.sh(&format!("cat /proc/{process}/task/*/status"))?;
+        }
         let counts = said.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         counts.map(|count| count.trim().parse::<u64>().context("the kernel counts in numbers")).sum()
     }
 
     /// What of it is in memory, in kilobytes, by the kernel's names.
     pub(super) fn memory(&self) -> Result<BTreeMap<String, u64>> {
-        let said = self.host.sh(&format!("cat /proc/{}/smaps_rollup", self.process()?))?;
-        let lines = said.lines().filter_map(|line| line.split_once(':'));
-        let number = |text: &str| text.trim().trim_end_matches(" kB").parse().ok();
-        Ok(lines.filter_map(|(name, rest)| Some((name.to_owned(), number(rest)?))).collect())
+        let mut sums = BTreeMap::new();
+        for process in self.processes()? {
+            let said = self.host.sh(&format!("cat /proc/{process}/smaps_rollup"))?;
+            let lines = said.lines().filter_map(|line| line.split_once(':'));
+            let number = |text: &str| text.trim().trim_end_matches(" kB").parse::<u64>().ok();
+            for (name, number) in lines.filter_map(|(name, rest)| Some((name.to_owned(), number(rest)?))) {
+                *sums.entry(name).or_insert(0) += number;
+            }
+        }
+        Ok(sums)
     }
 
     /// The last lines of its log, for the note of what went wrong.
