@@ -118,9 +118,21 @@ fn a_program_without_a_package() {
     assert!(said.contains("fleet.yaml names this host's key") && !said.contains("enrol/attic"), "{said}");
     let web = agent::invocation(&host, "web");
     assert_eq!(host.sh("systemctl show -P FragmentPath mainstay").unwrap(), "/etc/systemd/system/mainstay.service\n");
+    // A port that is for root alone is the service manager's to give: the agent has neither the right nor a network.
+    host.write("/etc/mainstay/agent.d/port.yaml", "endpoint: { listen: [\"127.0.0.1:81\"] }\n").unwrap();
+    host.sh("systemctl restart mainstay").unwrap();
+    let refused = "journalctl -u mainstay | grep -F 'systemctl edit mainstay.socket` with ListenStream=127.0.0.1:81'";
+    host.wait_for(agent::SOON, refused).unwrap();
+    host.write("/etc/systemd/system/mainstay.socket.d/port.conf", "[Socket]\nListenStream=127.0.0.1:81\n").unwrap();
+    host.sh("systemctl daemon-reload; systemctl restart mainstay").unwrap();
+    host.wait_for(agent::SOON, "curl -sf http://127.0.0.1:81/readyz").unwrap();
+    host.sh("rm -r /etc/systemd/system/mainstay.socket.d /etc/mainstay/agent.d/port.yaml").unwrap();
+
     let said = host.sh("/usr/local/bin/mainstay uninstall --purge").unwrap();
     assert!(said.contains("removed /usr/local/bin/mainstay"), "{said}");
     assert!(host.sh("ls /etc/systemd/system/mainstay.service /usr/local/bin/mainstay /etc/mainstay").is_err());
+    let left = host.sh("ls -d /etc/systemd/system/mainstay* /var/lib/mainstay* /run/mainstay-fetch 2>/dev/null || true");
+    assert_eq!(left.unwrap(), "", "nothing of both halves stays");
     assert_eq!(agent::invocation(&host, "web"), web);
     assert!(host.sh("systemctl is-active web").is_ok());
 

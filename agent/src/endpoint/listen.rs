@@ -128,8 +128,9 @@ pub(super) async fn over_tcp(
             Ok(listener) => break listener,
             Err(error) => {
                 let is_low = error.kind() == io::ErrorKind::PermissionDenied && address.port() < LOW;
-                let hint =
-                    format!("; ports below {LOW} are root's: `systemctl edit mainstay.socket`, ListenStream={address}");
+                let hint = format!(
+                    "; ports below {LOW} are root's: `systemctl edit mainstay.socket` with ListenStream={address}, and restart mainstay"
+                );
                 let text = format!("{error}{}", if is_low { hint.as_str() } else { "" });
                 if told != text {
                     error!("the endpoint cannot listen at {address}; it is tried again: {text}");
