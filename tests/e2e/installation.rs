@@ -131,7 +131,8 @@ fn a_program_without_a_package() {
     let said = host.sh("/usr/local/bin/mainstay uninstall --purge").unwrap();
     assert!(said.contains("removed /usr/local/bin/mainstay"), "{said}");
     assert!(host.sh("ls /etc/systemd/system/mainstay.service /usr/local/bin/mainstay /etc/mainstay").is_err());
-    let left = host.sh("ls -d /etc/systemd/system/mainstay* /var/lib/mainstay* /run/mainstay-fetch 2>/dev/null || true");
+    let left =
+        host.sh("ls -d /etc/systemd/system/mainstay* /var/lib/mainstay* /run/mainstay-fetch 2>/dev/null || true");
     assert_eq!(left.unwrap(), "", "nothing of both halves stays");
     assert_eq!(agent::invocation(&host, "web"), web);
     assert!(host.sh("systemctl is-active web").is_ok());

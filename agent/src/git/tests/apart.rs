@@ -62,6 +62,67 @@ fn lie_once(mut stream: std::os::unix::net::UnixStream, served: &Path, lie: Lie)
     }
 }
 
+/// What bounds a conversation.
+type Bound = fn(&mut Remote, &mut Deadlines);
+
+/// Names what is in the mirror's folder of packs.
+fn packs(fixture: &Fixture) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(fixture.mirror_dir().join("objects/pack")).expect("a folder");
+    let mut names: Vec<_> = entries.map(|entry| entry.expect("an entry").file_name()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_fetcher_hands_out_is_bounded() {
+    let fixture = Fixture::new();
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &fixture.remote()).tip;
+    drop(mirror);
+    fixture.commit("second", &[("apps/web/web.service", "[Service]\nExecStart=/bin/web\n")]);
+    let (remote, before) = (remote("git://127.0.0.1:1/served.git"), packs(&fixture));
+    let bounded: [(&str, Bound, Lie, &str); 4] = [
+        (
+            "objects",
+            |remote, _| remote.max_objects = 3,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 3 objects",
+        ),
+        (
+            "unpacked",
+            |remote, _| remote.max_unpacked = 300,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 300 bytes",
+        ),
+        (
+            "disk",
+            |remote, _| remote.max_bytes = 200,
+            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
+            "more than 200 bytes at once",
+        ),
+        (
+            "without a pause",
+            |_, deadlines| deadlines.total = Duration::from_secs(1),
+            |it, _, _| {
+                hand(it, 3, 1 << 30, b"")?;
+                loop {
+                    it.write_all(&[b'x'; 4096])?;
+                }
+            },
+            "took too long",
+        ),
+    ];
+    for (name, bound, lie, expected) in bounded {
+        let (mut remote, mut deadlines) = (remote.clone(), quick());
+        bound(&mut remote, &mut deadlines);
+        let socket = liar(&fixture, name, lie);
+        let mut mirror = Mirror::open(&fixture.mirror_dir()).expect("a mirror").through(Some(socket));
+        let error = mirror.fetch(&remote, &deadlines, &NO).expect_err(name);
+        assert!(crate::chain(&error).contains(expected), "{name}: {}", crate::chain(&error));
+        assert_eq!((mirror.tip(), packs(&fixture)), (Some(first.clone()), before.clone()), "{name}");
+    }
+}
+
 #[test]
 fn a_fetcher_that_lies_changes_nothing() {
     let fixture = Fixture::new();
@@ -111,14 +172,7 @@ fn a_fetcher_that_lies_changes_nothing() {
         ),
     ];
     let remote = remote("git://127.0.0.1:1/served.git");
-    let packs = || {
-        let mut names: Vec<_> = fs::read_dir(fixture.mirror_dir().join("objects/pack"))
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        names.sort();
-        names
-    };
+    let packs = || packs(&fixture);
     let before = packs();
     for (name, lie, expected) in lies {
         let socket = liar(&fixture, name, lie);
@@ -130,46 +184,6 @@ fn a_fetcher_that_lies_changes_nothing() {
         assert_eq!((mirror.tip(), packs()), (Some(first.clone()), before.clone()), "{name}");
     }
     assert!(!fixture.path().join("etc").exists());
-    let bounded: [(&str, fn(&mut Remote, &mut Deadlines), Lie, &str); 4] = [
-        (
-            "objects",
-            |remote, _| remote.max_objects = 3,
-            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
-            "more than 3 objects",
-        ),
-        (
-            "unpacked",
-            |remote, _| remote.max_unpacked = 300,
-            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
-            "more than 300 bytes",
-        ),
-        (
-            "disk",
-            |remote, _| remote.max_bytes = 200,
-            |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
-            "more than 200 bytes at once",
-        ),
-        (
-            "without a pause",
-            |_, deadlines| deadlines.total = Duration::from_secs(1),
-            |it, _, _| {
-                hand(it, 3, 1 << 30, b"")?;
-                loop {
-                    it.write_all(&[b'x'; 4096])?;
-                }
-            },
-            "took too long",
-        ),
-    ];
-    for (name, bound, lie, expected) in bounded {
-        let (mut remote, mut deadlines) = (remote.clone(), quick());
-        bound(&mut remote, &mut deadlines);
-        let socket = liar(&fixture, name, lie);
-        let mut mirror = Mirror::open(&fixture.mirror_dir()).expect("a mirror").through(Some(socket));
-        let error = mirror.fetch(&remote, &deadlines, &NO).expect_err(name);
-        assert!(crate::chain(&error).contains(expected), "{name}: {}", crate::chain(&error));
-        assert_eq!((mirror.tip(), packs()), (Some(first.clone()), before.clone()), "{name}");
-    }
 
     // One that only hands on is believed in what the names stand for, and no name leads elsewhere.
     let socket = liar(&fixture, "honest", |it, kind, bytes| hand(it, kind, bytes.len(), &bytes));
