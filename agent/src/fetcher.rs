@@ -19,8 +19,8 @@ use crate::{git, web};
 
 /// How long it stays without being asked: longer than the usual time between two polls.
 const IDLE: Duration = Duration::from_secs(120);
-/// So many conversations at once are more than one agent and a few people have.
-const MOST: usize = 64;
+/// So many conversations at once are more than the checks of one host and a few people have.
+const MOST: usize = 256;
 /// How often is looked whether it is time to end.
 const SLICE: Duration = Duration::from_secs(5);
 /// How long may pass until it is said what is wanted.
