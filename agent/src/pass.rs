@@ -250,6 +250,13 @@ impl Host {
         Ok(verdict)
     }
 
+    /// Says whether what is wrong with a commit may be told from what it holds, although it cannot be told what it says of trust.
+    pub fn may_be_told(&self, mirror: &Mirror, commit: &CommitId) -> bool {
+        let floor = self.floor.commit().ok().flatten();
+        let before = Before { believed: self.ledger.memory.believed.as_ref(), floor, accepted: None };
+        Judge::new(mirror, &self.first).is_ok_and(|judge| judge.may_be_told(&before, commit))
+    }
+
     /// Says who has to sign what is believed, since a commit that is; `None` where that cannot be read.
     pub fn standing(&self, mirror: &Mirror, commit: &CommitId) -> Option<Standing> {
         let read = Judge::new(mirror, &self.first).map(|judge| judge.standing(commit));

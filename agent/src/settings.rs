@@ -89,7 +89,7 @@ pub struct Git {
     pub key: Option<PathBuf>,
     /// The known hosts for ssh.
     pub known_hosts: Option<PathBuf>,
-    /// A certificate authority to trust for https beside the system's.
+    /// The certificate authorities to trust for https in place of the system's.
     pub ca: Option<PathBuf>,
     /// A file that holds a token for https.
     pub token: Option<PathBuf>,

@@ -5,7 +5,7 @@
 
 mod signature;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -29,6 +29,8 @@ const MOST_COMMITS: usize = 20_000;
 const MOST_VERSIONS: usize = 120;
 /// A fleet.yaml, or a file of signers, that is larger is not read for this.
 const MOST_TEXT: u64 = 4 << 20;
+/// So many bytes of such files are read altogether before it is known who wrote them.
+const MOST_READ: u64 = 256 << 20;
 /// The line of a message by which somebody agrees to a change of trust.
 const APPROVES: &str = "Approves:";
 const FLEET: &str = "fleet.yaml";
@@ -64,7 +66,7 @@ pub enum Refusal {
     },
     /// More commits than that lead to it.
     #[error(
-        "more than {MOST_COMMITS} commits came since the last that was believed; accept the newest with `mainstay accept-rewrite`"
+        "more than {MOST_COMMITS} commits came since the last that was believed; look at them, and accept the newest with `mainstay accept-rewrite OLD NEW --by-settings`"
     )]
     TooMany,
     /// What a commit says of trust cannot be read.
@@ -160,7 +162,13 @@ pub struct Judge<'m> {
     since: Option<CommitId>,
     /// What each commit says of trust, and what each pair of files does: most commits change neither.
     commits: RefCell<BTreeMap<CommitId, Said>>,
+    /// The same by what is in a commit.
+    trees: RefCell<BTreeMap<String, Said>>,
     files: RefCell<BTreeMap<String, Said>>,
+    /// Which files each fleet.yaml names, by the name of its content.
+    named: RefCell<BTreeMap<String, Vec<String>>>,
+    /// How many bytes more are read of what nobody believes yet.
+    left: Cell<u64>,
 }
 
 impl<'m> Judge<'m> {
@@ -176,7 +184,10 @@ impl<'m> Judge<'m> {
             otherwise: Arc::new(trust.unwrap_or_else(Trust::nobody)),
             since: settings.since.clone(),
             commits: RefCell::default(),
+            trees: RefCell::default(),
             files: RefCell::default(),
+            named: RefCell::default(),
+            left: Cell::new(MOST_READ),
         })
     }
 
@@ -279,25 +290,40 @@ impl<'m> Judge<'m> {
         }
     }
 
-    /// Reads what a commit says of trust.
+    /// Reads what a commit says of trust. Whoever can push makes as many commits as they like before anybody looks at a signature: what
+    /// was read is known by its name then, and there is an end to what is read.
     fn says(&self, commit: &CommitId) -> Result<Said, GitError> {
         if let Some(said) = self.commits.borrow().get(commit) {
             return Ok(said.clone());
         }
-        let said = match self.mirror.text_at(commit, FLEET, MOST_TEXT)? {
-            None => Said::Unreadable,
-            Some((name, text)) => self.says_in(commit, &name, &text)?,
+        let tree = self.mirror.name_at(commit, "")?.unwrap_or_default();
+        let known = self.trees.borrow().get(&tree).cloned();
+        let said = match known {
+            Some(said) => said,
+            None => self.says_in(commit)?,
         };
+        self.trees.borrow_mut().insert(tree, said.clone());
         self.commits.borrow_mut().insert(commit.clone(), said.clone());
         Ok(said)
     }
 
-    fn says_in(&self, commit: &CommitId, name: &str, text: &str) -> Result<Said, GitError> {
-        let (mut key, mut files) = (name.to_owned(), BTreeMap::new());
-        for path in manifest::files_of_signers(text) {
-            if let Some((name, text)) = self.mirror.text_at(commit, &path, MOST_TEXT)? {
-                key.extend([" ", &name, " ", &path]);
-                files.insert(path, text);
+    fn says_in(&self, commit: &CommitId) -> Result<Said, GitError> {
+        let Some(fleet) = self.mirror.name_at(commit, FLEET)? else { return Ok(Said::Unreadable) };
+        let named = self.named.borrow().get(&fleet).cloned();
+        let (paths, mut text) = match named {
+            Some(paths) => (paths, None),
+            None if self.named.borrow().len() >= MOST_VERSIONS => return Ok(Said::Unreadable),
+            None => {
+                let text = self.text_at(commit, FLEET)?;
+                let paths = text.as_deref().map(manifest::files_of_signers).unwrap_or_default();
+                self.named.borrow_mut().insert(fleet.clone(), paths.clone());
+                (paths, text)
+            }
+        };
+        let mut key = fleet;
+        for path in &paths {
+            if let Some(name) = self.mirror.name_at(commit, path)? {
+                key.extend([" ", &name, " ", path]);
             }
         }
         if let Some(said) = self.files.borrow().get(&key) {
@@ -306,9 +332,43 @@ impl<'m> Judge<'m> {
         if self.files.borrow().len() >= MOST_VERSIONS {
             return Ok(Said::Unreadable);
         }
-        let said = manifest::said_of_trust(text, |path| files.get(path));
+        if text.is_none() {
+            text = self.text_at(commit, FLEET)?;
+        }
+        let mut files = BTreeMap::new();
+        for path in paths {
+            if let Some(text) = self.text_at(commit, &path)? {
+                files.insert(path, text);
+            }
+        }
+        let said = text.map_or(Said::Unreadable, |text| manifest::said_of_trust(&text, |path| files.get(path)));
         self.files.borrow_mut().insert(key, said.clone());
         Ok(said)
+    }
+
+    /// Reads a file of a commit; `None` where there is none, or where too much was read already.
+    fn text_at(&self, commit: &CommitId, path: &str) -> Result<Option<String>, GitError> {
+        let most = MOST_TEXT.min(self.left.get());
+        let text = self.mirror.text_at(commit, path, most)?.map(|(_, text)| text);
+        self.left.set(self.left.get().saturating_sub(text.as_ref().map_or(0, |text| text.len() as u64)));
+        Ok(text)
+    }
+
+    /// Says whether what a commit holds may be read to tell what is wrong with it, although it cannot be told what it says of trust:
+    /// where nobody had to sign before it, or somebody signed it who was named then.
+    pub fn may_be_told(&self, before: &Before<'_>, commit: &CommitId) -> bool {
+        let old = before.believed.into_iter().chain(before.floor).find(|old| self.mirror.has(old));
+        let trust = match old.map(|old| self.says(old)) {
+            None => Some(Arc::clone(&self.otherwise)),
+            Some(Ok(said)) => self.trust(&said),
+            Some(Err(_)) => None,
+        };
+        let (Some(trust), Ok(signed)) = (trust, self.mirror.signed(commit)) else { return false };
+        trust.require == Require::None
+            || match signature::of(&signed, &[Arc::clone(&trust)]) {
+                trust::Signature::By(key) => trust.signers.iter().any(|signer| signer.key == key),
+                _ => false,
+            }
     }
 
     /// Says what holds since a commit that is believed.

@@ -128,7 +128,7 @@ pub const KEYS: &[Key] = &[
     key("git.total", WAIT, "5m", "The longest fetch or push"),
     key("git.key", Kind::Path, "", "The private key for ssh; root's own when not set"),
     key("git.known-hosts", Kind::Path, "", "The servers' keys for ssh; root's own known_hosts when not set"),
-    key("git.ca", Kind::Path, "", "A certificate authority to trust for https beside the system's"),
+    key("git.ca", Kind::Path, "", "The certificate authorities to trust for https in place of the system's"),
     key(
         "git.token",
         Kind::Path,

@@ -93,11 +93,10 @@ pub(super) async fn believe(
     let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit, Timestamp::now()).map(|_| ()) };
     // Most likely it has a mistake, which is better told as one.
     let is_mistaken = |tree: &Tree| manifest::parse(tree, Some(&commit)).fleet.is_none();
-    let tree = mirror.tree(&commit, &LIMITS);
-    let tree = tree.with_context(|| format!("failed to read commit {}", commit.short()));
-    let is_unclear = matches!(judged, Err(trust::Refusal::Unclear { .. }));
+    let tree = || mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()));
+    let is_unclear = matches!(judged, Err(trust::Refusal::Unclear { .. })) && host.may_be_told(mirror, &commit);
     if let Err(refusal) = judged
-        && !(is_unclear && tree.as_ref().is_ok_and(is_mistaken))
+        && !(is_unclear && tree().as_ref().is_ok_and(is_mistaken))
     {
         anyhow::ensure!(!refusal.is_unread(), refusal);
         eprintln!("mainstay: {refusal}\nnothing was changed");
@@ -105,7 +104,7 @@ pub(super) async fn believe(
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
         return Ok(Believed::No(Ended::Mistaken));
     }
-    let tree = tree?;
+    let tree = tree()?;
     let past = Past { mirror, limits: LIMITS };
     if let Err(refusal) = host.believe(&tree, Some(commit.clone()), Some(&past)) {
         notice.refused = Some((commit, refusal.to_string()));

@@ -179,7 +179,7 @@ impl Daemon {
         let Some(source) = self.upstream.source() else {
             return Err(Disbelief::Passing("the mirror is busy".to_owned()));
         };
-        // Before anything else of it is read: it may have been made to be hard to read.
+        // Before anything else of it is read: it may have been made to be hard to read. Mistakes are told to who may sign.
         let mut unclear = None;
         if self.host.ledger.memory.believed.as_ref() != Some(commit) {
             match self.host.trusts(source.mirror(), commit, Timestamp::now()) {
@@ -187,7 +187,9 @@ impl Daemon {
                 Err(refusal) if refusal.is_passing() => {
                     return Err(Disbelief::Passing(crate::chain(&refusal)));
                 }
-                Err(refusal @ trust::Refusal::Unclear { .. }) => unclear = Some(refusal),
+                Err(refusal @ trust::Refusal::Unclear { .. }) if self.host.may_be_told(source.mirror(), commit) => {
+                    unclear = Some(refusal);
+                }
                 Err(refusal) => return Err(Disbelief::Refused(refusal.to_string())),
             }
         }

@@ -89,6 +89,22 @@ impl Mirror {
         Ok(Some(way))
     }
 
+    /// Names what a commit holds at a path, of all of it where that is empty, without reading it; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// The commit is missing or damaged.
+    pub fn name_at(&self, commit: &CommitId, path: &str) -> Result<Option<String>, GitError> {
+        let damaged = |source: Source| GitError::Damaged { commit: commit.clone(), source };
+        let name = || -> Result<Option<String>, Source> {
+            let commit = self.repo.find_commit(object_id(commit))?;
+            if path.is_empty() {
+                return Ok(Some(commit.tree_id()?.to_string()));
+            }
+            Ok(commit.tree()?.lookup_entry_by_path(path)?.map(|entry| entry.object_id().to_string()))
+        };
+        name().map_err(damaged)
+    }
+
     /// Reads one file of a commit as text, and the name of its content. `None` where there is none that is text and has at most `most`
     /// bytes.
     ///

@@ -368,3 +368,53 @@ fn the_floor_is_raised_and_read_again() {
     fs::write(&path, "nonsense\n").expect("written");
     assert!(read(&Floor::open(&path)).is_err_and(|why| why.contains("should name a commit")));
 }
+
+#[test]
+fn a_crowd_of_commits_that_nobody_signed_costs_one_reading_of_what_they_share() {
+    let mut scene = Scene::new();
+    scene.trusts(&[("ann", "")], "");
+    scene.told(&[("ann", "")]);
+    let first = scene.commit("ann", "first");
+    scene.hear(&first);
+    let size = |path: &str| fs::metadata(scene.repo().join(path)).expect("a file").len();
+    let once = size("fleet.yaml") + size("trust/people");
+    // Some differ in what does not matter here, and so are other trees.
+    let mut tip = first.clone();
+    for number in 0..60 {
+        scene.write("more", &(number % 7).to_string());
+        tip = scene.commit("", "push");
+    }
+    let mirror = Mirror::of_clone(&scene.repo()).expect("a clone");
+    let judge = Judge::new(&mirror, &scene.settings).expect("settings");
+    let before = Before { believed: Some(&first), floor: None, accepted: None };
+    let refused = judge.believe(before, &tip, "main", Timestamp::now()).err().expect("nobody signed it").to_string();
+    assert!(refused.contains("not signed"), "{refused}");
+    assert_eq!(MOST_READ - judge.left.get(), once);
+}
+
+#[test]
+fn what_is_wrong_is_told_of_what_somebody_wrote_who_may() {
+    let mut scene = Scene::new();
+    scene.trusts(&[("ann", "")], "");
+    scene.told(&[("ann", "")]);
+    let first = scene.commit("ann", "first");
+    scene.hear(&first);
+    scene.write("fleet.yaml", "fleet: home\ntrust: { signers: [, }\n");
+    let told = |scene: &Scene, commit: &CommitId| {
+        let mirror = Mirror::of_clone(&scene.repo()).expect("a clone");
+        let judge = Judge::new(&mirror, &scene.settings).expect("settings");
+        let before = || Before { believed: scene.believed.as_ref(), floor: None, accepted: None };
+        let judged = judge.believe(before(), commit, "main", Timestamp::now());
+        assert!(matches!(judged, Err(Refusal::Unclear { .. })), "{:?}", judged.err());
+        judge.may_be_told(&before(), commit)
+    };
+    for (by, expected) in [("ann", true), ("eve", false), ("", false)] {
+        let commit = scene.commit(by, "oops");
+        assert_eq!(told(&scene, &commit), expected, "{by:?}");
+    }
+    // A host that was told nobody believes whoever writes, and says what is wrong.
+    scene.settings.signers = None;
+    scene.believed = None;
+    let commit = scene.commit("", "oops");
+    assert!(told(&scene, &commit));
+}
