@@ -126,10 +126,17 @@ impl Mirror {
         let before = self.tip();
         if !self.suspect.get() {
             let pulled = match pull_branch(&self.repo, remote, peers, kept, watch) {
-                Err((failure, true)) if peers.is_some() && !failure.is_cancelled() => {
+                // A list that has no end is theirs, too: the branch alone is asked for by its name.
+                Err((failure, has_answered))
+                    if peers.is_some() && !failure.is_cancelled() && (has_answered || failure.is_too_much()) =>
+                {
                     let error = failure.text();
                     tracing::warn!(remote = %remote.url, error, "the signs of life of the other hosts could not be fetched");
-                    pull_branch(&self.repo, remote, None, kept, watch)
+                    // What they took of the time and the bytes is not the branch's.
+                    let again = Watch::new(&watch.deadlines, watch.max_bytes(), watch.cancel);
+                    let pulled = pull_branch(&self.repo, remote, None, kept, &again);
+                    watch.note(again.received());
+                    pulled
                 }
                 pulled => pulled,
             };
@@ -332,6 +339,10 @@ pub(super) fn pull(
 impl Failure {
     fn is_cancelled(&self) -> bool {
         matches!(self, Failure::Plain(FetchError::Cancelled { .. }))
+    }
+
+    fn is_too_much(&self) -> bool {
+        matches!(self, Failure::Plain(FetchError::TooLarge { .. }))
     }
 
     /// Says whether another opening could have avoided this.

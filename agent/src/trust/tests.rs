@@ -387,8 +387,8 @@ fn a_crowd_of_commits_that_nobody_signed_costs_one_reading_of_what_they_share() 
     let mirror = Mirror::of_clone(&scene.repo()).expect("a clone");
     let judge = Judge::new(&mirror, &scene.settings).expect("settings");
     let before = Before { believed: Some(&first), floor: None, accepted: None };
-    let refused = judge.believe(before, &tip, "main", Timestamp::now()).err().expect("nobody signed it").to_string();
-    assert!(refused.contains("not signed"), "{refused}");
+    let Err(refused) = judge.believe(before, &tip, "main", Timestamp::now()) else { panic!("nobody signed it") };
+    assert!(refused.to_string().contains("not signed"), "{refused}");
     assert_eq!(MOST_READ - judge.left.get(), once);
 }
 

@@ -116,6 +116,18 @@ fn whatever_is_wrong_with_other_hosts_the_branch_is_followed() {
         assert_eq!((&fetched.tip, fetched.renewed, heard == Heard::News), (&second, false, false));
     }
     assert_ne!(first, second);
+
+    // More names than a list may have.
+    fs::remove_file(&lost).expect("removed");
+    let tip = fixture.main();
+    let names = (0..260_000).map(|number| format!("{tip} refs/mainstay/seen/h-{number:040}\n"));
+    let packed = format!("# pack-refs with: peeled fully-peeled sorted \n{}", names.collect::<String>());
+    fs::write(served.join("packed-refs"), packed).expect("written");
+    let third = fixture.commit("third", &[("a", "2")]);
+    for remote in [fixture.remote(), daemon.remote()] {
+        let (fetched, heard) = mirror.fetch_with(&remote, Some(&Peers::All), &quick(), &NO).expect("the branch comes");
+        assert_eq!((&fetched.tip, fetched.renewed, heard == Heard::News), (&third, false, false));
+    }
 }
 
 #[test]
