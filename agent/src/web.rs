@@ -1,11 +1,13 @@
 //! Requests over http(s), made by this process or, where there is one, by the fetcher in its place: then this process needs no network,
 //! and reads of an answer no more than its status, its headers and its bytes.
 
+mod serve;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpSocket, UnixStream};
 
 use crate::tls;
+
+pub use serve::Server;
 
 /// Where the fetcher listens.
 pub const SOCKET: &str = "/run/mainstay/fetch.sock";
@@ -424,102 +428,6 @@ pub fn flaw(previous: &[Url], to: &Url) -> Option<&'static str> {
     }
 }
 
-/// The fetcher's side.
-#[derive(Default)]
-pub struct Server {
-    /// Built once, as long as the proxies stay the same.
-    clients: Mutex<Vec<Built>>,
-}
-
-struct Built {
-    manner: Manner,
-    proxies: Vec<(String, String)>,
-    client: reqwest::Client,
-}
-
-impl Server {
-    /// Fulfils the wish of the agent at the other end, which has said its opening.
-    ///
-    /// # Errors
-    /// The agent is gone, or makes no sense.
-    pub async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        let wish = tokio::time::timeout(PATIENCE, hear(&mut stream, MAX_TEXT)).await;
-        match wish.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
-            Wish::Knock(address) => {
-                let known = tokio::select! {
-                    known = knock(&address) => known,
-                    () = gone(&stream) => return Ok(()),
-                };
-                say(&mut stream, &known).await
-            }
-            Wish::Listen(address) => {
-                let listener = bind(address);
-                say(&mut stream, &listener.as_ref().map(drop).map_err(io::Error::raw_os_error)).await?;
-                let Ok(listener) = listener else { return Ok(()) };
-                pass(&stream, &listener).await
-            }
-            Wish::Send(manner, proxies, asked) => {
-                let answer = async {
-                    let client = self.client(manner, &proxies).map_err(WebError::ours)?;
-                    send(&client, asked).await
-                };
-                let answer = tokio::select! {
-                    answer = answer => answer,
-                    () = gone(&stream) => return Ok(()),
-                };
-                let mut answer = match answer {
-                    Ok(answer) => answer,
-                    Err(error) => return say(&mut stream, &Err::<Head, _>(error)).await,
-                };
-                say(&mut stream, &Ok::<_, WebError>(answer.head.clone())).await?;
-                loop {
-                    let piece = tokio::select! {
-                        piece = answer.chunk() => piece,
-                        () = gone(&stream) => return Ok(()),
-                    };
-                    match piece {
-                        Ok(Some(piece)) => {
-                            for piece in piece.chunks(MAX_PIECE as usize) {
-                                stream.write_all(&u32::try_from(piece.len()).unwrap_or(0).to_be_bytes()).await?;
-                                stream.write_all(piece).await?;
-                            }
-                        }
-                        Ok(None) => return stream.write_all(&0_u32.to_be_bytes()).await,
-                        Err(error) => {
-                            stream.write_all(&u32::MAX.to_be_bytes()).await?;
-                            return say(&mut stream, &error).await;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn client(&self, manner: Manner, proxies: &[(String, String)]) -> Result<reqwest::Client, String> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.retain(|built| built.manner != manner || built.proxies == proxies);
-        if let Some(built) = clients.iter().find(|built| built.manner == manner) {
-            return Ok(built.client.clone());
-        }
-        let client = client(manner, Some(proxies))?;
-        clients.push(Built { manner, proxies: proxies.to_vec(), client: client.clone() });
-        Ok(client)
-    }
-}
-
-/// Ends when the agent hangs up: it has nothing more to say.
-async fn gone(stream: &UnixStream) {
-    loop {
-        if stream.readable().await.is_err() {
-            return;
-        }
-        match stream.try_read(&mut [0; 16]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            _ => return,
-        }
-    }
-}
-
 async fn next_piece(stream: &mut UnixStream) -> Result<Option<Vec<u8>>, WebError> {
     let lost = |error: io::Error| broke_off(&error);
     match stream.read_u32().await.map_err(lost)? {
@@ -553,127 +461,4 @@ async fn hear<T: DeserializeOwned>(stream: &mut UnixStream, most: u32) -> io::Re
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Starts the fetcher's side, and returns where it listens.
-    fn fetcher(folder: &Path) -> PathBuf {
-        let path = folder.join("fetch.sock");
-        let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
-        let server = std::sync::Arc::new(Server::default());
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let server = std::sync::Arc::clone(&server);
-                tokio::spawn(async move {
-                    assert_eq!(stream.read_u8().await.expect("an opening"), OPENING);
-                    server.serve(stream).await
-                });
-            }
-        });
-        path
-    }
-
-    /// Answers `GET /length` with so many bytes, and anything else with what was asked.
-    async fn server() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut request = vec![0; 4096];
-                    let read = stream.read(&mut request).await.expect("a request");
-                    let asked = String::from_utf8_lossy(&request[..read]).into_owned();
-                    let path = asked.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
-                    let body = match path.parse::<usize>() {
-                        Ok(length) => "x".repeat(length),
-                        Err(_) => asked.replace("\r\n", "|").to_lowercase(),
-                    };
-                    let head = format!("HTTP/1.1 200 OK\r\nX-It: yes\r\nContent-Length: {}\r\n", body.len());
-                    let sent = if path == "torn" { &body[..5] } else { &body };
-                    let answer = format!("{head}Connection: close\r\n\r\n{sent}");
-                    stream.write_all(answer.as_bytes()).await
-                });
-            }
-        });
-        address
-    }
-
-    async fn told(web: &Web, asked: Asked) -> String {
-        let mut answer = match web.send(asked).await {
-            Ok(answer) => answer,
-            Err(error) => return format!("{}: {error}", error.is_ours),
-        };
-        let mut body = Vec::new();
-        loop {
-            match answer.chunk().await {
-                Ok(Some(piece)) => body.extend(piece),
-                Ok(None) => break,
-                Err(error) => return format!("{} after {}: {error}", error.is_ours, body.len()),
-            }
-        }
-        let it: Vec<&str> = answer.headers("x-it").collect();
-        let body = String::from_utf8_lossy(&body);
-        let body = if body.len() > 1000 { body.len().to_string() } else { body.into_owned() };
-        format!("{} {it:?} {:?} {body}", answer.status(), answer.length())
-    }
-
-    #[tokio::test]
-    async fn what_the_fetcher_asks_is_what_this_process_would() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (address, path) = (server().await, fetcher(folder.path()));
-        let (here, apart) = (Web::new(Manner::Check, None), Web::new(Manner::Check, Some(path.clone())));
-        let at = |path: &str| format!("http://{address}/{path}");
-        let all = || {
-            [
-                Asked::get(&at("plain")),
-                Asked::post(&at("sent"), "some text").with("Authorization", "Bearer token").with("X-Two", "2"),
-                Asked::get(&at("5000000")),
-                Asked::get(&at("torn")),
-                Asked::get("http://127.0.0.1:1/"),
-                Asked::get("nonsense"),
-                Asked::get(&at("x")).with("X-Bad", "a\nb"),
-            ]
-        };
-        for (one, other) in all().into_iter().zip(all()) {
-            let url = one.url.clone();
-            let (told_here, told_apart) = (told(&here, one).await, told(&apart, other).await);
-            assert_eq!(told_here, told_apart, "{url}");
-        }
-        let sent = told(&apart, Asked::post(&at("sent"), "some text").with("X-Two", "2")).await;
-        assert!(
-            sent.starts_with("200 [\"yes\"]") && sent.contains("|x-two: 2|") && sent.ends_with("||some text"),
-            "{sent}"
-        );
-        assert!(told(&apart, Asked::get(&at("5000000"))).await.ends_with(" 5000000"));
-        assert!(told(&apart, Asked::get(&at("torn"))).await.starts_with("false after 5: "));
-        for web in [&here, &apart] {
-            assert!(web.knock(&address).await.is_ok());
-            assert!(web.knock("127.0.0.1:1").await.is_err_and(|error| error.to_string().contains("refused")));
-        }
-        let gone = Web::new(Manner::Check, Some(folder.path().join("nobody")));
-        assert!(told(&gone, Asked::get(&at("plain"))).await.starts_with("true: nobody listens at "));
-    }
-
-    #[tokio::test]
-    async fn a_socket_is_passed_on_and_taken_ones_are_told() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = fetcher(folder.path());
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = listen(any, Some(&path)).await.expect("a socket");
-        let address = listener.local_addr().expect("an address");
-        let (accepted, connected) = tokio::join!(listener.accept(), tokio::net::TcpStream::connect(address));
-        assert_eq!(accepted.expect("a connection").1, connected.expect("a connection").local_addr().expect("its own"));
-        let taken = listen(address, Some(&path)).await.expect_err("it is taken");
-        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-    }
-
-    #[test]
-    fn what_is_fetched_over_tls_stays_there() {
-        let url = |text: &str| Url::parse(text).expect("a URL");
-        let before = [url("https://ci.example/x")];
-        assert_eq!(flaw(&before, &url("https://cdn.example/x?signature=y")), None);
-        assert!(flaw(&before, &url("http://cdn.example/x")).is_some());
-        assert!(flaw(&before, &url("https://me@cdn.example/x")).is_some());
-        assert_eq!(flaw(&[url("http://127.0.0.1/x")], &url("https://cdn.example/x")), None);
-    }
-}
+mod tests;

@@ -196,7 +196,7 @@ pub const KEYS: &[Key] = &[
         "alerts.on",
         Kind::Events,
         "",
-        "A list of events to tell of: failed, rolled-back, unhealthy, drifted, conflict, refused, recovered; all when not set",
+        "A list of events to tell of: failed, rolled-back, unhealthy, drifted, conflict, refused, stale, recovered; all when not set",
     ),
     key("alerts.webhook", Kind::Url, "", "An address that gets each alert as JSON"),
     key(
