@@ -250,6 +250,8 @@ pub struct Pulse {
     pub pushed_at: AtomicU64,
     /// Of how many other hosts something is left out that they did not sign.
     pub ignored: AtomicU64,
+    /// Signs of life and records that were left out.
+    pub refused: AtomicU64,
 }
 
 impl Pulse {

@@ -27,6 +27,10 @@ pub struct Ears {
     known: BTreeMap<HostName, Last>,
     /// What stands in the refs of hosts and is not theirs, with the keys that it was compared with.
     refused: BTreeMap<HostName, (String, String)>,
+    /// Signs of life that count and have no record in them that can be used.
+    unusable: BTreeMap<HostName, String>,
+    /// How many of both there were since this process began.
+    count: u64,
     is_looking: bool,
 }
 
@@ -46,7 +50,7 @@ impl Ears {
         let path = state.join(NAME);
         let known =
             fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Ears { path, known, refused: BTreeMap::new(), is_looking: false }
+        Ears { path, known, refused: BTreeMap::new(), unusable: BTreeMap::new(), count: 0, is_looking: false }
     }
 
     /// Keeps nothing from now on: somebody else does.
@@ -71,9 +75,24 @@ impl Ears {
         heard
     }
 
-    /// Returns of how many hosts something is left out that is not theirs.
-    pub fn ignored(&self) -> usize {
-        self.refused.len()
+    /// Returns of which hosts something is left out that is not theirs.
+    pub fn ignored(&self) -> BTreeSet<HostName> {
+        self.refused.keys().cloned().collect()
+    }
+
+    /// Returns how many signs of life and records were left out since this process began.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Counts a record that cannot be used, once.
+    fn leave_out(&mut self, host: &HostName, value: &str, why: &str) {
+        if self.unusable.get(host).is_some_and(|before| before == value) {
+            return;
+        }
+        warn!(%host, why, "a record is left out");
+        self.unusable.insert(host.clone(), value.to_owned());
+        self.count += 1;
     }
 
     fn is_theirs(&mut self, mirror: &Mirror, host: &HostName, value: &str, key: &str, fleet: &str) -> bool {
@@ -94,6 +113,7 @@ impl Ears {
             }
             Err(why) => {
                 warn!(%host, why, "what stands in the ref of a host is not what it said, and is left out");
+                self.count += 1;
                 self.refused.insert(host.clone(), (value.to_owned(), key.to_owned()));
                 false
             }
@@ -131,20 +151,16 @@ impl Hearing<'_> {
     /// Reads the record in another host's sign of life, if it is one, and theirs.
     pub fn record(&mut self, host: &HostName) -> Option<Record> {
         let only = Peers::Some(BTreeSet::from([host.clone()]));
-        if !self.values(&only).contains_key(host) {
-            return None;
-        }
-        match Record::parse(&self.mirror.record_heard(host)?) {
+        let value = self.values(&only).remove(host)?;
+        let why = match Record::parse(&self.mirror.record_heard(host)?) {
             Ok(record) if record.host != *host || record.fleet != self.fleet => {
-                warn!(%host, "a record is left out: it is of another host or fleet than its ref");
-                None
+                "it is of another host or fleet than its ref".to_owned()
             }
-            Ok(record) => Some(record),
-            Err(why) => {
-                warn!(%host, why, "a record is left out");
-                None
-            }
-        }
+            Ok(record) => return Some(record),
+            Err(why) => why,
+        };
+        self.ears.leave_out(host, &value, &why);
+        None
     }
 }
 
@@ -264,7 +280,7 @@ mod tests {
         assert!(scene.hears("attic", 1, &first));
         // Another host forges it, passes it off as its own, or says it for another fleet or in another place.
         assert!(!scene.hears("attic", 2, &text("attic", 2, Some(6))));
-        assert_eq!(scene.ears.ignored(), 1);
+        assert_eq!(scene.ears.ignored(), BTreeSet::from([host("attic")]));
         assert!(!scene.hears("attic", 3, &said(&eve, &text("attic", 2, Some(6)))));
         assert!(!scene.hears("eve", 4, &first));
         assert!(!scene.hears("eve", 5, &said(&eve, &text("attic", 2, Some(6)))));

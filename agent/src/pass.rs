@@ -331,6 +331,14 @@ impl Host {
         all.into_iter().cloned().collect()
     }
 
+    /// Names the hosts of the fleet, as far as they matter to this one.
+    pub fn members(&self) -> BTreeSet<HostName> {
+        let Some(belief) = &self.belief else { return BTreeSet::new() };
+        let placed = belief.scheme.iter().flat_map(|scheme| scheme.fleet.hosts.keys());
+        let watched = belief.watch.iter().flat_map(|watch| watch.hosts.keys());
+        placed.chain(watched).chain(belief.keys.keys()).cloned().collect()
+    }
+
     /// Takes in what the mirror holds of `whom`, who were asked for at `asked`.
     pub fn look_at_peers(&mut self, mirror: &Mirror, whom: &Peers, asked: Timestamp) {
         let (Some(belief), now) = (&self.belief, Timestamp::now()) else { return };

@@ -1,5 +1,6 @@
 //! What the loop asks of the repository, and what it makes of the answers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use tracing::{error, info, warn};
 use super::Daemon;
 use crate::belief::{Past, Refusal};
 use crate::board::Pulse;
-use crate::git::FetchError;
+use crate::git::{FetchError, Peers};
 use crate::ledger::LedgerError;
 use crate::source::Health;
 use crate::trust::{self, Verdict};
@@ -129,7 +130,11 @@ impl Daemon {
         // Whoever asks from now on asks for another one; when that is due else follows from what comes of this one.
         self.poll_at = self.fetch_began;
         self.spread = 0.9 + fastrand::f64() / 5.0;
-        self.upstream.fetch(self.host.commits(), self.host.asks(self.asked_at));
+        let peers = self.host.asks(self.asked_at);
+        if let (Some(Peers::All), Some(source)) = (&peers, self.upstream.source()) {
+            source.mirror_mut().expect(self.host.members());
+        }
+        self.upstream.fetch(self.host.commits(), peers);
     }
 
     /// Takes in what came of asking for the other hosts. Says whether anything did.
@@ -137,7 +142,10 @@ impl Daemon {
         let Some((whom, asked)) = self.upstream.peers() else { return false };
         let Some(source) = self.upstream.source() else { return false };
         self.host.look_at_peers(source.mirror(), &whom, asked);
-        self.board.pulse.ignored.store(self.host.ears.ignored() as u64, Ordering::Relaxed);
+        let (mirror, ears) = (source.mirror(), &self.host.ears);
+        let ignored = ears.ignored().into_iter().chain(mirror.deaf_to().cloned()).collect::<BTreeSet<_>>().len();
+        self.board.pulse.ignored.store(ignored as u64, Ordering::Relaxed);
+        self.board.pulse.refused.store(ears.count() + mirror.left_out(), Ordering::Relaxed);
         true
     }
 

@@ -168,6 +168,11 @@ fn about_the_repository(page: &mut Page, pulse: &Pulse) {
         "Other hosts in whose refs stands what they did not sign, as far as they were looked at.",
     );
     page.sample("mainstay_hosts_ignored", &[], pulse.ignored.load(Ordering::Relaxed));
+    page.counter(
+        "mainstay_records_refused",
+        "Signs of life and records of other hosts that were forged, replayed, too large or malformed.",
+        &pulse.refused,
+    );
     page.moment("mainstay_last_push_timestamp_seconds", "When records were pushed last.", &pulse.pushed_at);
 }
 

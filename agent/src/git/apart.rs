@@ -13,6 +13,7 @@ use super::error::{Cap, Deadline, Failure, FetchError, PushError, Verdict as Fai
 use super::link::{Ask, Commands, Handed, HandedToken, Id, Link, MAX_WORD, Named, Reach, Said, Verdict};
 use super::mirror::{find, set};
 use super::remote::{Address, Remote};
+use super::signs::HEARD;
 use super::walk::{self, Bounds, WalkError};
 use super::wire::Watch;
 
@@ -41,7 +42,7 @@ pub(super) enum Listing {
     New,
 }
 
-/// Does what [`super::fetch::pull`] does, through the fetcher at a path.
+/// Does what [`super::pull::pull`] does, through the fetcher at a path.
 pub(super) fn pull(
     fetcher: &Path,
     repo: &gix::Repository,
@@ -79,20 +80,24 @@ pub(super) fn pull(
     // Each name once, whatever was listed: the last one counts, as it would one after the other.
     let targets: BTreeMap<String, ObjectId> = listed
         .iter()
-        .filter_map(|Named { name, id }| Some((specs.iter().find_map(|spec| target(spec, name))?, id.0)))
+        .filter_map(|Named { name, id }| Some((meant(specs, name)?, id.0)))
         .filter(|(name, _)| gix::validate::reference::name(name.as_str().into()).is_ok())
         .collect();
-    let roots: Vec<ObjectId> = targets.values().copied().collect();
+    let roots = |are_signs: bool| -> Vec<ObjectId> {
+        let those = targets.iter().filter(|(name, _)| name.starts_with(HEARD) == are_signs);
+        those.map(|(_, id)| *id).collect()
+    };
     let bounds = Bounds { objects: remote.max_objects, bytes: remote.max_unpacked, packed: remote.max_bytes };
-    let taken = walk::take(repo, &mut link, &roots, bounds, watch.cancel);
+    let taken = walk::take(repo, &mut link, (&roots(false), &roots(true)), bounds, watch.cancel);
     let taken = taken.map_err(|error| failed(error, repo, remote, watch))?;
-    tracing::debug!(remote = %remote.url, objects = taken, "taken over");
+    tracing::debug!(remote = %remote.url, objects = taken.objects, "taken over");
     let local = |source| FetchError::Local { path: repo.path().to_owned(), source };
     for (name, id) in targets {
         if watch.cancel.load(std::sync::atomic::Ordering::Relaxed) || Instant::now() >= ends(watch) {
             return Err(gone(std::io::ErrorKind::TimedOut.into()));
         }
-        if find(repo, &name).ok().flatten() != Some(id) {
+        let is_refused = name.starts_with(HEARD) && taken.refused.contains(&id);
+        if !is_refused && find(repo, &name).ok().flatten() != Some(id) {
             set(repo, &name, id).map_err(|source| Failure::Plain(local(source)))?;
         }
     }
@@ -104,7 +109,14 @@ fn ends(watch: &Watch<'_>) -> Instant {
     watch.ends() + GRACE.min(watch.deadlines.total / 2)
 }
 
-/// Returns where a refspec puts a ref, if it is meant.
+/// Returns where refspecs put a ref, if it is meant.
+fn meant(specs: &[String], name: &str) -> Option<String> {
+    if specs.iter().any(|spec| spec.strip_prefix('^') == Some(name)) {
+        return None;
+    }
+    specs.iter().find_map(|spec| target(spec, name))
+}
+
 fn target(spec: &str, name: &str) -> Option<String> {
     let (from, to) = spec.trim_start_matches('+').split_once(':')?;
     match (from.strip_suffix('*'), to.strip_suffix('*')) {

@@ -11,8 +11,9 @@ use spec::id::{CommitId, shown};
 
 use super::command;
 use super::error::GitError;
-use super::fetch::{NOTES, SEEN};
 use super::mirror::{Mirror, Source, commit_id, find};
+use super::notes::NOTES;
+use super::signs::SEEN;
 
 /// So many refs of hosts in files of their own are put into one.
 const MANY_LOOSE: usize = 500;

@@ -42,6 +42,8 @@ pub enum Cap {
     Objects(usize),
     /// Bytes that the objects of one pack have when they are unpacked.
     Unpacked(usize),
+    /// Refs in one list.
+    Refs(usize),
 }
 
 impl fmt::Display for Cap {
@@ -50,6 +52,7 @@ impl fmt::Display for Cap {
             Cap::Bytes(limit) => write!(f, "{limit} bytes at once"),
             Cap::Objects(limit) => write!(f, "{limit} objects at once"),
             Cap::Unpacked(limit) => write!(f, "{limit} bytes, unpacked"),
+            Cap::Refs(limit) => write!(f, "{limit} refs at once"),
         }
     }
 }

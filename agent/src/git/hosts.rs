@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use spec::id::{CommitId, HostName};
 
 use super::error::GitError;
-use super::fetch::{HEARD, NOTES, Peers, SEEN};
 use super::history::differing;
 use super::mirror::{Mirror, Source, find};
-use super::notes::{MAX_NOTE, blob_at, notes_commit};
+use super::notes::{NOTES, blob_at, notes_commit};
+use super::signs::{HEARD, MAX_SIGN, Peers, SEEN};
 
 /// How many commits of a host's notes are looked at until one of them holds something that can be used.
 const LOOKED_AT: usize = 5;
@@ -20,8 +20,6 @@ const LOOKED_AT: usize = 5;
 const MOST_CHANGED: usize = 100;
 /// More threads than this do not read faster.
 const MOST_THREADS: usize = 8;
-/// The longest commit that is read as a sign of life: a note and what stands around it.
-const MAX_SIGN: u64 = MAX_NOTE + (4 << 10);
 
 /// What the refs of all hosts hold.
 #[derive(Debug)]

@@ -229,7 +229,12 @@ pub(super) struct Commands {
 /// Objects that the agent wants. Each is sent as one byte for its kind (gitformat-pack(5); 0: it is not there), eight for its length,
 /// and itself.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Wants(pub(super) Vec<Id>);
+pub(super) struct Wants {
+    /// Which.
+    pub(super) ids: Vec<Id>,
+    /// One that has more bytes is as good as not there.
+    pub(super) most: u64,
+}
 
 /// What the fetcher says.
 #[derive(Serialize, Deserialize)]

@@ -15,9 +15,13 @@ use spec::id::{CommitId, shown};
 use super::command;
 use super::connect::Kept;
 use super::error::{GitError, because};
+use super::signs::Deaf;
 
 /// Where the branch's tip is kept. Its name carries no branch: one mirror follows one branch, whichever it is today.
 pub(super) const TIP: &str = "refs/mainstay/tip";
+
+/// Where a fetched tip waits until it was looked at.
+pub(super) const INCOMING: &str = "refs/mainstay/incoming";
 
 /// Where commits that must survive packing are kept, for instance those that still run after a history was rewritten.
 const KEEP: &str = "refs/mainstay/keep/";
@@ -54,6 +58,8 @@ pub struct Mirror {
     pub(super) kept: Kept,
     /// Something could not be read: the next fetch renews the mirror.
     pub(super) suspect: Cell<bool>,
+    /// Who of the other hosts is not heard.
+    pub(super) deaf: Deaf,
 }
 
 impl Mirror {
@@ -75,7 +81,13 @@ impl Mirror {
                 load(dir).map_err(|error| failed("create the repository", error))?
             }
         };
-        let mut mirror = Mirror { dir: dir.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) };
+        let mut mirror = Mirror {
+            dir: dir.to_owned(),
+            repo,
+            kept: Kept::default(),
+            suspect: Cell::new(false),
+            deaf: Deaf::default(),
+        };
         if !mirror.is_sound() {
             tracing::warn!(path = %dir.display(), "the mirror is damaged and will be renewed by the next fetch");
             mirror.drop_garbage().map_err(|error| failed("set aside what is damaged in", Box::new(error)))?;
@@ -94,7 +106,13 @@ impl Mirror {
             let (doing, path) = ("open the repository".to_owned(), dir.to_owned());
             GitError::Mirror { doing, path, source }
         })?;
-        Ok(Mirror { dir: dir.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) })
+        Ok(Mirror {
+            dir: dir.to_owned(),
+            repo,
+            kept: Kept::default(),
+            suspect: Cell::new(false),
+            deaf: Deaf::default(),
+        })
     }
 
     /// Has who listens at a path talk to servers in the place of this process from now on.
@@ -118,7 +136,13 @@ impl Mirror {
         let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
         let repo = gix::open_opts(top, options)
             .map_err(|error| GitError::Clone { folder: top.to_owned(), source: error.into() })?;
-        Ok(Mirror { dir: top.to_owned(), repo, kept: Kept::default(), suspect: Cell::new(false) })
+        Ok(Mirror {
+            dir: top.to_owned(),
+            repo,
+            kept: Kept::default(),
+            suspect: Cell::new(false),
+            deaf: Deaf::default(),
+        })
     }
 
     /// Returns the folder that the repository is in.
@@ -364,6 +388,11 @@ pub(super) fn find(repo: &gix::Repository, name: &str) -> Result<Option<ObjectId
 pub(super) fn set(repo: &gix::Repository, name: &str, target: ObjectId) -> Result<(), Source> {
     repo.reference(name, target, PreviousValue::Any, "mainstay")?;
     Ok(())
+}
+
+/// Removes a ref, which may be gone.
+pub(super) fn forget(repo: &gix::Repository, name: &str) -> Result<(), Source> {
+    repo.try_find_reference(name)?.map_or(Ok(()), |reference| Ok(reference.delete()?))
 }
 
 pub(super) fn object_id(commit: &CommitId) -> ObjectId {

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use spec::id::{CommitId, HostName, shown};
 
 use super::error::GitError;
-use super::fetch::NOTES;
 use super::mirror::{Mirror, Source, find, object_id, set};
+use super::signs::MAX_NOTE;
 
-/// The largest note that is written or read.
-pub(super) const MAX_NOTE: u64 = 64 << 10;
+/// Where notes are published.
+pub(super) const NOTES: &str = "refs/notes/mainstay/";
 
 /// The largest folder of notes that is read: some 100 000 notes.
 pub(super) const MAX_FOLDER: u64 = 8 << 20;

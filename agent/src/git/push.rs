@@ -15,12 +15,13 @@ use spec::id::{CommitId, HostName, shown};
 use super::apart::{Listing, Pushing};
 use super::connect::{Kept, connect};
 use super::error::{Failure, GitError, PushError, because};
-use super::fetch::{SEEN, pull, text};
 use super::link::Id;
 use super::mirror::{Mirror, Source, find, set};
 use super::notes::{author, own};
 use super::pack;
+use super::pull::{pull, text};
 use super::remote::{Address, Deadlines, Remote};
+use super::signs::SEEN;
 use super::wire::Watch;
 use crate::identity::{SEEN as SAID, Voice};
 

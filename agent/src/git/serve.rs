@@ -18,11 +18,11 @@ use super::apart::{CERTIFICATE, Listing};
 use super::command::wait_for;
 use super::connect::Kept;
 use super::error::{Failure, FetchError, GitError};
-use super::fetch::pull;
 use super::link::{
     Ask, Commands, Handed, HandedToken, Link, Named, NotFetched, NotPushed, Reach, Said, Verdict, Wants,
 };
 use super::mirror::{Mirror, remove};
+use super::pull::pull;
 use super::push::Line;
 use super::remote::{Deadlines, Remote, Ssh, Token};
 use super::wire::Watch;
@@ -354,9 +354,12 @@ fn hand_out(link: &mut Link<'_>, mirror: &Mirror) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         let mut buffer = Vec::new();
-        for want in wants.0 {
-            let Ok(object) = mirror.repo.find_object(want.0) else {
-                mirror.suspect.set(true);
+        for want in wants.ids {
+            let found = mirror.repo.find_header(want.0).map(|header| header.size() <= wants.most);
+            let object = mirror.repo.find_object(want.0).ok().filter(|_| found.as_ref().is_ok_and(|fits| *fits));
+            let Some(object) = object else {
+                // What is too large is there all the same.
+                mirror.suspect.set(mirror.suspect.get() || !matches!(found, Ok(false)));
                 buffer.extend_from_slice(&[0; 9]);
                 continue;
             };

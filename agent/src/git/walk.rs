@@ -19,6 +19,7 @@ use gix::progress::Discard;
 use super::link::{Id, Link, Wants};
 use super::mirror::Source;
 use super::pack::write_header;
+use super::signs::{MAX_SIGN, is_sign};
 
 /// So many objects are asked for at once.
 const AT_ONCE: usize = 4096;
@@ -66,23 +67,29 @@ pub(super) struct Bounds {
     pub(super) packed: u64,
 }
 
-/// Takes over what `roots` reach and `repo` does not have, unless `stop` is raised. Returns how many objects that were.
+/// What came in.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// How many objects.
+    pub(super) objects: usize,
+    /// What of the signs of life is none, and did not.
+    pub(super) refused: BTreeSet<ObjectId>,
+}
+
+/// Takes over what `roots` reach and `repo` does not have, and those of `signs` that are signs of life, unless `stop` is raised.
 ///
 /// # Errors
 /// See [`WalkError`]; nothing is there then that was not there before.
 pub(super) fn take(
     repo: &gix::Repository,
     link: &mut Link<'_>,
-    roots: &[ObjectId],
+    (roots, signs): (&[ObjectId], &[ObjectId]),
     bounds: Bounds,
     stop: &AtomicBool,
-) -> Result<usize, WalkError> {
+) -> Result<Taken, WalkError> {
     let mut found = Found { repo, bounds, seen: BTreeSet::new(), wanted: Vec::new() };
     for root in roots {
         found.add(*root)?;
-    }
-    if found.wanted.is_empty() {
-        return Ok(0);
     }
     let local = |error: io::Error| WalkError::Local(error.into());
     let folder = repo.objects.store_ref().path().join("pack");
@@ -90,12 +97,28 @@ pub(super) fn take(
     let mut left = bounds.bytes;
     while !found.wanted.is_empty() {
         let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
-        link.say(&Wants(now.iter().copied().map(Id).collect())).map_err(WalkError::Link)?;
+        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: u64::MAX }).map_err(WalkError::Link)?;
         for id in now {
             receive(link, id, &mut left, &mut spool, &mut found)?;
         }
     }
-    let pack = spool.finish(found.seen.len()).map_err(local)?;
+    let mut refused = BTreeSet::new();
+    let missing = signs.iter().copied().filter(|id| !found.seen.contains(id) && !repo.has_object(*id));
+    let missing: Vec<ObjectId> = missing.collect::<BTreeSet<_>>().into_iter().collect();
+    for now in missing.chunks(AT_ONCE) {
+        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: MAX_SIGN }).map_err(WalkError::Link)?;
+        for id in now {
+            match receive_sign(link, *id, &mut spool, bounds)? {
+                true => found.seen.insert(*id),
+                false => refused.insert(*id),
+            };
+        }
+    }
+    let taken = Taken { objects: found.seen.len(), refused };
+    if taken.objects == 0 {
+        return Ok(taken);
+    }
+    let pack = spool.finish(taken.objects).map_err(local)?;
     let (mut pack, nothing) = (BufReader::new(pack), None::<gix::odb::Handle>);
     let options = pack::bundle::write::Options { thread_limit: Some(1), ..Default::default() };
     let hash = gix::hash::Kind::Sha1;
@@ -106,7 +129,7 @@ pub(super) fn take(
     if let Some(keep) = written.keep_path {
         std::fs::remove_file(keep).map_err(local)?;
     }
-    Ok(found.seen.len())
+    Ok(taken)
 }
 
 /// What is to come in: each object once, and no more than may.
@@ -132,6 +155,66 @@ impl Found<'_> {
     }
 }
 
+/// Reads of which kind an object is that comes next, and how many bytes it has; `None` where there is none.
+fn header(link: &mut Link<'_>, id: ObjectId) -> Result<Option<(Kind, u64)>, WalkError> {
+    let mut head = [0; 9];
+    link.read_exact(&mut head).map_err(WalkError::Link)?;
+    let [number, length @ ..] = head;
+    let kind = match number {
+        0 => return Ok(None),
+        1 => Kind::Commit,
+        2 => Kind::Tree,
+        3 => Kind::Blob,
+        4 => Kind::Tag,
+        _ => return Err(WalkError::Wrong { id, why: "is of no kind".to_owned() }),
+    };
+    Ok(Some((kind, u64::from_be_bytes(length))))
+}
+
+/// Begins the digest that is an object's name.
+fn hasher(kind: Kind, length: u64) -> gix::hash::Hasher {
+    let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
+    hasher.update(&gix::objs::encode::loose_header(kind, length));
+    hasher
+}
+
+/// Says that what came is not what the name stands for.
+fn named(hasher: gix::hash::Hasher, id: ObjectId) -> Result<(), WalkError> {
+    let wrong = |why: String| WalkError::Wrong { id, why };
+    match hasher.try_finalize().map_err(|error| wrong(error.to_string()))? == id {
+        true => Ok(()),
+        false => Err(wrong("came as something else".to_owned())),
+    }
+}
+
+fn stored(error: io::Error, bounds: Bounds) -> WalkError {
+    match error.kind() {
+        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => WalkError::TooMuch(bounds.packed),
+        _ => WalkError::Local(error.into()),
+    }
+}
+
+/// Receives what is to be a sign of life, into the spool if it is one. Says whether it is.
+fn receive_sign(link: &mut Link<'_>, id: ObjectId, spool: &mut Spool, bounds: Bounds) -> Result<bool, WalkError> {
+    let Some((kind, length)) = header(link, id)? else { return Ok(false) };
+    if length > MAX_SIGN {
+        return Err(WalkError::Wrong { id, why: "is larger than was asked for".to_owned() });
+    }
+    let mut bytes = Vec::new();
+    link.take(length).read_to_end(&mut bytes).map_err(WalkError::Link)?;
+    let mut hasher = hasher(kind, length);
+    hasher.update(&bytes);
+    named(hasher, id)?;
+    if !is_sign(kind, &bytes) {
+        return Ok(false);
+    }
+    let stored = |error| stored(error, bounds);
+    spool.begin(kind, bytes.len()).map_err(stored)?;
+    spool.add(&bytes).map_err(stored)?;
+    spool.end().map_err(stored)?;
+    Ok(true)
+}
+
 /// Receives an object into the spool, and adds what it names to what is to come in.
 fn receive(
     link: &mut Link<'_>,
@@ -141,30 +224,14 @@ fn receive(
     found: &mut Found<'_>,
 ) -> Result<(), WalkError> {
     let wrong = |why: &str| WalkError::Wrong { id, why: why.to_owned() };
-    let mut head = [0; 9];
-    link.read_exact(&mut head).map_err(WalkError::Link)?;
-    let [number, length @ ..] = head;
-    let length = u64::from_be_bytes(length);
-    let kind = match number {
-        0 => return Err(wrong("is not there")),
-        1 => Kind::Commit,
-        2 => Kind::Tree,
-        3 => Kind::Blob,
-        4 => Kind::Tag,
-        _ => return Err(wrong("is of no kind")),
-    };
+    let (kind, length) = header(link, id)?.ok_or_else(|| wrong("is not there"))?;
     if kind != Kind::Blob && length > MAX_NAMING {
         return Err(wrong("is too large for its kind"));
     }
     let size = usize::try_from(length).unwrap_or(usize::MAX);
     *left = left.checked_sub(size).ok_or(WalkError::TooLarge(found.bounds.bytes))?;
-    let mut hasher = gix::hash::hasher(id.kind());
-    hasher.update(&gix::objs::encode::loose_header(kind, length));
-    let packed = found.bounds.packed;
-    let local = |error: io::Error| match error.kind() {
-        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => WalkError::TooMuch(packed),
-        _ => WalkError::Local(error.into()),
-    };
+    let (mut hasher, bounds) = (hasher(kind, length), found.bounds);
+    let local = |error| stored(error, bounds);
     spool.begin(kind, size).map_err(local)?;
     let mut whole = Vec::new();
     let mut piece = vec![0; PIECE.min(size)];
@@ -180,9 +247,7 @@ fn receive(
         }
     }
     spool.end().map_err(local)?;
-    if hasher.try_finalize().map_err(|error| wrong(&error.to_string()))? != id {
-        return Err(wrong("came as something else"));
-    }
+    named(hasher, id)?;
     let unreadable = |why: String| wrong(&format!("cannot be read: {why}"));
     match kind {
         Kind::Blob => {}

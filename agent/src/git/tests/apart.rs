@@ -51,8 +51,8 @@ fn lie_once(mut stream: std::os::unix::net::UnixStream, served: &Path, lie: Lie)
     link.say(&link::Said::Received(7))?;
     stream.set_nonblocking(false)?;
     loop {
-        let link::Wants(wants) = link.hear()?;
-        for want in wants {
+        let wants: link::Wants = link.hear()?;
+        for want in wants.ids {
             let want = want.0.to_string();
             let kind = git(served, &["cat-file", "-t", &want]);
             let bytes = try_git(served, &["cat-file", &kind, &want], b"").stdout;

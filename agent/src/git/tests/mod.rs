@@ -22,6 +22,7 @@ mod exchanges;
 mod answers;
 mod damage;
 mod notes;
+mod peers;
 mod apart;
 
 /// Set where everything goes through a fetcher.

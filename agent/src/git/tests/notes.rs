@@ -1,7 +1,5 @@
 //! Notes and heartbeats, as git and other hosts see them.
 
-use std::collections::BTreeSet;
-
 use super::*;
 
 #[test]
@@ -44,90 +42,6 @@ fn git_reads_the_notes_that_we_write() {
     git(&served, &["fsck", "--strict"]);
 
     // Another host reads them, and never mixes them up with its own.
-}
-
-/// Asks for the branch and for other hosts.
-fn look(mirror: &mut Mirror, remote: &Remote, whom: &Peers) -> Heard {
-    mirror.fetch_with(remote, Some(whom), &quick(), &NO).expect("fetched").1
-}
-
-#[test]
-fn who_looks_at_others_is_told_what_they_said_last_in_the_same_conversation() {
-    let fixture = Fixture::new();
-    let daemon = fixture.daemon();
-    let (attic, barn) = (host("attic"), host("barn"));
-    let mut mirror = fixture.mirror();
-    let first = fetch(&mut mirror, &daemon.remote()).tip;
-    let mut push = |name: &HostName, note: Option<&str>, second: i64, is_due: bool| {
-        let new = note.map(|note| mirror.write_note(name, &first, note, at(second)).expect("written"));
-        let seen = Some(Seen { at: at(second), believed: &first, is_due, voice: None });
-        let pushed = mirror.publish(&daemon.remote(), name, seen, &quick(), &NO).expect("pushed");
-        (new, pushed)
-    };
-    assert_eq!(push(&attic, Some("applying\n{}\n"), 1, false), (Some(true), Pushed::Done));
-    assert_eq!(push(&attic, None, 2, false), (None, Pushed::Nothing));
-    assert_eq!(push(&attic, Some("converged\n{}\n"), 3, false), (Some(true), Pushed::Done));
-    assert_eq!(push(&barn, None, 3, true), (None, Pushed::Done));
-
-    let mut other = Mirror::open(&fixture.path().join("state/other")).expect("a mirror");
-    let both = Peers::Some(BTreeSet::from([attic.clone(), barn.clone(), host("away")]));
-    assert_eq!(look(&mut other, &daemon.remote(), &both), Heard::News);
-    assert_eq!(other.tip(), Some(first.clone()));
-    assert_eq!(other.record_heard(&attic).as_deref(), Some("converged\n{}\n"));
-    assert_eq!(other.record_heard(&barn), None, "it has nothing to say but that it is there");
-    let before = other.heard(&both);
-    assert_eq!(before.keys().collect::<Vec<_>>(), [&attic, &barn]);
-    assert_eq!(look(&mut other, &daemon.remote(), &both), Heard::Same);
-    assert_eq!(look(&mut other, &daemon.remote(), &Peers::Some(BTreeSet::from([host("away")]))), Heard::Same);
-    // A sign of life alone is another one, with the same record.
-    assert_eq!(push(&attic, None, 4, true), (None, Pushed::Done));
-    assert_eq!(push(&barn, None, 4, true), (None, Pushed::Done));
-    assert_eq!(look(&mut other, &daemon.remote(), &Peers::Some(BTreeSet::from([attic.clone()]))), Heard::News);
-    let after = other.heard(&Peers::All);
-    assert_ne!(after[&attic], before[&attic]);
-    assert_eq!(after[&barn], before[&barn], "nobody asked for it");
-    assert_eq!(other.record_heard(&attic).as_deref(), Some("converged\n{}\n"));
-    // The branch comes along, and everybody.
-    let second = fixture.commit("second", &[("a", "1")]);
-    assert_eq!(look(&mut other, &daemon.remote(), &Peers::All), Heard::News);
-    assert_eq!((other.tip(), other.heard(&Peers::All) != after), (Some(second), true));
-    assert_eq!(other.fetch_peers(&daemon.remote(), &Peers::All, &quick(), &NO).expect("fetched"), Heard::Same);
-    // One object for each sign, and no history of anything but the branch.
-    let kinds =
-        git(&fixture.path().join("state/other"), &["cat-file", "--batch-check=%(objecttype)", "--batch-all-objects"]);
-    assert_eq!(kinds.lines().filter(|kind| *kind == "commit").count(), 2 + 4, "{kinds}");
-}
-
-#[test]
-fn whatever_is_wrong_with_other_hosts_the_branch_is_followed() {
-    let fixture = Fixture::new();
-    let served = fixture.served();
-    let mut mirror = fixture.mirror();
-    let first = fetch(&mut mirror, &fixture.remote()).tip;
-    // What a ref names is not there: the server cannot send it.
-    let lost = served.join("refs/mainstay/seen/lost");
-    fs::create_dir_all(lost.parent().expect("a folder")).expect("created");
-    fs::write(&lost, format!("{}\n", "1b".repeat(20))).expect("written");
-    let second = fixture.commit("second", &[("a", "1")]);
-    let daemon = fixture.daemon();
-    for remote in [fixture.remote(), daemon.remote()] {
-        let everybody = Some(&Peers::All);
-        let (fetched, heard) = mirror.fetch_with(&remote, everybody, &quick(), &NO).expect("the branch comes");
-        assert_eq!((&fetched.tip, fetched.renewed, heard == Heard::News), (&second, false, false));
-    }
-    assert_ne!(first, second);
-
-    // More names than a list may have.
-    fs::remove_file(&lost).expect("removed");
-    let tip = fixture.main();
-    let names = (0..260_000).map(|number| format!("{tip} refs/mainstay/seen/h-{number:040}\n"));
-    let packed = format!("# pack-refs with: peeled fully-peeled sorted \n{}", names.collect::<String>());
-    fs::write(served.join("packed-refs"), packed).expect("written");
-    let third = fixture.commit("third", &[("a", "2")]);
-    for remote in [fixture.remote(), daemon.remote()] {
-        let (fetched, heard) = mirror.fetch_with(&remote, Some(&Peers::All), &quick(), &NO).expect("the branch comes");
-        assert_eq!((&fetched.tip, fetched.renewed, heard == Heard::News), (&third, false, false));
-    }
 }
 
 #[test]
@@ -281,37 +195,6 @@ fn a_push_that_lost_the_race_is_retried_later() {
     assert!(matches!(error, PushError::Retryable { .. }), "{error:?}");
     fs::remove_file(lock.join("attic.lock")).expect("unlocked");
     assert_eq!(mirror.publish(&fixture.remote(), &attic, None, &quick(), &NO).expect("pushed"), Pushed::Done);
-}
-
-#[test]
-fn hostile_signs_of_others_are_skipped() {
-    let fixture = Fixture::new();
-    let served = fixture.served();
-    let tip = fixture.main();
-    let written = |kind: &str, content: &[u8]| {
-        let output = try_git(&served, &["hash-object", "-w", "--literally", "-t", kind, "--stdin"], content);
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    let tree = written("tree", b"");
-    let sign = |said: &str| format!("tree {tree}\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\n{said}");
-    let signs = [
-        ("blob", written("blob", b"x")),
-        ("code", tip.to_string()),
-        ("huge", written("commit", sign(&"x".repeat(1 << 20)).as_bytes())),
-        ("NOT_A_HOST", tip.to_string()),
-        ("good", written("commit", sign("seen\n\nfine\n").as_bytes())),
-    ];
-    for (name, id) in &signs {
-        git(&served, &["update-ref", &format!("refs/mainstay/seen/{name}"), id]);
-    }
-    let mut mirror = fixture.mirror();
-    assert_eq!(look(&mut mirror, &fixture.remote(), &Peers::All), Heard::News);
-    let heard = mirror.heard(&Peers::All);
-    assert_eq!(heard.keys().cloned().collect::<Vec<_>>(), ["blob", "code", "good", "huge"].map(host));
-    for name in ["blob", "code", "huge"] {
-        assert_eq!(mirror.record_heard(&host(name)), None, "{name}");
-    }
-    assert_eq!(mirror.record_heard(&host("good")).as_deref(), Some("fine\n"));
 }
 
 #[test]
