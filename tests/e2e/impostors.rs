@@ -8,6 +8,7 @@ use crate::{agent, start};
 const RULES: &str = "rollouts:\n  default:\n    waves: [ { where: { ring: canary } }, { share: 100% } ]\n    bake: 1s\n    max-unavailable: 1\n    failures: 0\n    silent-after: 10m\n";
 const SEEN: &str = "refs/mainstay/seen/";
 const NOTES: &str = "refs/notes/mainstay/";
+const METRICS: &str = "curl -s --unix-socket /run/mainstay/agent.sock http://localhost/metrics";
 
 /// Three hosts whose keys fleet.yaml names, the canary first.
 struct Scene {
@@ -82,11 +83,24 @@ impl Scene {
         self.repo.git_with(&["notes", "--ref", &notes, "add", "-f", "-F", "-", &tip], record.as_bytes()).unwrap();
     }
 
-    /// Waits until a host has left something out, and then until it has asked again.
-    fn ignores(&self, name: &str) {
-        let metrics = "curl -s --unix-socket /run/mainstay/agent.sock http://localhost/metrics";
-        self.host(name).wait_for(agent::SOON, &format!("{metrics} | grep -E '^mainstay_hosts_ignored [1-9]'")).unwrap();
-        let count = format!("{metrics} | sed -n 's/^mainstay_fetches_total //p'");
+    /// How much of others a host has left out so far.
+    fn left_out(&self, name: &str) -> u64 {
+        let text = self.host(name).sh(&format!("{METRICS} | sed -n 's/^mainstay_records_refused_total //p'"));
+        text.unwrap().trim().parse().unwrap()
+    }
+
+    /// Waits until a host has left out more than that, says so, and has asked again after that.
+    fn ignores(&self, name: &str, before: u64) {
+        let host = self.host(name);
+        let more = format!("test $({METRICS} | sed -n 's/^mainstay_records_refused_total //p') -gt {before}");
+        host.wait_for(agent::SOON, &more).unwrap();
+        host.wait_for(agent::SOON, &format!("{METRICS} | grep -x 'mainstay_hosts_ignored 1'")).unwrap();
+        self.asks_twice(name);
+    }
+
+    /// Waits until a host has asked the repository again, from beginning to end.
+    fn asks_twice(&self, name: &str) {
+        let count = format!("{METRICS} | sed -n 's/^mainstay_fetches_total //p'");
         let before: u64 = self.host(name).sh(&count).unwrap().trim().parse().unwrap();
         self.host(name).wait_for(agent::SOON, &format!("test $({count}) -gt {}", before + 2)).unwrap();
     }
@@ -142,9 +156,10 @@ fn nobody_speaks_for_another_host() {
     let word = told.split("-----BEGIN").next().unwrap().replace(&scene.first, &second);
     for (name, forged) in FORGED {
         eprintln!("{name}");
+        let before = ["barn", "cellar"].map(|host| (host, scene.left_out(host)));
         scene.forge("attic", &forged(&scene, &told, &word));
-        for host in ["barn", "cellar"] {
-            scene.ignores(host);
+        for (host, before) in before {
+            scene.ignores(host, before);
             scene.has(host, "1\n");
             let plan = scene.host(host).sh("mainstay plan 2>&1 || true").unwrap();
             assert!(!plan.contains("halted"), "{name}: {plan}");
@@ -166,46 +181,93 @@ fn nobody_speaks_for_another_host() {
     }
 }
 
-/// Whoever is root on a host can lie about that one, with its key: as many as may fail do not stop the rest, and one that says it is well
-/// takes nobody's turn but its own.
+/// What a host says of itself, as it stands in the repository, made into something else, and signed with its key as newer than that.
+fn lies(scene: &Scene, name: &str, change: impl Fn(String) -> String) {
+    let host = scene.host(name);
+    let told = scene.sign(name);
+    let (head, record) = told.split_once("\n\n").unwrap();
+    let record = record.split("-----BEGIN").next().unwrap();
+    let from = record.find("\"counter\":").unwrap() + 10;
+    let digits = record[from..].chars().take_while(char::is_ascii_digit).count();
+    let counter: u64 = record[from..from + digits].parse().unwrap();
+    let record = change(format!("{}{}{}", &record[..from], counter + 1000, &record[from + digits..]));
+    let record = signed_by(host, "mainstay-record", "home", &record);
+    let at = host.sh("date -u -d '+1 second' +%Y-%m-%dT%H:%M:%SZ").unwrap();
+    let head = change(head.to_owned());
+    let (before, rest) = head.split_once("seen at ").unwrap();
+    let (_, behind) = rest.split_once(", at ").unwrap();
+    let head = format!("{before}seen at {}, at {behind}", at.trim());
+    scene.forge_both(name, &signed_by(host, "mainstay-seen", "home", &format!("{head}\n\n{record}")), &record);
+}
+
+/// The release of `web` that a host is to have at a commit, as its record names it.
+fn release(scene: &Scene, commit: &str) -> String {
+    let url = scene.repo.ssh_url();
+    let script = format!(
+        "rm -rf /root/look; git clone -q {url} /root/look; cd /root/look; git checkout -q {commit}; \
+         mainstay render --host barn --json | grep -o '\"release\": *\"[0-9a-f]*\"' | grep -oE '[0-9a-f]{{64}}'"
+    );
+    scene.host("cellar").sh(&script).unwrap().trim().to_owned()
+}
+
+/// Whoever is root on a host can lie about that one, with its key. It is a canary beside another one. That it is well takes nobody's turn
+/// but its own: the other one is waited for. That it failed is one failure, and one may be. That it is changing for ever is passed over.
 #[test]
 fn a_host_that_lies_about_itself_is_one_host() {
     let Some(lab) = start() else { return };
     let scene = Scene::start(&lab);
-    let barn = scene.host("barn");
-    barn.sh("systemctl stop mainstay").unwrap();
+    let (attic, barn) = (scene.host("attic"), scene.host("barn"));
+    let key = barn.sh("cut -d ' ' -f 1-2 /etc/mainstay/identity.pub").unwrap();
     let fleet = scene.repo.show("main", "fleet.yaml").unwrap().replace("failures: 0", "failures: 1");
-    let fleet = fleet.replace("max-unavailable: 1", "max-unavailable: 2");
-    let files = [("fleet.yaml", fleet.as_str()), ("apps/web/files/etc/web", "2\n")];
-    let second = scene.repo.commit(&files, "one may fail").unwrap();
-    let lie = |state: &str| {
-        let told = scene.sign("barn");
-        let (head, record) = told.split_once("\n\n").unwrap();
-        let record = record.split("-----BEGIN").next().unwrap();
-        let from = record.find("\"counter\":").unwrap() + 10;
-        let digits = record[from..].chars().take_while(char::is_ascii_digit).count();
-        let later = format!("{}1000000{}", &record[..from], &record[from + digits..]);
-        let record = later.replace(&scene.first, &second).replace("converged", state);
-        let record = signed_by(barn, "mainstay-record", "home", &record);
-        let at = barn.sh("date -u -d '+1 second' +%Y-%m-%dT%H:%M:%SZ").unwrap();
-        let head = head.replace(&scene.first, &second);
-        let (before, rest) = head.split_once("seen at ").unwrap();
-        let (_, behind) = rest.split_once(", at ").unwrap();
-        let head = format!("{before}seen at {}, at {behind}", at.trim());
-        scene.forge_both("barn", &signed_by(barn, "mainstay-seen", "home", &format!("{head}\n\n{record}")), &record);
-    };
-    lie("failed");
-    // The others are brought there all the same: one may fail.
-    for name in ["attic", "cellar"] {
-        agent::await_converged(scene.host(name), &second);
-        scene.has(name, "2\n");
+    let fleet = fleet.replace("max-unavailable: 1", "max-unavailable: 2\n    progress-deadline: 20s");
+    let fleet =
+        fleet.replace(&format!("\"{}\"", key.trim()), &format!("\"{}\", labels: {{ ring: canary }}", key.trim()));
+    let before = scene.repo.commit(&[("fleet.yaml", &fleet)], "two canaries").unwrap();
+    for host in &scene.hosts {
+        agent::await_converged(host, &before);
     }
-    let status = scene.host("cellar").sh(&format!(
-        "git clone -q {} /root/clone; cd /root/clone; mainstay fleet status 2>&1 || true",
-        scene.repo.ssh_url()
-    ));
-    let status = status.unwrap();
-    assert!(status.lines().any(|line| line.contains("barn") && line.contains("failed")), "it is its word: {status}");
-    barn.sh("systemctl start mainstay").unwrap();
-    agent::await_converged(barn, &second);
+    let said = |commit: &str| {
+        let is_there = || {
+            let told = scene.sign("barn");
+            Ok((told.matches(commit).count() == 2 && told.contains("converged")).then_some(()))
+        };
+        lab::poll(agent::SOON, is_there).unwrap().unwrap_or_else(|| panic!("barn says {}", scene.sign("barn")));
+    };
+    said(&before);
+    let (mut first, mut old) = (before.clone(), release(&scene, &before));
+    for (content, state) in [("2\n", "converged"), ("3\n", "failed"), ("4\n", "applying")] {
+        eprintln!("{state}");
+        for host in [attic, barn] {
+            host.sh("systemctl stop mainstay").unwrap();
+        }
+        let next = scene.repo.commit(&[("apps/web/files/etc/web", content)], state).unwrap();
+        let new = release(&scene, &next);
+        lies(&scene, "barn", |text| text.replace(&first, &next).replace(&old, &new).replace("converged", state));
+        // Whatever it says, the other canary comes before the rest.
+        scene.asks_twice("cellar");
+        scene.asks_twice("cellar");
+        let told = scene.host("cellar").read("/etc/web").unwrap();
+        assert_ne!(told, content, "{state}: it went on by the word of one");
+        let plan = scene.host("cellar").sh("mainstay plan 2>&1 || true").unwrap();
+        assert!(plan.contains("attic") && !plan.contains("halted"), "{state}: {plan}");
+        attic.sh("systemctl start mainstay").unwrap();
+        for name in ["attic", "cellar"] {
+            agent::await_converged(scene.host(name), &next);
+            scene.has(name, content);
+        }
+        if state == "failed" {
+            let status = scene.host("cellar").sh(&format!(
+                "rm -rf /root/clone; git clone -q {} /root/clone; cd /root/clone; mainstay fleet status 2>&1 || true",
+                scene.repo.ssh_url()
+            ));
+            let status = status.unwrap();
+            assert!(status.lines().any(|line| line.contains("barn") && line.contains("failed")), "its word: {status}");
+        }
+        barn.sh("systemctl start mainstay").unwrap();
+        agent::await_converged(barn, &next);
+        scene.has("barn", content);
+        // Its own word, after the lie.
+        said(&next);
+        (first, old) = (next, new);
+    }
 }
