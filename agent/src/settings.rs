@@ -85,6 +85,8 @@ pub struct Git {
     pub stall: Duration,
     /// How long one fetch or push may take altogether.
     pub total: Duration,
+    /// The largest repository, in bytes as they come.
+    pub max_size: u64,
     /// The private key for ssh.
     pub key: Option<PathBuf>,
     /// The known hosts for ssh.
@@ -198,6 +200,7 @@ impl From<&keys::Settings> for Settings {
                 connect: said.duration("git.connect"),
                 stall: said.duration("git.stall"),
                 total: said.duration("git.total"),
+                max_size: said.number("git.max-size"),
                 key: path("git.key"),
                 known_hosts: path("git.known-hosts"),
                 ca: path("git.ca"),

@@ -359,6 +359,7 @@ pub fn peek(state: &Path) -> Result<Mirror, GitError> {
 fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
     let files = if settings.allow_file { Files::Allowed } else { Files::Refused };
     let mut remote = Remote::new(Url::parse(address, files)?, BranchName::parse(&settings.branch)?);
+    remote = remote.of_at_most(settings.git.max_size);
     remote.ssh.keys = settings.git.key.iter().cloned().collect();
     remote.ssh.known_hosts = settings.git.known_hosts.iter().cloned().collect();
     remote.ca_file.clone_from(&settings.git.ca);

@@ -126,6 +126,12 @@ pub const KEYS: &[Key] = &[
     key("git.connect", WAIT, "10s", "The longest wait for a connection"),
     key("git.stall", WAIT, "20s", "The longest time in which nothing comes"),
     key("git.total", WAIT, "5m", "The longest fetch or push"),
+    key(
+        "git.max-size",
+        Kind::Size(1 << 20, 1 << 40),
+        "512MiB",
+        "The largest repository; a sixteenth of it is the most that comes at once where it is here already",
+    ),
     key("git.key", Kind::Path, "", "The private key for ssh; root's own when not set"),
     key("git.known-hosts", Kind::Path, "", "The servers' keys for ssh; root's own known_hosts when not set"),
     key("git.ca", Kind::Path, "", "The certificate authorities to trust for https in place of the system's"),

@@ -94,7 +94,13 @@ impl Scene {
         let host = self.host(name);
         let more = format!("test $({METRICS} | sed -n 's/^mainstay_records_refused_total //p') -gt {before}");
         host.wait_for(agent::SOON, &more).unwrap();
-        host.wait_for(agent::SOON, &format!("{METRICS} | grep -x 'mainstay_hosts_ignored 1'")).unwrap();
+        let one = host.wait_for(agent::SOON, &format!("{METRICS} | grep -x 'mainstay_hosts_ignored 1'"));
+        assert!(
+            one.is_ok(),
+            "{}\n{}",
+            host.sh(&format!("{METRICS} | grep -E 'ignored|refused'")).unwrap(),
+            agent::log(host)
+        );
         self.asks_twice(name);
     }
 

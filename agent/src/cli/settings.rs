@@ -120,6 +120,7 @@ mod tests {
             git.connect                10s                                   default
             git.stall                  20s                                   default
             git.total                  5m                                    default
+            git.max-size               512MiB                                default
             git.key                    -                                     not set
             git.known-hosts            -                                     not set
             git.ca                     -                                     not set

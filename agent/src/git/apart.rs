@@ -14,7 +14,7 @@ use super::link::{Ask, Commands, Handed, HandedToken, Id, Link, MAX_WORD, Named,
 use super::mirror::{find, set};
 use super::remote::{Address, Remote};
 use super::signs::HEARD;
-use super::walk::{self, Bounds, WalkError};
+use super::walk::{self, WalkError};
 use super::wire::Watch;
 
 /// What is given to the fetcher at most beyond the deadlines that it knows itself, so that it is who says which one was missed.
@@ -87,8 +87,7 @@ pub(super) fn pull(
         let those = targets.iter().filter(|(name, _)| name.starts_with(HEARD) == are_signs);
         those.map(|(_, id)| *id).collect()
     };
-    let bounds = Bounds { objects: remote.max_objects, bytes: remote.max_unpacked, packed: remote.max_bytes };
-    let taken = walk::take(repo, &mut link, (&roots(false), &roots(true)), bounds, watch.cancel);
+    let taken = walk::take(repo, &mut link, (&roots(false), &roots(true)), watch.bounds, watch.cancel);
     let taken = taken.map_err(|error| failed(error, repo, remote, watch))?;
     tracing::debug!(remote = %remote.url, objects = taken.objects, "taken over");
     let local = |source| FetchError::Local { path: repo.path().to_owned(), source };
@@ -274,9 +273,8 @@ fn reach(remote: &Remote, watch: &Watch<'_>) -> Result<(Reach, Option<Credential
         ca,
         token,
         proxies: remote.proxies.clone().unwrap_or_else(crate::web::proxies),
-        max_bytes: remote.max_bytes,
-        max_objects: remote.max_objects,
-        max_unpacked: remote.max_unpacked,
+        bounds: watch.bounds,
+        whole: remote.whole,
         deadlines: watch.deadlines,
     };
     Ok((reach, credentials))

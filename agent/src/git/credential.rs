@@ -254,7 +254,7 @@ mod tests {
             "echo \"$@\" >>HERE/asked; env >>HERE/env; cat >>HERE/asked\n[ \"$2\" = get ] && printf 'username=bot\\npassword=s3cret\\n'\ntrue",
         );
         let (deadlines, cancel) = (quick(), AtomicBool::new(false));
-        let watch = Watch::new(&deadlines, 1 << 20, &cancel);
+        let watch = Watch::new(&deadlines, remote(token.clone()).growth, &cancel);
         let found = Credentials::find(&remote(token), &watch).expect("it answers").expect("a token");
         assert_eq!((found.user.as_str(), found.token.as_str()), ("bot", "s3cret"));
         assert!(!format!("{found:?}").contains("s3cret"));
@@ -271,7 +271,7 @@ mod tests {
         let why = |script: &str| {
             let (_folder, token) = helper(script);
             let (deadlines, cancel) = (quick(), AtomicBool::new(false));
-            let watch = Watch::new(&deadlines, 1 << 20, &cancel);
+            let watch = Watch::new(&deadlines, remote(token.clone()).growth, &cancel);
             match Credentials::find(&remote(token), &watch) {
                 Err(Verdict::Unreachable(_, why)) => format!("later: {why}"),
                 Err(Verdict::Config(why)) => format!("never: {why}"),

@@ -33,15 +33,20 @@ impl fmt::Display for Deadline {
     }
 }
 
+/// What to do where somebody means it.
+const RAISE: &str = "if the repository is that large, raise `git.max-size` in the settings of the host";
+
 /// What a server may send at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cap {
-    /// Bytes on the wire: [`super::Remote::max_bytes`], and less for a list of refs.
+    /// Bytes on the wire.
     Bytes(u64),
+    /// Bytes of a list of refs, or of whatever else comes before a pack.
+    List(u64),
     /// Objects in one pack.
     Objects(usize),
     /// Bytes that the objects of one pack have when they are unpacked.
-    Unpacked(usize),
+    Unpacked(u64),
     /// Refs in one list.
     Refs(usize),
 }
@@ -49,9 +54,10 @@ pub enum Cap {
 impl fmt::Display for Cap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cap::Bytes(limit) => write!(f, "{limit} bytes at once"),
-            Cap::Objects(limit) => write!(f, "{limit} objects at once"),
-            Cap::Unpacked(limit) => write!(f, "{limit} bytes, unpacked"),
+            Cap::Bytes(limit) => write!(f, "{limit} bytes at once: {RAISE}"),
+            Cap::List(limit) => write!(f, "{limit} bytes before anything that was asked for"),
+            Cap::Objects(limit) => write!(f, "{limit} objects at once: {RAISE}"),
+            Cap::Unpacked(limit) => write!(f, "{limit} bytes, unpacked: {RAISE}"),
             Cap::Refs(limit) => write!(f, "{limit} refs at once"),
         }
     }

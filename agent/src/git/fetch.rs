@@ -13,7 +13,7 @@ use super::hear::Told;
 use super::link::Named;
 use super::mirror::{INCOMING, Mirror, TIP, beside, commit_id, find, load, object_id, remove, set};
 use super::pull::{local, pull, text};
-use super::remote::{Deadlines, Remote};
+use super::remote::{Bounds, Deadlines, Remote};
 use super::signs::{Heard, Peers};
 use super::tree::is_complete;
 use super::wire::Watch;
@@ -61,11 +61,21 @@ impl Mirror {
         cancel: &AtomicBool,
     ) -> Result<(Fetched, Heard), FetchError> {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(remote.url.to_string()))?;
-        let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+        self.slack = remote.growth.bytes;
+        let (remote, bounds) = self.bounded(remote);
+        let watch = Watch::new(deadlines, bounds, cancel);
         let kept = std::mem::take(&mut self.kept);
-        let fetched = self.fetch_or_renew(remote, peers, &kept, &watch);
+        let fetched = self.fetch_or_renew(&remote, peers, &kept, &watch);
         self.kept = kept;
         fetched
+    }
+
+    /// Returns the remote, and what one conversation with it may bring, as they follow from what is here.
+    fn bounded(&self, remote: &Remote) -> (Remote, Bounds) {
+        match self.tip() {
+            Some(_) => (remote.known_to_have(self.size()), remote.growth),
+            None => (remote.clone(), remote.whole),
+        }
     }
 
     fn fetch_or_renew(
@@ -87,7 +97,7 @@ impl Mirror {
                 let error = failure.text();
                 tracing::warn!(remote = %remote.url, error, "the branch is asked for without the signs of life of the other hosts");
                 // What they took of the time and the bytes is not the branch's.
-                let again = Watch::new(&watch.deadlines, watch.max_bytes(), watch.cancel);
+                let again = Watch::new(&watch.deadlines, watch.bounds, watch.cancel);
                 pulled = self.pull_with(remote, None, kept, &again).0.map(|(tip, _)| (tip, Heard::Same));
                 watch.note(again.received());
                 whom = self.deaf.one_by_one(&self.repo, &told, peers);
@@ -117,7 +127,9 @@ impl Mirror {
                 }
             }
         }
-        let tip = self.renew(remote, kept, watch)?;
+        let anew = Watch::new(&watch.deadlines, remote.whole, watch.cancel);
+        let tip = self.renew(remote, kept, &anew)?;
+        watch.note(anew.received());
         tracing::info!(remote = %remote.url, commit = %tip, "mirror renewed");
         let changed = before.as_ref() != Some(&tip);
         Ok((Fetched { changed, tip, renewed: true, received: watch.received() }, Heard::Nothing))
@@ -202,11 +214,12 @@ impl Mirror {
         cancel: &AtomicBool,
     ) -> Result<Heard, FetchError> {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(remote.url.to_string()))?;
+        let (remote, bounds) = self.bounded(remote);
         let kept = std::mem::take(&mut self.kept);
-        let heard = self.ask_for(remote, peers, &kept, &Watch::new(deadlines, remote.max_bytes, cancel));
+        let heard = self.ask_for(&remote, peers, &kept, &Watch::new(deadlines, bounds, cancel));
         self.kept = kept;
         let heard = heard?;
-        self.refresh(remote, heard != Heard::Same)?;
+        self.refresh(&remote, heard != Heard::Same)?;
         Ok(heard)
     }
 

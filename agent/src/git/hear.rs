@@ -14,7 +14,7 @@ use super::error::{Cap, Failure, FetchError};
 use super::link::Named;
 use super::mirror::{Source, find, forget};
 use super::pull::pull;
-use super::remote::{Deadlines, Remote};
+use super::remote::{Bounds, Deadlines, Remote};
 use super::signs::{Deaf, HEARD, Heard, MAX_SIGN, Peers, SEEN, is_sign};
 use super::wire::Watch;
 
@@ -187,7 +187,7 @@ impl Deaf {
             conversations += 1;
             let few = few(remote, group.len());
             let deadlines = Deadlines { total: left, ..*deadlines };
-            let watch = Watch::new(&deadlines, few.max_bytes, cancel);
+            let watch = Watch::new(&deadlines, few.whole, cancel);
             let mut told = Told::default();
             let pulled = pull(repo, &few, &specs(group.iter()), kept, &watch, |references| {
                 told = self.told(references);
@@ -226,13 +226,9 @@ fn specs<'h>(hosts: impl Iterator<Item = &'h HostName>) -> Vec<String> {
 
 /// Returns a remote that may send no more than the signs of life of so many hosts take.
 fn few(remote: &Remote, hosts: usize) -> Remote {
-    let bytes = AROUND.0 + 2 * MAX_SIGN * hosts as u64;
-    Remote {
-        max_bytes: remote.max_bytes.min(bytes),
-        max_objects: remote.max_objects.min(AROUND.1 + 2 * hosts),
-        max_unpacked: remote.max_unpacked.min(usize::try_from(bytes).unwrap_or(usize::MAX)),
-        ..remote.clone()
-    }
+    let bytes = remote.whole.bytes.min(AROUND.0 + 2 * MAX_SIGN * hosts as u64);
+    let objects = remote.whole.objects.min(AROUND.1 + 2 * hosts);
+    remote.clone().within(Bounds { bytes, objects, unpacked: bytes })
 }
 
 /// Returns the sign of life of a host that is kept here.

@@ -19,7 +19,7 @@ use spec::id::shown;
 
 use super::command::wait_for;
 use super::error::{Cap, Deadline, Failure, FetchError, PushError, because};
-use super::remote::{BranchName, Deadlines, Remote, Url};
+use super::remote::{Bounds, BranchName, Deadlines, Remote, Url};
 
 /// What the agent says first to the fetcher where it wants something of git.
 pub const OPENING: u8 = b'g';
@@ -295,9 +295,10 @@ pub(super) struct Reach {
     pub(super) token: Option<HandedToken>,
     /// Variables that name proxies.
     pub(super) proxies: Vec<(String, String)>,
-    pub(super) max_bytes: u64,
-    pub(super) max_objects: usize,
-    pub(super) max_unpacked: usize,
+    /// What the conversation may bring.
+    pub(super) bounds: Bounds,
+    /// The same, where the fetcher has nothing of it yet.
+    pub(super) whole: Bounds,
     pub(super) deadlines: Deadlines,
 }
 

@@ -12,7 +12,7 @@ use gix::progress::{Id, MessageLevel, Step, StepShared, Unit};
 use spec::id::shown;
 
 use super::error::Cap;
-use super::remote::Remote;
+use super::remote::Bounds;
 
 /// How much of what a server says about its failure is kept, in characters.
 const MAX_SAID: usize = 500;
@@ -35,21 +35,13 @@ pub(super) struct Meter {
     why: Arc<Mutex<Option<Stopped>>>,
     said: Arc<Mutex<Option<String>>>,
     unpacked: StepShared,
-    max_objects: usize,
-    max_unpacked: usize,
+    bounds: Bounds,
 }
 
 impl Meter {
-    /// Makes a meter with nothing counted, for what `remote` may send.
-    pub(super) fn new(remote: &Remote) -> Meter {
-        Meter {
-            stop: Arc::default(),
-            why: Arc::default(),
-            said: Arc::default(),
-            unpacked: Arc::default(),
-            max_objects: remote.max_objects,
-            max_unpacked: remote.max_unpacked,
-        }
+    /// Makes a meter with nothing counted.
+    pub(super) fn new(bounds: Bounds) -> Meter {
+        Meter { stop: Arc::default(), why: Arc::default(), said: Arc::default(), unpacked: Arc::default(), bounds }
     }
 
     /// Runs `work`, which has to look at the flag, and stops it when it is cancelled, late or too much: indexing a pack
@@ -63,8 +55,8 @@ impl Meter {
                         self.stop(Stopped::Cancelled);
                     } else if Instant::now() >= ends {
                         self.stop(Stopped::Late);
-                    } else if self.unpacked.load(Ordering::Relaxed) > self.max_unpacked {
-                        self.stop(Stopped::TooMuch(Cap::Unpacked(self.max_unpacked)));
+                    } else if self.unpacked.load(Ordering::Relaxed) as u64 > self.bounds.unpacked {
+                        self.stop(Stopped::TooMuch(Cap::Unpacked(self.bounds.unpacked)));
                     }
                     std::thread::park_timeout(SLICE);
                 }
@@ -125,8 +117,8 @@ impl gix::Count for Gauge {
 impl gix::Progress for Gauge {
     fn init(&mut self, max: Option<Step>, _unit: Option<Unit>) {
         let declared = max.unwrap_or_default();
-        if self.id == Id::from(ProgressId::IndexObjects) && declared > self.meter.max_objects {
-            self.meter.stop(Stopped::TooMuch(Cap::Objects(self.meter.max_objects)));
+        if self.id == Id::from(ProgressId::IndexObjects) && declared > self.meter.bounds.objects {
+            self.meter.stop(Stopped::TooMuch(Cap::Objects(self.meter.bounds.objects)));
         }
     }
 

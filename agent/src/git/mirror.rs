@@ -33,8 +33,9 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 /// Nothing is ever checked out; git only insists that HEAD names something.
 const HEAD: &str = "ref: refs/heads/none\n";
 
-/// The largest single allocation while reading objects: what a small pack may inflate to.
-const MAX_ALLOCATION: usize = 128 << 20;
+/// The largest single allocation while reading objects: what a small pack may inflate to. One that is made from another takes twice as
+/// much, and files a quarter as large are refused.
+const MAX_ALLOCATION: usize = 64 << 20;
 
 /// More packs than this slow every lookup down.
 const MAX_PACKS: usize = 50;
@@ -58,6 +59,10 @@ pub struct Mirror {
     pub(super) kept: Kept,
     /// Something could not be read: the next fetch renews the mirror.
     pub(super) suspect: Cell<bool>,
+    /// How many bytes the packs had when they were tidied last.
+    tidied: u64,
+    /// When they have grown by so many, what nobody needs is worth looking for: commits that are refused, for instance.
+    pub(super) slack: u64,
     /// Who of the other hosts is not heard.
     pub(super) deaf: Deaf,
 }
@@ -86,6 +91,8 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
+            tidied: 0,
+            slack: u64::MAX,
             deaf: Deaf::default(),
         };
         if !mirror.is_sound() {
@@ -111,6 +118,8 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
+            tidied: 0,
+            slack: u64::MAX,
             deaf: Deaf::default(),
         })
     }
@@ -141,6 +150,8 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
+            tidied: 0,
+            slack: u64::MAX,
             deaf: Deaf::default(),
         })
     }
@@ -186,20 +197,37 @@ impl Mirror {
         self.repo.find_commit(object_id(commit)).is_ok_and(|commit| commit.tree().is_ok())
     }
 
+    /// Returns how many bytes the packs here have; none, where they cannot be counted.
+    pub(super) fn size(&self) -> u64 {
+        count_objects(&self.dir.join("objects")).map_or(0, |stored| stored.bytes)
+    }
+
+    /// Says whether nothing was ever fetched of a branch.
+    pub(super) fn is_empty(&self) -> bool {
+        !matches!(find(&self.repo, INCOMING), Ok(Some(_)))
+    }
+
     /// Packs what has piled up, when it is much; commits in `keep` survive even if no branch reaches them any more.
     ///
     /// # Errors
     /// `git` is not installed, failed, was cancelled or did not end within `deadline`; the mirror is as it was.
     pub fn tidy(&mut self, keep: &[CommitId], deadline: Duration, cancel: &AtomicBool) -> Result<Tidied, GitError> {
-        let failed = |source| self.failed("pack the objects", source);
-        let (packs, loose) = count_objects(&self.dir.join("objects")).map_err(|error| failed(Box::new(error)))?;
-        if packs <= MAX_PACKS && loose <= MAX_LOOSE {
+        let count = || {
+            let counted = count_objects(&self.dir.join("objects"));
+            counted.map_err(|error| self.failed("pack the objects", Box::new(error)))
+        };
+        let Stored { packs, loose, bytes } = count()?;
+        if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes <= self.tidied.saturating_add(self.slack) {
             return Ok(Tidied::Unneeded);
         }
-        self.keep(keep).map_err(failed)?;
+        self.keep(keep).map_err(|source| self.failed("pack the objects", source))?;
         let mut git = command::git();
-        git.arg("--git-dir").arg(&self.dir).args(["gc", "--quiet", "--prune=1.day.ago"]);
+        // Others only read here, and only what somebody needs. Large files are taken as they are: the memory is bounded.
+        git.args(["-c", "pack.threads=1", "-c", "pack.windowMemory=16m", "-c", "pack.deltaCacheSize=16m"]);
+        git.args(["-c", "core.bigFileThreshold=1m", "-c", "gc.cruftPacks=false", "--git-dir"]).arg(&self.dir);
+        git.args(["gc", "--quiet", "--prune=now"]);
         command::run(git, deadline, cancel).map_err(|why| self.failed("pack the objects", because(why)))?;
+        self.tidied = count()?.bytes;
         self.reload()?;
         Ok(Tidied::Packed)
     }
@@ -361,21 +389,34 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What a folder of objects holds.
+#[derive(Default)]
+struct Stored {
+    packs: usize,
+    loose: usize,
+    /// Of the packs.
+    bytes: u64,
+}
+
 /// Counts packs and loose objects.
-fn count_objects(objects: &Path) -> io::Result<(usize, usize)> {
-    let (mut packs, mut loose) = (0, 0);
+fn count_objects(objects: &Path) -> io::Result<Stored> {
+    let mut stored = Stored::default();
     for entry in fs::read_dir(objects)? {
         let entry = entry?;
         let name = entry.file_name();
         if name == "pack" {
             for file in fs::read_dir(entry.path())? {
-                packs += usize::from(file?.path().extension().is_some_and(|extension| extension == "pack"));
+                let file = file?;
+                if file.path().extension().is_some_and(|extension| extension == "pack") {
+                    stored.packs += 1;
+                    stored.bytes += file.metadata()?.len();
+                }
             }
         } else if name.len() == 2 {
-            loose += fs::read_dir(entry.path())?.count();
+            stored.loose += fs::read_dir(entry.path())?.count();
         }
     }
-    Ok((packs, loose))
+    Ok(stored)
 }
 
 /// Looks a ref up; `None` when there is none.

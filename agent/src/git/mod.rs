@@ -47,7 +47,7 @@ pub use link::OPENING;
 pub use mirror::{Mirror, Tidied};
 pub use propose::Proposal;
 pub use push::{Pushed, Seen};
-pub use remote::{BranchName, Deadlines, Files, Remote, Ssh, Token, Url, UrlError};
+pub use remote::{Bounds, BranchName, Deadlines, Files, Remote, Ssh, Token, Url, UrlError};
 pub use search::Touched;
 pub use serve::Fetcher;
 pub use signed::Signed;

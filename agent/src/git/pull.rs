@@ -149,8 +149,8 @@ fn list_and_receive(
     if listing != Listing::New {
         return Ok(listing);
     }
-    watch.set_cap(watch.max_bytes());
-    let meter = Meter::new(remote);
+    watch.set_cap(watch.bounds.bytes);
+    let meter = Meter::new(watch.bounds);
     match meter.watch(watch.cancel, watch.ends(), |stop| prepared.receive(meter.progress(), stop)) {
         Ok(_) => Ok(listing),
         Err(error) => Err(receive_failed(repo, remote, watch, error.into(), &meter)),
@@ -200,7 +200,7 @@ fn receive_failed(repo: &gix::Repository, remote: &Remote, watch: &Watch<'_>, er
         (Some(Stopped::TooMuch(cap)), ..) => Failure::Plain(FetchError::TooLarge { url, cap }),
         // gix refuses to make room for so many before it tells anybody how many they are.
         _ if said.contains("delta tree is too large") => {
-            Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(remote.max_objects) })
+            Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(watch.bounds.objects) })
         }
         // An ERR line in place of a pack, "not our ref" for instance, when the branch moved since it was listed.
         _ if said.contains("Could not decode server reply") => Failure::Plain(lost(said)),

@@ -114,7 +114,7 @@ impl Mirror {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url(), name.clone()))?;
         let mut made_up = self.made_up(remote, &marker, &wanted).map_err(other)?;
         for _ in 0..ATTEMPTS {
-            let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+            let watch = Watch::new(deadlines, remote.growth, cancel);
             let is_made_up = made_up.is_some();
             watch.guess.borrow_mut().expected = made_up.take();
             match self.offer(remote, &wanted, &watch) {
@@ -143,7 +143,7 @@ impl Mirror {
     ) -> Result<(), PushError> {
         let (url, name) = (remote.url.to_string(), wanted[0].name.clone());
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_push(url.clone(), name.clone()))?;
-        let watch = Watch::new(deadlines, remote.max_bytes, cancel);
+        let watch = Watch::new(deadlines, remote.growth, cancel);
         match self.offer(remote, wanted, &watch)? {
             Offer::Answered(answers) => match answers.into_iter().flatten().next() {
                 Some(why) => Err(classify(url, name, why)),

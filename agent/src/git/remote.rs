@@ -7,14 +7,38 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use spec::id::shown;
 
-/// Many times the whole history of any repository that configures hosts.
-const MAX_BYTES: u64 = 512 << 20;
+/// Many times the whole history of any repository that configures hosts, in bytes; `git.max-size` of the settings.
+const MAX_SIZE: u64 = 512 << 20;
 
-/// gix keeps some 100 bytes for each object while it makes the index of a pack.
-const MAX_OBJECTS: usize = 1_000_000;
+/// What one conversation may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Bytes on the wire: a hostile server never ends its pack.
+    pub bytes: u64,
+    /// Objects in one pack: gix keeps some 100 bytes for each while it makes the index.
+    pub objects: usize,
+    /// Bytes that the objects unpack to: a pack of kilobytes can unpack to terabytes. This bounds time and not memory, as objects are
+    /// unpacked one after another.
+    pub unpacked: u64,
+}
 
-/// A pack of kilobytes can unpack to terabytes. This bounds time and not memory: objects are unpacked one after another.
-const MAX_UNPACKED: usize = 16 << 30;
+impl Bounds {
+    /// What a whole repository may take, whose pack has so many bytes at most.
+    fn whole(bytes: u64) -> Bounds {
+        let objects = usize::try_from(bytes / 512).unwrap_or(usize::MAX);
+        Bounds { bytes, objects, unpacked: bytes.saturating_mul(32) }
+    }
+
+    /// What may come on top of it at once, where it is here already: some ten thousand commits.
+    fn growth(self) -> Bounds {
+        Bounds { bytes: self.bytes / 16, objects: self.objects / 4, unpacked: self.unpacked / 4 }
+    }
+
+    /// Returns how many bytes it may take on this disk, where each object is compressed on its own: without deltas it is more.
+    pub(super) fn stored(self) -> u64 {
+        self.bytes.saturating_mul(2)
+    }
+}
 
 /// Whether `file://` addresses are accepted: a repository on this machine is as trusted as whoever can write to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,12 +386,10 @@ pub struct Remote {
     pub token: Option<Token>,
     /// For `https://` and `http://`: variables that name proxies, in place of those of this process.
     pub proxies: Option<Vec<(String, String)>>,
-    /// The most that one conversation may send us, in bytes: a hostile server never ends its pack.
-    pub max_bytes: u64,
-    /// The most objects that one pack may hold.
-    pub max_objects: usize,
-    /// The most bytes that the objects of one pack may unpack to.
-    pub max_unpacked: usize,
+    /// What one conversation may bring, where nothing of it is here yet.
+    pub whole: Bounds,
+    /// And where something is.
+    pub growth: Bounds,
 }
 
 impl Remote {
@@ -380,10 +402,29 @@ impl Remote {
             ca_file: None,
             token: None,
             proxies: None,
-            max_bytes: MAX_BYTES,
-            max_objects: MAX_OBJECTS,
-            max_unpacked: MAX_UNPACKED,
+            whole: Bounds::whole(MAX_SIZE),
+            growth: Bounds::whole(MAX_SIZE).growth(),
         }
+    }
+
+    /// Bounds its size, in bytes on the wire, and with it everything else that it may bring.
+    #[must_use]
+    pub fn of_at_most(self, bytes: u64) -> Remote {
+        let whole = Bounds::whole(bytes);
+        Remote { whole, growth: whole.growth(), ..self }
+    }
+
+    /// The same for who has so many bytes of it: a server has nothing to send that is many times as large, whoever asks anew.
+    #[must_use]
+    pub(super) fn known_to_have(&self, bytes: u64) -> Remote {
+        let bytes = self.whole.bytes.min(bytes.saturating_mul(2).saturating_add(self.growth.bytes));
+        Remote { whole: Bounds { bytes, ..self.whole }, ..self.clone() }
+    }
+
+    /// The same, with these bounds whatever is here.
+    #[must_use]
+    pub(super) fn within(self, bounds: Bounds) -> Remote {
+        Remote { whole: bounds, growth: bounds, ..self }
     }
 }
 

@@ -107,6 +107,10 @@ impl Fetcher {
             Ask::Push(reach, names, expected) => self.push(&mut link, &mut own, reach, (&names, expected), gone),
         };
         if !own.suspect.get() {
+            // The agent has what it wants and is gone, or was not given anything.
+            if let Err(error) = own.tidy(&[], TIDY, &AtomicBool::new(false)) {
+                tracing::warn!("the fetcher's mirror could not be tidied: {}", crate::chain(&error));
+            }
             *mirror = Some(own);
             return served;
         }
@@ -142,7 +146,9 @@ impl Fetcher {
             link.say(&Said::NotFetched(settled.tell(&failure), false))?;
             return Ok(false);
         }
-        let watch = Watch::new(deadlines, remote.max_bytes, gone);
+        mirror.slack = remote.growth.bytes;
+        let bounds = if mirror.is_empty() { remote.whole } else { remote.growth };
+        let watch = Watch::new(deadlines, bounds, gone);
         let mut heard = Ok(());
         let pulled = pull(&mirror.repo, remote, specs, &mirror.kept, &watch, |listed: &[Named]| {
             let said = link.say(&Said::Listed(listed.to_vec())).and_then(|()| link.hear());
@@ -172,10 +178,6 @@ impl Fetcher {
         }
         link.say(&Said::Received(watch.received()))?;
         hand_out(link, mirror)?;
-        // The agent has what it wants and is gone.
-        if let Err(error) = mirror.tidy(&[], TIDY, &AtomicBool::new(false)) {
-            tracing::warn!("the fetcher's mirror could not be tidied: {}", crate::chain(&error));
-        }
         Ok(false)
     }
 
@@ -199,7 +201,7 @@ impl Fetcher {
             link.say(&Said::NotPushed(settled.in_their_words(NotPushed::of(&error)), false))?;
             return Ok(false);
         }
-        let watch = Watch::new(deadlines, remote.max_bytes, gone);
+        let watch = Watch::new(deadlines, remote.growth, gone);
         watch.guess.borrow_mut().expected = expected;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let pushed = converse_for_push(link, remote, &names, &mirror.kept, &watch)?;
@@ -250,9 +252,8 @@ impl Fetcher {
             ca_file,
             token,
             proxies: Some(reach.proxies),
-            max_bytes: reach.max_bytes,
-            max_objects: reach.max_objects,
-            max_unpacked: reach.max_unpacked,
+            whole: reach.whole,
+            growth: reach.bounds,
         };
         Ok(Settled { remote, deadlines: reach.deadlines, places, _folder: folder })
     }

@@ -19,6 +19,7 @@ use gix::progress::Discard;
 use super::link::{Id, Link, Wants};
 use super::mirror::Source;
 use super::pack::write_header;
+use super::remote::Bounds;
 use super::signs::{MAX_SIGN, is_sign};
 
 /// So many objects are asked for at once.
@@ -36,7 +37,7 @@ pub(super) enum WalkError {
     TooMany(usize),
     /// More bytes than are accepted.
     #[error("the objects have more than {0} bytes")]
-    TooLarge(usize),
+    TooLarge(u64),
     /// More bytes than may be stored.
     #[error("the objects take more than {0} bytes")]
     TooMuch(u64),
@@ -54,17 +55,6 @@ pub(super) enum WalkError {
     /// This repository cannot be read or written.
     #[error("the objects cannot be stored")]
     Local(#[source] Source),
-}
-
-/// What may come in.
-#[derive(Clone, Copy)]
-pub(super) struct Bounds {
-    /// Objects.
-    pub(super) objects: usize,
-    /// Their bytes, unpacked.
-    pub(super) bytes: usize,
-    /// Their bytes on this disk, compressed one by one.
-    pub(super) packed: u64,
 }
 
 /// What came in.
@@ -93,8 +83,8 @@ pub(super) fn take(
     }
     let local = |error: io::Error| WalkError::Local(error.into());
     let folder = repo.objects.store_ref().path().join("pack");
-    let mut spool = Spool::new(tempfile::tempfile_in(&folder).map_err(local)?, bounds.packed).map_err(local)?;
-    let mut left = bounds.bytes;
+    let mut spool = Spool::new(tempfile::tempfile_in(&folder).map_err(local)?, bounds.stored()).map_err(local)?;
+    let mut left = bounds.unpacked;
     while !found.wanted.is_empty() {
         let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
         link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: u64::MAX }).map_err(WalkError::Link)?;
@@ -189,7 +179,7 @@ fn named(hasher: gix::hash::Hasher, id: ObjectId) -> Result<(), WalkError> {
 
 fn stored(error: io::Error, bounds: Bounds) -> WalkError {
     match error.kind() {
-        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => WalkError::TooMuch(bounds.packed),
+        io::ErrorKind::QuotaExceeded if error.raw_os_error().is_none() => WalkError::TooMuch(bounds.stored()),
         _ => WalkError::Local(error.into()),
     }
 }
@@ -219,7 +209,7 @@ fn receive_sign(link: &mut Link<'_>, id: ObjectId, spool: &mut Spool, bounds: Bo
 fn receive(
     link: &mut Link<'_>,
     id: ObjectId,
-    left: &mut usize,
+    left: &mut u64,
     spool: &mut Spool,
     found: &mut Found<'_>,
 ) -> Result<(), WalkError> {
@@ -229,7 +219,7 @@ fn receive(
         return Err(wrong("is too large for its kind"));
     }
     let size = usize::try_from(length).unwrap_or(usize::MAX);
-    *left = left.checked_sub(size).ok_or(WalkError::TooLarge(found.bounds.bytes))?;
+    *left = left.checked_sub(length).ok_or(WalkError::TooLarge(found.bounds.unpacked))?;
     let (mut hasher, bounds) = (hasher(kind, length), found.bounds);
     let local = |error| stored(error, bounds);
     spool.begin(kind, size).map_err(local)?;

@@ -18,7 +18,7 @@ use super::command::{Running, wait_for};
 use super::complaints;
 use super::error::{Cap, Deadline, Verdict, because};
 use super::opening::{Guess, Held, MAX_OPENING};
-use super::remote::Deadlines;
+use super::remote::{Bounds, Deadlines};
 
 /// How long a wait goes on before the cancel flag is looked at again.
 const SLICE: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ pub(super) struct Watch<'c> {
     pub(super) cancel: &'c AtomicBool,
     pub(super) deadlines: Deadlines,
     ends: Instant,
-    max_bytes: u64,
+    pub(super) bounds: Bounds,
     cap: Cell<u64>,
     received: Cell<u64>,
     pace: Cell<Pace>,
@@ -55,13 +55,13 @@ pub(super) struct Watch<'c> {
 }
 
 impl<'c> Watch<'c> {
-    pub(super) fn new(deadlines: &Deadlines, max_bytes: u64, cancel: &'c AtomicBool) -> Watch<'c> {
+    pub(super) fn new(deadlines: &Deadlines, bounds: Bounds, cancel: &'c AtomicBool) -> Watch<'c> {
         Watch {
             cancel,
             deadlines: *deadlines,
             ends: Instant::now() + deadlines.total,
-            max_bytes,
-            cap: Cell::new(max_bytes),
+            bounds,
+            cap: Cell::new(bounds.bytes),
             received: Cell::new(0),
             pace: Cell::default(),
             guess: RefCell::default(),
@@ -104,7 +104,9 @@ impl<'c> Watch<'c> {
         let received = self.received.get() + bytes as u64;
         self.received.set(received);
         if received > self.cap.get() {
-            return Err(self.fail(Verdict::TooLarge(Cap::Bytes(self.cap.get()))));
+            let cap = self.cap.get();
+            let which = if cap < self.bounds.bytes { Cap::List(cap) } else { Cap::Bytes(cap) };
+            return Err(self.fail(Verdict::TooLarge(which)));
         }
         Ok(())
     }
@@ -137,7 +139,7 @@ impl<'c> Watch<'c> {
 
     /// Sets what may be received from now on, at most what the remote's settings allow altogether.
     pub(super) fn set_cap(&self, bytes: u64) {
-        self.cap.set(bytes.saturating_add(self.received.get()).min(self.max_bytes));
+        self.cap.set(bytes.saturating_add(self.received.get()).min(self.bounds.bytes));
     }
 
     /// Returns how many bytes were received.
@@ -148,11 +150,6 @@ impl<'c> Watch<'c> {
     /// Returns the moment at which everything must be done.
     pub(super) fn ends(&self) -> Instant {
         self.ends
-    }
-
-    /// Returns the byte cap.
-    pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes
     }
 }
 

@@ -102,8 +102,8 @@ fn what_is_wrong_with_a_pack_is_told() {
         garbage: failed to take over what git://127.0.0.1:1/fleet.git sent: Pack data type not recognized
         the server fails: failed to reach git://127.0.0.1:1/fleet.git: the server gave up: upload-pack: out of memory
         the branch moved: failed to reach git://127.0.0.1:1/fleet.git: Could not decode server reply: Failed to read from line reader: upload-pack: not our ref aaaaaaaa
-        2 million objects: git://127.0.0.1:1/fleet.git sent more than 1000000 objects at once
-        2 billion objects: git://127.0.0.1:1/fleet.git sent more than 1000000 objects at once
+        2 million objects: git://127.0.0.1:1/fleet.git sent more than 1048576 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
+        2 billion objects: git://127.0.0.1:1/fleet.git sent more than 1048576 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
     "#]].assert_eq(&read);
 }
 
@@ -113,10 +113,10 @@ fn a_pack_that_unpacks_to_too_much_is_refused() {
     fixture.commit("zeros", &[("a", &"0".repeat(3 << 20)), ("b", &"1".repeat(3 << 20))]);
     let daemon = fixture.daemon();
     let mut mirror = fixture.mirror();
-    let remote = Remote { max_unpacked: 1 << 20, ..daemon.remote() };
+    let remote = daemon.remote().within(Bounds { unpacked: 1 << 20, ..LARGE });
     let error = mirror.fetch(&remote, &quick(), &NO).expect_err("too much");
     assert!(matches!(error, FetchError::TooLarge { cap: Cap::Unpacked(_), .. }), "{error:?}");
-    let remote = Remote { max_objects: 3, ..daemon.remote() };
+    let remote = daemon.remote().within(Bounds { objects: 3, ..LARGE });
     let error = mirror.fetch(&remote, &quick(), &NO).expect_err("too many");
     assert!(matches!(error, FetchError::TooLarge { cap: Cap::Objects(3), .. }), "{error:?}");
     assert_eq!(fs::read_dir(fixture.mirror_dir().join("objects/pack")).expect("packs").count(), 0);

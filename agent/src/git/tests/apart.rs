@@ -63,7 +63,7 @@ fn lie_once(mut stream: std::os::unix::net::UnixStream, served: &Path, lie: Lie)
 }
 
 /// What bounds a conversation.
-type Bound = fn(&mut Remote, &mut Deadlines);
+type Bound = fn(&mut Bounds, &mut Deadlines);
 
 /// Names what is in the mirror's folder of packs.
 fn packs(fixture: &Fixture) -> Vec<std::ffi::OsString> {
@@ -84,19 +84,19 @@ fn what_a_fetcher_hands_out_is_bounded() {
     let bounded: [(&str, Bound, Lie, &str); 4] = [
         (
             "objects",
-            |remote, _| remote.max_objects = 3,
+            |bounds, _| bounds.objects = 3,
             |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
             "more than 3 objects",
         ),
         (
             "unpacked",
-            |remote, _| remote.max_unpacked = 300,
+            |bounds, _| bounds.unpacked = 300,
             |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
             "more than 300 bytes",
         ),
         (
             "disk",
-            |remote, _| remote.max_bytes = 200,
+            |bounds, _| bounds.bytes = 100,
             |it, kind, bytes| hand(it, kind, bytes.len(), &bytes),
             "more than 200 bytes at once",
         ),
@@ -113,8 +113,9 @@ fn what_a_fetcher_hands_out_is_bounded() {
         ),
     ];
     for (name, bound, lie, expected) in bounded {
-        let (mut remote, mut deadlines) = (remote.clone(), quick());
-        bound(&mut remote, &mut deadlines);
+        let (mut bounds, mut deadlines) = (LARGE, quick());
+        bound(&mut bounds, &mut deadlines);
+        let remote = remote.clone().within(bounds);
         let socket = liar(&fixture, name, lie);
         let mut mirror = Mirror::open(&fixture.mirror_dir()).expect("a mirror").through(Some(socket));
         let error = mirror.fetch(&remote, &deadlines, &NO).expect_err(name);

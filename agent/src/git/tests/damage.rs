@@ -152,3 +152,48 @@ fn much_is_packed_and_what_runs_survives() {
     assert_eq!(mirror.read_note(&host("attic"), &running).as_deref(), Some("converged\n"));
     assert!(!fetch(&mut mirror, &fixture.remote()).changed);
 }
+
+#[test]
+fn what_nobody_believes_does_not_pile_up() {
+    const SIZE: usize = 1 << 20;
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let most = Bounds { bytes: 2 << 20, ..LARGE };
+    let followed = daemon.remote().within(most);
+    let mut mirror = fixture.mirror().through(Some(fixture.fetcher()));
+    let first = fetch(&mut mirror, &followed).tip;
+    let disk = |folder: &str| -> usize {
+        let output = Command::new("du").arg("-sb").arg(fixture.path().join(folder)).output().expect("du runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().next().and_then(|size| size.parse().ok()).expect("a size")
+    };
+    for seed in 0..9 {
+        // Another branch each time, which goes on from what is believed and is not.
+        let blob = written(&fixture, "blob", &noise(seed, SIZE));
+        let tree = written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&blob)].concat());
+        let commit = git(&fixture.served(), &["commit-tree", "-p", first.as_str(), "-m", "evil", &tree]);
+        git(&fixture.served(), &["update-ref", "refs/heads/main", &commit]);
+        assert_eq!(fetch(&mut mirror, &followed).tip, fixture.main());
+        mirror.tidy(std::slice::from_ref(&first), Duration::from_secs(60), &NO).expect("tidied");
+        // The fetcher tidies once nobody listens any more.
+        drop(mirror.fetch(&remote("git://127.0.0.1:1/served.git"), &quick(), &NO));
+        let (ours, theirs) = (disk("state"), disk("fetcher"));
+        assert!(ours < 5 * SIZE && theirs < 5 * SIZE, "{seed}: {ours} and {theirs} bytes");
+    }
+    assert!(mirror.has(&first));
+    // More than may come at once is not kept by anybody.
+    let blob = written(&fixture, "blob", &noise(9, 3 << 20));
+    let tree = written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&blob)].concat());
+    let commit = git(&fixture.served(), &["commit-tree", "-p", first.as_str(), "-m", "evil", &tree]);
+    git(&fixture.served(), &["update-ref", "refs/heads/main", &commit]);
+    let (ours, theirs) = (disk("state"), disk("fetcher"));
+    for _ in 0..3 {
+        let error = mirror.fetch(&followed, &quick(), &NO).expect_err("too much");
+        assert!(matches!(error, FetchError::TooLarge { cap: Cap::Bytes(2_097_152), .. }), "{error:?}");
+    }
+    assert!(disk("state") <= ours + 4096 && disk("fetcher") <= theirs + 4096);
+    // Who has nothing yet may be sent as much as a repository may have.
+    let mut fresh =
+        Mirror::open(&fixture.path().join("state/fresh")).expect("a mirror").through(Some(fixture.fetcher()));
+    assert!(fetch(&mut fresh, &daemon.remote()).changed);
+}

@@ -28,6 +28,9 @@ mod apart;
 /// Set where everything goes through a fetcher.
 const APART: &str = "MAINSTAY_TEST_APART";
 
+/// Bounds that nothing here passes.
+const LARGE: Bounds = Bounds { bytes: 512 << 20, objects: 1_000_000, unpacked: 16 << 30 };
+
 static NO: AtomicBool = AtomicBool::new(false);
 
 /// Returns what a fetch over ssh fails with when `ssh` says this.
@@ -203,4 +206,22 @@ fn shape(entry: &Entry) -> String {
         Entry::Submodule => "submodule".to_owned(),
         Entry::Refused { why } => format!("refused: {why}"),
     }
+}
+
+/// Writes an object into the repository that is served, whatever it holds.
+fn written(fixture: &Fixture, kind: &str, content: &[u8]) -> String {
+    let output = try_git(&fixture.served(), &["hash-object", "-w", "--literally", "-t", kind, "--stdin"], content);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Returns the bytes of an object's name.
+fn hex(id: &str) -> Vec<u8> {
+    (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+/// Bytes that nothing makes smaller.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }

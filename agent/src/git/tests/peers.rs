@@ -56,12 +56,6 @@ fn who_looks_at_others_is_told_what_they_said_last_in_the_same_conversation() {
     assert_eq!(kinds.lines().filter(|kind| *kind == "commit").count(), 2 + 4, "{kinds}");
 }
 
-/// Writes an object into the repository that is served, whatever it holds.
-fn written(fixture: &Fixture, kind: &str, content: &[u8]) -> String {
-    let output = try_git(&fixture.served(), &["hash-object", "-w", "--literally", "-t", kind, "--stdin"], content);
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 /// What a host says, with something above it: a tree, or parents.
 fn sign(above: &str, said: &str) -> Vec<u8> {
     format!("{above}\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\n{said}").into_bytes()
@@ -72,12 +66,6 @@ fn puts(fixture: &Fixture, host: &str, id: &str) {
     let folder = fixture.served().join("refs/mainstay/seen");
     fs::create_dir_all(&folder).expect("created");
     fs::write(folder.join(host), format!("{id}\n")).expect("written");
-}
-
-/// Bytes that nothing makes smaller.
-fn noise(length: usize) -> Vec<u8> {
-    let mut random = fastrand::Rng::with_seed(7);
-    std::iter::repeat_with(|| random.u8(..)).take(length).collect()
 }
 
 /// Which hosts are heard, by their names.
@@ -129,10 +117,6 @@ fn what_is_no_sign_of_life_is_left_out_and_those_beside_it_are_heard() {
     }
 }
 
-fn hex(id: &str) -> Vec<u8> {
-    (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).expect("hexadecimal")).collect()
-}
-
 #[test]
 fn what_is_too_much_or_not_there_costs_the_other_hosts_nothing() {
     let fixture = Fixture::new();
@@ -145,7 +129,7 @@ fn what_is_too_much_or_not_there_costs_the_other_hosts_nothing() {
         }
     };
     // More than may come at once, in what hangs on it, in itself, and in how much it is; and what the server cannot send.
-    let large = written(&fixture, "blob", &noise(20 << 20));
+    let large = written(&fixture, "blob", &noise(7, 20 << 20));
     let large = format!("tree {}", written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&large)].concat()));
     let (mut many, mut above) = (String::new(), nothing.clone());
     for number in 0..3000 {
@@ -155,11 +139,11 @@ fn what_is_too_much_or_not_there_costs_the_other_hosts_nothing() {
     let bad = [
         ("deep", many),
         ("large", written(&fixture, "commit", &sign(&large, "seen"))),
-        ("long", written(&fixture, "commit", &[sign(&nothing, ""), noise(20 << 20)].concat())),
+        ("long", written(&fixture, "commit", &[sign(&nothing, ""), noise(7, 20 << 20)].concat())),
     ];
     let daemon = fixture.daemon();
-    for (turn, mut remote) in [fixture.remote(), daemon.remote()].into_iter().enumerate() {
-        (remote.max_bytes, remote.max_objects) = (16 << 20, 2000);
+    for (turn, remote) in [fixture.remote(), daemon.remote()].into_iter().enumerate() {
+        let remote = remote.within(Bounds { bytes: 16 << 20, objects: 2000, ..LARGE });
         let mut mirror = fixture.mirror();
         says(&format!("first {turn}"));
         assert_eq!(look(&mut mirror, &remote, &Peers::All), Heard::News);

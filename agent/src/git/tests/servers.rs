@@ -120,7 +120,7 @@ fn a_pack_larger_than_allowed_is_cut_off_and_leaves_nothing() {
     let mut noise = fastrand::Rng::with_seed(7);
     let large: String = (0..400_000).map(|_| noise.alphanumeric()).collect();
     fixture.commit("large", &[("blob", &large)]);
-    let remote = Remote { max_bytes: 50_000, ..daemon.remote() };
+    let remote = daemon.remote().within(Bounds { bytes: 50_000, ..LARGE });
     let error = mirror.fetch(&remote, &quick(), &NO).expect_err("too large");
     assert!(matches!(error, FetchError::TooLarge { cap: Cap::Bytes(50_000), .. }), "{error:?}");
     assert_eq!(mirror.tip(), Some(tip));
