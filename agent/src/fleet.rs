@@ -6,6 +6,7 @@ pub mod spread;
 pub mod contrast;
 pub mod turns;
 pub mod arrival;
+mod anchor;
 mod verified;
 #[cfg(test)]
 pub(crate) mod made_up;
@@ -25,8 +26,11 @@ use spec::rollout;
 
 use crate::git::{Followed, GitError, Heartbeat, Mirror};
 use crate::identity::{RECORD, SEEN};
+use crate::settings;
 use crate::snapshot::without_secrets;
+use crate::trust::{Before, Judge};
 use crate::upstream::LIMITS;
+use anchor::Anchor;
 use verified::Verified;
 
 /// A host that nothing concerns gives a sign of life hourly. Two may be late or lost before it counts as silent.
@@ -51,6 +55,16 @@ pub enum FleetError {
         /// The newest of them.
         commit: CommitId,
     },
+    /// None of the newest commits is believed, and neither is there what was before.
+    #[error("{} of {branch} is not believed: {why}", commit.short())]
+    Refused {
+        /// The branch.
+        branch: String,
+        /// The newest of them.
+        commit: CommitId,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// What is known of a fleet at one moment.
@@ -59,10 +73,14 @@ pub struct Reading {
     pub at: Timestamp,
     /// The branch that hosts follow, as the clone calls it.
     pub branch: String,
-    /// The newest commit without mistakes.
+    /// The newest commit without mistakes that is believed: see [`anchor`].
     pub commit: CommitId,
-    /// The newest commit of all, where that has mistakes: no host is at it.
+    /// The newest commit of all.
+    pub tip: CommitId,
+    /// The same, where it has mistakes: no host is at it.
     pub unsound: Option<CommitId>,
+    /// The newest one that has none and is not believed, and why.
+    pub refused: Option<(CommitId, String)>,
     /// What it says should be where.
     pub fleet: Fleet,
     /// What earlier commits say that its overrides name, by the digits that these give.
@@ -170,18 +188,17 @@ impl Reading {
     /// The clone cannot be read, or there is no commit without mistakes.
     pub fn of(mirror: &Mirror, followed: &Followed, now: Timestamp) -> Result<Reading, FleetError> {
         let tip = mirror.newest_of(followed)?;
-        let (commit, fleet) = newest_sound(mirror, &tip, followed)?;
+        let Newest { commit, fleet, unsound, refused } = Newest::of(mirror, &tip, followed, now)?;
         let (forged, ears) = (AtomicUsize::new(0), Ears { fleet: &fleet, verified: Verified::open(mirror) });
         let signs = mirror.heartbeats(|host, beat, text| ears.sign_of_life(host, beat, text))?;
         let known = |host: &HostName| signs.get(host)?.note.as_deref();
         let read = |host: &HostName, texts: &[String]| ears.newest_record(host, (texts, known(host)), &forged);
         let records = mirror.newest_notes(known, read)?;
         ears.verified.keep();
-        let unsound = (commit != tip).then_some(tip);
         let branch = followed.to_string();
         let (past, hosts) = (past(mirror, &fleet, &commit, now), BTreeMap::new());
         let aside = Aside { forged: forged.into_inner(), ..Aside::default() };
-        let mut reading = Reading { at: now, branch, commit, unsound, fleet, past, hosts, aside };
+        let mut reading = Reading { at: now, branch, commit, tip, unsound, refused, fleet, past, hosts, aside };
         let names: BTreeSet<&HostName> = records.hosts.keys().chain(signs.keys()).collect();
         let strangers = names.iter().filter(|name| !reading.fleet.hosts.contains_key(**name)).count();
         reading.aside.strangers = strangers + records.nameless;
@@ -418,15 +435,57 @@ fn past(mirror: &Mirror, fleet: &Fleet, newest: &CommitId, now: Timestamp) -> BT
     named.into_iter().filter_map(|digits| Some((digits.to_owned(), read(digits)?))).collect()
 }
 
-/// Reads the newest commit that has no mistakes: the one that hosts are held to.
-fn newest_sound(mirror: &Mirror, tip: &CommitId, followed: &Followed) -> Result<(CommitId, Fleet), FleetError> {
-    let mut commit = Some(tip.clone());
-    for _ in 0..MOST_UNSOUND {
-        let Some(id) = commit else { break };
-        if let Some(fleet) = manifest::parse(&mirror.tree(&id, &LIMITS)?, Some(&id)).fleet {
-            return Ok((id, fleet));
+/// The newest commit that hosts are held to.
+struct Newest {
+    commit: CommitId,
+    fleet: Fleet,
+    unsound: Option<CommitId>,
+    refused: Option<(CommitId, String)>,
+}
+
+impl Newest {
+    /// Finds the newest commit that has no mistakes and is believed, since one that was believed before.
+    fn of(mirror: &Mirror, tip: &CommitId, followed: &Followed, now: Timestamp) -> Result<Newest, FleetError> {
+        let anchor = Anchor::of(mirror, followed);
+        let judge = Judge::new(mirror, &settings::Trust::default()).ok();
+        let why_not = |commit: &CommitId| {
+            let old = anchor.commit().filter(|old| *old != commit)?;
+            let before = Before { believed: Some(old), ..Before::default() };
+            let refusal = judge.as_ref()?.believe(before, commit, &followed.branch, now).err()?;
+            let (old, path) = (old.short(), anchor.path().display());
+            Some(format!(
+                "{refusal} (this clone believed {old} before; to begin anew with what is there, remove {path})"
+            ))
+        };
+        let sound = |commit: &CommitId| -> Result<Option<Fleet>, GitError> {
+            Ok(manifest::parse(&mirror.tree(commit, &LIMITS)?, Some(commit)).fleet)
+        };
+        let (mut commit, mut unsound, mut refused) = (Some(tip.clone()), None, None);
+        for _ in 0..MOST_UNSOUND {
+            let Some(id) = commit else { break };
+            match sound(&id)? {
+                Some(fleet) => match why_not(&id) {
+                    None => {
+                        anchor.keep(&id);
+                        return Ok(Newest { commit: id, fleet, unsound, refused });
+                    }
+                    Some(why) => drop(refused.get_or_insert((id.clone(), why))),
+                },
+                None if id == *tip => unsound = Some(id.clone()),
+                None => {}
+            }
+            commit = mirror.before(&id);
         }
-        commit = mirror.before(&id);
+        // What was believed before still holds, whatever came since.
+        if let Some(old) = anchor.commit().filter(|old| refused.is_some() && mirror.has(old))
+            && let Some(fleet) = sound(old)?
+        {
+            return Ok(Newest { commit: old.clone(), fleet, unsound, refused });
+        }
+        let (branch, commit) = (followed.to_string(), tip.clone());
+        Err(match refused {
+            Some((commit, why)) => FleetError::Refused { branch, commit, why },
+            None => FleetError::Unsound { branch, commit },
+        })
     }
-    Err(FleetError::Unsound { branch: followed.to_string(), commit: tip.clone() })
 }

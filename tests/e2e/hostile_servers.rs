@@ -66,10 +66,12 @@ git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tre
 # What nothing makes smaller: as much as may come at once, each time something else, and more than that.
 for name in noise1 noise2 noise3 noise4 flood; do
   cd /srv/evil; mkdir $name; git clone -q --bare /srv/git/fleet.git $name/fleet.git; cd $name/fleet.git
-  size=28M; [ $name = flood ] && size=300M
-  blob=$(head -c $size /dev/urandom | git -c core.bigFileThreshold=1m -c core.compression=0 hash-object -w --stdin)
+  size=18M; [ $name = flood ] && size=300M
+  git config core.bigFileThreshold 1m; git config core.compression 0
+  blob=$(head -c $size /dev/urandom | git hash-object -w --stdin)
   { git ls-tree main; printf '100644 blob %s\tnoise\n' $blob; } | git mktree >/tmp/tree
   git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
+  git repack -q -a -d
 done
 # A gigabyte in a few kilobytes: files of 48 MB, each of them a small change of the one before.
 cd /srv/evil; mkdir deltas; git clone -q --bare /srv/git/fleet.git deltas/fleet.git; cd deltas/fleet.git

@@ -141,6 +141,10 @@ impl Repo {
             let (new, old) = (commit.short(), reading.commit.short());
             remarks.push(format!("mainstay: {new} has mistakes, which `mainstay check` lists; hosts stay at {old}"));
         }
+        if let Some((commit, why)) = &reading.refused {
+            let (new, old) = (commit.short(), reading.commit.short());
+            remarks.push(format!("mainstay: what follows is by {old}, and not by {new}: {why}"));
+        }
         let aside = &reading.aside;
         if aside.strangers > 0 {
             let refs = plural(aside.strangers, "ref is of a host", "refs are of hosts");
@@ -172,6 +176,7 @@ impl Repo {
             "at": reading.at,
             "unreachable": self.unreachable,
             "unsound": reading.unsound,
+            "refused": reading.refused.as_ref().map(|(commit, why)| json!({ "commit": commit, "why": why })),
             "left-out": {
                 "strangers": reading.aside.strangers,
                 "unreadable": reading.aside.unreadable,

@@ -200,6 +200,61 @@ fn a_commit_with_mistakes_holds_nobody() {
 }
 
 #[test]
+fn what_nobody_signed_changes_no_keys_here_either() {
+    let (attic, other) = (identity::made_up(7), identity::made_up(8));
+    let fleet =
+        |key: &str| format!("fleet: home\nhosts:\n  attic: {{ key: \"{key}\" }}\ntrust: {{ signers: trust/people }}\n");
+    let people = format!("ann@example.com {}\n", identity::made_up(9).public());
+    let (good, evil) = (fleet(attic.public()), fleet(other.public()));
+    let mut made = MadeUp::new(&[
+        (DAY, "first", &[("fleet.yaml", &good), ("trust/people", &people), ("apps/web/web.service", UNIT)]),
+        (HOUR, "evil", &[("fleet.yaml", &evil)]),
+    ]);
+    let (first, second) = (made.commits[0].clone(), made.commits[1].clone());
+    let tip = |made: &MadeUp, commit: &CommitId| {
+        made.git(&["update-ref", "refs/heads/main", commit.as_str()], None);
+    };
+    made.record("attic", 0, 600, &[says("web", Converged, 600)]);
+    let (mirror, _) = made.read();
+    let text = mirror.read_note(&HostName::parse("attic").expect("a name"), &first).expect("a note");
+    made.note("attic", &first, 500, &attic.sign(RECORD, "home", &text).expect("signed"));
+    made.note(
+        "attic",
+        &second,
+        400,
+        &other.sign(RECORD, "home", &text.replace("converged", "failed")).expect("signed"),
+    );
+    // The first that a clone sees is taken as it is, and what comes after it as hosts take it.
+    std::fs::remove_dir_all(mirror.own_folder()).expect("removed");
+    tip(&made, &first);
+    let (_, reading) = made.read();
+    assert_eq!((&reading.commit, reading.refused.is_none()), (&first, true));
+    tip(&made, &second);
+    let (mirror, reading) = made.read();
+    assert_eq!((&reading.commit, &reading.tip, reading.unsound.is_none()), (&first, &second, true));
+    assert_eq!(told(&reading), format!("attic web converged {} Well\n", first.short()));
+    let (refused, why) = reading.refused.expect("it is not believed");
+    assert_eq!(refused, second);
+    let why = why.replace(&made.path().display().to_string(), "CLONE");
+    expect_test::expect!["commit 709ed6ecd8 is not believed (unsigned): it is not signed (this clone believed FIRST before; to begin anew with what is there, remove CLONE/.git/mainstay/believed)"].assert_eq(&why.replace(first.short(), "FIRST").replace(second.as_str(), "SECOND"));
+    // However many of them come, and whatever else is there.
+    let mut last = second.clone();
+    for _ in 0..MOST_UNSOUND {
+        let args = ["-c", "user.name=e", "-c", "user.email=e@e", "commit-tree", "-p", last.as_str(), "-m", "x"];
+        let tree = format!("{last}^{{tree}}");
+        last = CommitId::parse(&made.git(&[&args[..], &[&tree]].concat(), None)).expect("a commit");
+    }
+    tip(&made, &last);
+    let (_, reading) = made.read();
+    assert_eq!((&reading.commit, &reading.tip), (&first, &last));
+    // A clone that has forgotten begins anew.
+    std::fs::remove_file(mirror.own_folder().join("believed")).expect("removed");
+    tip(&made, &second);
+    let (_, reading) = made.read();
+    assert_eq!((&reading.commit, reading.refused.is_none()), (&second, true));
+}
+
+#[test]
 fn a_fleet_of_ten_thousand_hosts_is_read_to_the_last_one() {
     let hosts: String = (0..10_000).map(|number| format!("  h{number:04}: {{}}\n")).collect();
     let mut made = MadeUp::new(&[(

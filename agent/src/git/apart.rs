@@ -129,6 +129,7 @@ fn failed(error: WalkError, repo: &gix::Repository, remote: &Remote, watch: &Wat
     match error {
         WalkError::TooMany(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(most) }),
         WalkError::TooLarge(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Unpacked(most) }),
+        WalkError::File(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::File(most) }),
         WalkError::TooMuch(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Bytes(most) }),
         WalkError::Local(_) if watch.cancel.load(std::sync::atomic::Ordering::Relaxed) => {
             Failure::Plain(FetchError::Cancelled { url })

@@ -47,6 +47,8 @@ pub enum Cap {
     Objects(usize),
     /// Bytes that the objects of one pack have when they are unpacked.
     Unpacked(u64),
+    /// Bytes in one file.
+    File(u64),
     /// Refs in one list.
     Refs(usize),
 }
@@ -58,6 +60,12 @@ impl fmt::Display for Cap {
             Cap::List(limit) => write!(f, "{limit} bytes before anything that was asked for"),
             Cap::Objects(limit) => write!(f, "{limit} objects at once: {RAISE}"),
             Cap::Unpacked(limit) => write!(f, "{limit} bytes, unpacked: {RAISE}"),
+            Cap::File(limit) => {
+                write!(
+                    f,
+                    "{limit} bytes in one file: keep it elsewhere, as an artifact, and out of the branch's history"
+                )
+            }
             Cap::Refs(limit) => write!(f, "{limit} refs at once"),
         }
     }

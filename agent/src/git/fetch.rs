@@ -147,7 +147,7 @@ impl Mirror {
         let specs = peers.map(|peers| deaf.specs(repo, peers)).unwrap_or_default();
         let mut heard = Heard::Nothing;
         let pulled = pull_branch(repo, remote, &specs, kept, watch, |references| {
-            told = deaf.told(references);
+            told = deaf.told(references, peers);
             deaf.bound(&told, remote)?;
             if peers.is_some() {
                 heard = if deaf.is_news(repo, &told) { Heard::News } else { Heard::Same };
@@ -226,7 +226,7 @@ impl Mirror {
     fn ask_for(&mut self, remote: &Remote, peers: &Peers, kept: &Kept, watch: &Watch<'_>) -> Result<Heard, FetchError> {
         let (repo, deaf, mut told) = (&self.repo, &self.deaf, Told::default());
         let pulled = pull(repo, remote, &deaf.specs(repo, peers), kept, watch, |references| {
-            told = deaf.told(references);
+            told = deaf.told(references, Some(peers));
             let is_news = !told.is_crowded && deaf.is_news(repo, &told);
             if is_news { Listing::New } else { Listing::Same }
         });

@@ -69,18 +69,23 @@ impl Deaf {
         specs(names.iter().filter(|host| !self.refused.contains_key(*host)))
     }
 
-    /// Takes in what a list says.
-    pub(super) fn told(&self, references: &[Named]) -> Told {
+    /// Takes in what a list says of those who were asked for; some servers list everybody, whoever is.
+    pub(super) fn told(&self, references: &[Named], peers: Option<&Peers>) -> Told {
         let mut told = Told { has_answered: true, ..Told::default() };
         let mut names = 0;
+        let was_asked = |host: &HostName| match peers {
+            None => false,
+            Some(Peers::Some(hosts)) => hosts.contains(host),
+            Some(Peers::All) => true,
+        };
         for Named { name, id } in references {
             let Some(name) = name.strip_prefix(SEEN) else { continue };
             names += 1;
-            if let Ok(host) = HostName::parse(name) {
+            if let Some(host) = HostName::parse(name).ok().filter(was_asked) {
                 told.signs.insert(host, id.0);
             }
         }
-        told.is_crowded = names > self.most();
+        told.is_crowded = peers == Some(&Peers::All) && names > self.most();
         told
     }
 
@@ -178,6 +183,7 @@ impl Deaf {
         let (mut heard, mut received, mut conversations) = (Heard::Same, 0, 0);
         let mut groups = if hosts.is_empty() { Vec::new() } else { vec![hosts] };
         while let Some(group) = groups.pop() {
+            let peers = Peers::Some(group.iter().cloned().collect());
             let left = ends.saturating_duration_since(Instant::now());
             if conversations == MOST_CONVERSATIONS || left.is_zero() {
                 tracing::warn!("not all hosts could be heard in time; the rest is asked for next time");
@@ -190,14 +196,14 @@ impl Deaf {
             let watch = Watch::new(&deadlines, few.whole, cancel);
             let mut told = Told::default();
             let pulled = pull(repo, &few, &specs(group.iter()), kept, &watch, |references| {
-                told = self.told(references);
+                told = self.told(references, Some(&peers));
                 if self.is_news(repo, &told) { Listing::New } else { Listing::Same }
             });
             received += watch.received();
             match pulled {
                 Ok(Listing::New) => {
                     heard = Heard::News;
-                    self.settle(repo, &told, |host| group.contains(host));
+                    self.settle(repo, &told, |_| true);
                 }
                 Ok(_) => {}
                 Err(failure) if failure.is_cancelled() || !(told.has_answered || failure.is_too_much()) => {

@@ -232,7 +232,7 @@ pub(super) struct Commands {
 pub(super) struct Wants {
     /// Which.
     pub(super) ids: Vec<Id>,
-    /// One that has more bytes is as good as not there.
+    /// Of one that has more bytes, only the head is sent.
     pub(super) most: u64,
 }
 

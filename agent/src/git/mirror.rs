@@ -33,9 +33,8 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 /// Nothing is ever checked out; git only insists that HEAD names something.
 const HEAD: &str = "ref: refs/heads/none\n";
 
-/// The largest single allocation while reading objects: what a small pack may inflate to. One that is made from another takes twice as
-/// much, and files a quarter as large are refused.
-const MAX_ALLOCATION: usize = 64 << 20;
+/// The largest single allocation while reading objects: what a small pack may inflate to.
+pub(super) const MAX_ALLOCATION: usize = 64 << 20;
 
 /// More packs than this slow every lookup down.
 const MAX_PACKS: usize = 50;

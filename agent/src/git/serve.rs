@@ -356,22 +356,26 @@ fn hand_out(link: &mut Link<'_>, mirror: &Mirror) -> io::Result<()> {
         };
         let mut buffer = Vec::new();
         for want in wants.ids {
-            let found = mirror.repo.find_header(want.0).map(|header| header.size() <= wants.most);
-            let object = mirror.repo.find_object(want.0).ok().filter(|_| found.as_ref().is_ok_and(|fits| *fits));
-            let Some(object) = object else {
-                // What is too large is there all the same.
-                mirror.suspect.set(mirror.suspect.get() || !matches!(found, Ok(false)));
+            let Ok(header) = mirror.repo.find_header(want.0) else {
+                mirror.suspect.set(true);
                 buffer.extend_from_slice(&[0; 9]);
                 continue;
             };
-            let number = match object.kind {
+            let is_small = header.size() <= wants.most;
+            let object = is_small.then(|| mirror.repo.find_object(want.0));
+            if matches!(object, Some(Err(_))) {
+                mirror.suspect.set(true);
+                buffer.extend_from_slice(&[0; 9]);
+                continue;
+            }
+            buffer.push(match header.kind() {
                 Kind::Commit => 1,
                 Kind::Tree => 2,
                 Kind::Blob => 3,
                 Kind::Tag => 4,
-            };
-            buffer.push(number);
-            buffer.extend_from_slice(&(object.data.len() as u64).to_be_bytes());
+            });
+            buffer.extend_from_slice(&header.size().to_be_bytes());
+            let Some(Ok(object)) = object else { continue };
             if object.data.len() < SMALL {
                 buffer.extend_from_slice(&object.data);
             }

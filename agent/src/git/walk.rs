@@ -17,15 +17,15 @@ use gix::odb::pack;
 use gix::progress::Discard;
 
 use super::link::{Id, Link, Wants};
-use super::mirror::Source;
+use super::mirror::{MAX_ALLOCATION, Source};
 use super::pack::write_header;
 use super::remote::Bounds;
 use super::signs::{MAX_SIGN, is_sign};
 
 /// So many objects are asked for at once.
 const AT_ONCE: usize = 4096;
-/// A commit, a tree or a tag that is larger is none that people make.
-const MAX_NAMING: u64 = 32 << 20;
+/// A file that is larger, in bytes, is taken by no application anyway; it takes three times as much memory to store it.
+const MAX_OBJECT: u64 = 20 << 20;
 /// How much of an object is held at once.
 const PIECE: usize = 64 << 10;
 
@@ -38,6 +38,9 @@ pub(super) enum WalkError {
     /// More bytes than are accepted.
     #[error("the objects have more than {0} bytes")]
     TooLarge(u64),
+    /// More bytes in one object than are accepted.
+    #[error("an object has more than {0} bytes")]
+    File(u64),
     /// More bytes than may be stored.
     #[error("the objects take more than {0} bytes")]
     TooMuch(u64),
@@ -87,7 +90,7 @@ pub(super) fn take(
     let mut left = bounds.unpacked;
     while !found.wanted.is_empty() {
         let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
-        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: u64::MAX }).map_err(WalkError::Link)?;
+        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: MAX_OBJECT }).map_err(WalkError::Link)?;
         for id in now {
             receive(link, id, &mut left, &mut spool, &mut found)?;
         }
@@ -110,7 +113,8 @@ pub(super) fn take(
     }
     let pack = spool.finish(taken.objects).map_err(local)?;
     let (mut pack, nothing) = (BufReader::new(pack), None::<gix::odb::Handle>);
-    let options = pack::bundle::write::Options { thread_limit: Some(1), ..Default::default() };
+    let alloc_limit_bytes = Some(MAX_ALLOCATION);
+    let options = pack::bundle::write::Options { thread_limit: Some(1), alloc_limit_bytes, ..Default::default() };
     let hash = gix::hash::Kind::Sha1;
     let written =
         pack::Bundle::write_to_directory(&mut pack, Some(&folder), &mut Discard, stop, nothing, hash, options);
@@ -188,7 +192,7 @@ fn stored(error: io::Error, bounds: Bounds) -> WalkError {
 fn receive_sign(link: &mut Link<'_>, id: ObjectId, spool: &mut Spool, bounds: Bounds) -> Result<bool, WalkError> {
     let Some((kind, length)) = header(link, id)? else { return Ok(false) };
     if length > MAX_SIGN {
-        return Err(WalkError::Wrong { id, why: "is larger than was asked for".to_owned() });
+        return Ok(false);
     }
     let mut bytes = Vec::new();
     link.take(length).read_to_end(&mut bytes).map_err(WalkError::Link)?;
@@ -215,8 +219,8 @@ fn receive(
 ) -> Result<(), WalkError> {
     let wrong = |why: &str| WalkError::Wrong { id, why: why.to_owned() };
     let (kind, length) = header(link, id)?.ok_or_else(|| wrong("is not there"))?;
-    if kind != Kind::Blob && length > MAX_NAMING {
-        return Err(wrong("is too large for its kind"));
+    if length > MAX_OBJECT {
+        return Err(WalkError::File(MAX_OBJECT));
     }
     let size = usize::try_from(length).unwrap_or(usize::MAX);
     *left = left.checked_sub(length).ok_or(WalkError::TooLarge(found.bounds.unpacked))?;

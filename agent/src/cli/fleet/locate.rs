@@ -61,7 +61,7 @@ pub(super) fn run(common: &Common, place: &Place, args: &Args) -> anyhow::Result
     let clone = place.open()?;
     let reading = clone.read()?;
     clone.warn(&reading);
-    let newest = reading.unsound.as_ref().unwrap_or(&reading.commit);
+    let newest = &reading.tip;
     let commits = commits(&clone, newest, &args.what)?;
     let is_more = commits.len() > MOST_COMMITS;
     let located: Vec<Located<'_>> = commits

@@ -103,7 +103,7 @@ pub(super) async fn run(common: &Common, place: &Place, args: &Args) -> anyhow::
             Ok(reading) => reading,
             Err(error) => return answered(Err(error)),
         };
-        let newest = reading.unsound.as_ref().unwrap_or(&reading.commit);
+        let newest = &reading.tip;
         if !clone.mirror.is_ancestor(&commit, newest)? {
             anyhow::bail!("{} is not on {}: no host is held to it", commit.short(), clone.followed);
         }

@@ -102,9 +102,9 @@ fn what_a_fetcher_hands_out_is_bounded() {
         ),
         (
             "without a pause",
-            |_, deadlines| deadlines.total = Duration::from_secs(1),
+            |_, deadlines| deadlines.total = Duration::from_millis(200),
             |it, _, _| {
-                hand(it, 3, 1 << 30, b"")?;
+                hand(it, 3, 20 << 20, b"")?;
                 loop {
                     it.write_all(&[b'x'; 4096])?;
                 }
@@ -152,7 +152,7 @@ fn a_fetcher_that_lies_changes_nothing() {
         ),
         ("no kind", |it, _, bytes| hand(it, 9, bytes.len(), &bytes), "is of no kind"),
         ("other kind", |it, _, bytes| hand(it, 3, bytes.len(), &bytes), "came as something else"),
-        ("large", |it, kind, _| hand(it, kind, 40 << 20, b""), "is too large for its kind"),
+        ("large", |it, kind, _| hand(it, kind, 40 << 20, b""), "more than 20971520 bytes in one file"),
         (
             "endless",
             |it, _, _| {
@@ -161,7 +161,7 @@ fn a_fetcher_that_lies_changes_nothing() {
                     it.write_all(&[b'x'; 4096])?;
                 }
             },
-            "unpacked",
+            "more than 20971520 bytes in one file",
         ),
         (
             "torn",
