@@ -45,7 +45,9 @@ pub enum VaultError {
         source: io::Error,
     },
     /// It is none of the files that hold secrets.
-    #[error("{0} holds no secrets: values are in secrets/NAME.yaml, and whole files in apps/NAME/files/PATH.age")]
+    #[error(
+        "{0} holds no secrets: values are in secrets/NAME.yaml, and whole files in apps/NAME/files/PATH.age, or beside a compose file"
+    )]
     NotOne(String),
     /// There is no such secret.
     #[error("there is no secret `{0}`: `mainstay secret list` shows those that there are")]
@@ -165,7 +167,18 @@ impl Vault {
     /// Names the files that hold secrets.
     pub fn files(&self) -> Vec<String> {
         let files = self.tree.entries.iter().filter(|(_, entry)| matches!(entry, Entry::File { .. }));
-        files.map(|(path, _)| path.clone()).filter(|path| is_page(path) || is_whole(path)).collect()
+        files.map(|(path, _)| path.clone()).filter(|path| is_page(path) || self.is_whole(path)).collect()
+    }
+
+    /// Says whether a file is encrypted as a whole: one that goes to a path of the host, or lies beside a compose file.
+    fn is_whole(&self, file: &str) -> bool {
+        let app = file.strip_prefix("apps/").and_then(|rest| rest.split_once('/')).filter(|_| file.ends_with(SUFFIX));
+        let has_compose = |(app, _): (&str, &str)| {
+            let is_there = |name: String| self.tree.entries.contains_key(&name);
+            let names = manifest::COMPOSE.iter().map(|name| format!("apps/{app}/{name}"));
+            names.into_iter().any(|name| is_there(format!("{name}.j2")) || is_there(name))
+        };
+        is_placed(file) || app.is_some_and(has_compose)
     }
 
     /// Names the file that somebody means by a path from where they are, or from the repository's root.
@@ -181,7 +194,7 @@ impl Vault {
         let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
         let name = below.unwrap_or(&plain).to_string_lossy().into_owned();
         let is_inside = !Path::new(&name).is_absolute() && !name.split('/').any(|part| matches!(part, ".." | "." | ""));
-        let is_one = is_page(&name) || is_whole(&name) || is_whole(&format!("{name}{SUFFIX}"));
+        let is_one = is_page(&name) || self.is_whole(&name) || self.is_whole(&format!("{name}{SUFFIX}"));
         if is_inside && is_one { Ok(name) } else { Err(VaultError::NotOne(path.display().to_string())) }
     }
 
@@ -190,7 +203,7 @@ impl Vault {
     /// # Errors
     /// The file has mistakes.
     pub fn pieces(&self, file: &str) -> Result<Vec<Piece>, VaultError> {
-        if is_whole(file) {
+        if self.is_whole(file) {
             let readers = sealed::readers(self.bytes(file)?).ok();
             return Ok(vec![Piece { file: file.to_owned(), name: None, readers }]);
         }
@@ -231,7 +244,7 @@ impl Vault {
     /// There is none, or it is not for whoever asks.
     pub fn show(&mut self, what: &str) -> Result<Opened, VaultError> {
         let file = self.files().into_iter().find(|file| file == what || format!("./{file}") == what);
-        if let Some(file) = file.filter(|file| is_whole(file)) {
+        if let Some(file) = file.filter(|file| self.is_whole(file)) {
             let bytes = self.bytes(&file)?.to_vec();
             return self.opened(what, &Sealed::whole(bytes.into()));
         }
@@ -249,7 +262,7 @@ impl Vault {
         if !self.tree.entries.contains_key(file) {
             return Ok(Zeroizing::new(Vec::new()));
         }
-        if is_whole(file) {
+        if self.is_whole(file) {
             let bytes = self.bytes(file)?.to_vec();
             return self.opened(file, &Sealed::whole(bytes.into()));
         }
@@ -269,7 +282,7 @@ impl Vault {
     /// # Errors
     /// It has mistakes, or nobody could read it; nothing was written.
     pub fn store(&mut self, file: &str, content: &[u8]) -> Result<Sealing, VaultError> {
-        if is_whole(file) {
+        if self.is_whole(file) {
             return self.store_whole(file, content);
         }
         let text =
@@ -314,11 +327,11 @@ impl Vault {
             let text = self.text(file)?.to_owned();
             return self.store(file, text.as_bytes());
         }
-        if is_whole(file) && sealed::readers(self.bytes(file)?) != Err(Unsealed::Plain) {
+        if self.is_whole(file) && sealed::readers(self.bytes(file)?) != Err(Unsealed::Plain) {
             return Ok(Sealing::default());
         }
         let content = Zeroizing::new(self.bytes(file)?.to_vec());
-        if is_whole(file) {
+        if self.is_whole(file) {
             return self.store_whole(file, &content);
         }
         if file.ends_with(".j2") {
@@ -346,7 +359,7 @@ impl Vault {
         let readers = self.readers(file)?;
         let is_due = |text: &str| all || !is_for(text, &readers);
         let mut sealing = Sealing { readers: readers.clone(), ..Sealing::default() };
-        if is_whole(file) {
+        if self.is_whole(file) {
             let bytes = self.bytes(file)?.to_vec();
             let found = sealed::readers(&bytes);
             if !all && found.as_ref().is_ok_and(|found| are(found, &readers)) {
@@ -526,13 +539,13 @@ fn is_page(file: &str) -> bool {
     file.strip_prefix(FOLDER).is_some_and(|name| !name.contains('/') && name.ends_with(".yaml"))
 }
 
-/// Says whether a file is encrypted as a whole.
-fn is_whole(file: &str) -> bool {
+/// Says whether a file goes to a path of the host, and is encrypted as a whole.
+fn is_placed(file: &str) -> bool {
     let parts: Vec<&str> = file.split('/').collect();
     // With what is added or replaced for some hosts: apps/NAME/@PLACE/files/….
-    let is_placed = |at: usize| parts.len() > at + 1 && parts[at] == "files";
+    let is_below = |at: usize| parts.len() > at + 1 && parts[at] == "files";
     let is_layer = parts.len() > 2 && parts[2].starts_with('@');
-    parts[0] == "apps" && is_placed(if is_layer { 3 } else { 2 }) && file.ends_with(SUFFIX)
+    parts[0] == "apps" && is_below(if is_layer { 3 } else { 2 }) && file.ends_with(SUFFIX)
 }
 
 /// Returns something encrypted that nobody can open.

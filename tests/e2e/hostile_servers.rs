@@ -73,11 +73,11 @@ for name in noise1 noise2 noise3 noise4 flood; do
   git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
   git repack -q -a -d
 done
-# A gigabyte in a few kilobytes: files of 48 MB, each of them a small change of the one before.
+# A gigabyte in a few kilobytes: files of 19 MB, each of them a small change of the one before.
 cd /srv/evil; mkdir deltas; git clone -q --bare /srv/git/fleet.git deltas/fleet.git; cd deltas/fleet.git
 git ls-tree main >/tmp/tree
-head -c 48M /dev/zero >/tmp/large
-for number in $(seq 20); do
+head -c 19M /dev/zero >/tmp/large
+for number in $(seq 50); do
   printf %s $number | dd of=/tmp/large bs=1 seek=${number}000 conv=notrunc status=none
   printf '100644 blob %s\tlarge%s\n' $(git -c core.compression=1 hash-object -w /tmp/large) $number >>/tmp/tree
 done

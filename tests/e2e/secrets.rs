@@ -12,6 +12,8 @@ const PLANTED: &str = "/run/planted";
 const SHOP: &str = "[Service]\nExecStart=/bin/sleep infinity\nLoadCredential=db:/etc/shop/db\nLoadCredential=key:/etc/shop/tls.key\n\
                     [Install]\nWantedBy=multi-user.target\n";
 const OTHER: &str = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+/// Where something secret may be on a host: opened, handed on by systemd, and where its owner put it.
+const PLACES: [&str; 3] = ["/run/mainstay/secrets/", "/run/credentials/", "/etc/mainstay/private/"];
 const OPENED: &str = "/run/mainstay/secrets/shop/etc/shop";
 
 struct Scene {
@@ -24,6 +26,17 @@ struct Scene {
 
 impl Scene {
     fn start(lab: &lab::Lab) -> Scene {
+        Scene::with(lab, |_| {
+            vec![
+                ("apps/shop/shop.service", SHOP.to_owned()),
+                ("apps/shop/files/etc/shop/db.j2", "user=smith password={{ secret(\"shop.db\") }}\n".to_owned()),
+                ("apps/other/other.service", OTHER.to_owned()),
+            ]
+        })
+    }
+
+    /// With these applications.
+    fn with(lab: &lab::Lab, apps: impl FnOnce(&Forge) -> Vec<(&'static str, String)>) -> Scene {
         let forge = lab.forge().unwrap();
         let mut hosts = lab.boot_all(&["attic", "desk"]).unwrap();
         let (desk, host) = (hosts.remove(1), hosts.remove(0));
@@ -44,13 +57,9 @@ impl Scene {
             ann.trim()
         );
         let signers = scene.host.read("/usr/share/lab/signers").unwrap();
-        let files = [
-            ("fleet.yaml", fleet.as_str()),
-            ("trust/signers", signers.as_str()),
-            ("apps/shop/shop.service", SHOP),
-            ("apps/shop/files/etc/shop/db.j2", "user=smith password={{ secret(\"shop.db\") }}\n"),
-            ("apps/other/other.service", OTHER),
-        ];
+        let apps = apps(&scene.forge);
+        let mut files = vec![("fleet.yaml", fleet.as_str()), ("trust/signers", signers.as_str())];
+        files.extend(apps.iter().map(|(path, text)| (*path, text.as_str())));
         agent::write_folder(&scene.desk, DESK, &files);
         scene
     }
@@ -60,6 +69,30 @@ impl Scene {
         let secret = format!("canary-{name}-{:016x}", unheard_of(self.planted.len()));
         self.planted.push(secret.clone());
         secret
+    }
+
+    /// Plants what the settings of the host name, and returns these.
+    fn plant_settings(&mut self) -> String {
+        let [token, hook, git, registry, receiver] =
+            ["token", "hook", "git", "registry", "receiver"].map(|name| self.plant(name));
+        use std::fmt::Write as _;
+        let mut script = String::from("umask 077; mkdir -p /etc/mainstay/private; cd /etc/mainstay/private\n");
+        for (name, secret) in [("token", &token), ("hook", &hook), ("git", &git)] {
+            writeln!(script, "echo {secret} >{name}").unwrap();
+        }
+        writeln!(
+            script,
+            "echo '{{\"auths\":{{\"r.example\":{{\"username\":\"u\",\"password\":\"{registry}\"}}}}}}' >auth.json"
+        )
+        .unwrap();
+        writeln!(script, "echo 'https://127.0.0.1:1/{receiver}' >receiver").unwrap();
+        self.host.sh(&script).unwrap();
+        let at = "/etc/mainstay/private";
+        format!(
+            "registries: {at}/auth.json\ngit: {{ token: {at}/git }}\n\
+             endpoint: {{ listen: [\"127.0.0.1:9105\"], token: {at}/token, hooks: {at}/hook }}\n\
+             alerts: {{ webhook: {at}/receiver }}\n"
+        )
     }
 
     /// Runs a command as the author.
@@ -89,7 +122,7 @@ impl Scene {
     fn hits(&self, is_found: bool) -> String {
         let mut found = String::new();
         let patterns: String = self.planted.iter().map(|secret| format!(" -e {secret}")).collect();
-        for (host, may) in [(&self.host, &["/run/mainstay/secrets/", "/run/credentials/"][..]), (&self.desk, &[])] {
+        for (host, may) in [(&self.host, &PLACES[..]), (&self.desk, &[])] {
             // Nothing found is what is hoped for, and no failure.
             let script = format!(
                 "set +e +o pipefail
@@ -101,8 +134,9 @@ impl Scene {
             );
             let said = host.sh(&script).unwrap();
             let hits = said.strip_suffix("searched\n").unwrap_or_else(|| panic!("it ended before: {said}"));
-            let (meant, stray): (Vec<&str>, Vec<&str>) =
+            let (mut meant, stray): (Vec<&str>, Vec<&str>) =
                 hits.lines().partition(|hit| may.iter().any(|place| hit.starts_with(place)));
+            meant.retain(|hit| !hit.starts_with(PLACES[2]));
             assert_eq!(!meant.is_empty(), is_found && !may.is_empty(), "{}: {hits}", host.name());
             found.extend(stray.iter().map(|hit| format!("{}: {hit}\n", host.name())));
         }
@@ -130,6 +164,9 @@ impl Scene {
             "systemctl status shop mainstay",
             "systemctl show shop mainstay",
             "coredumpctl --no-pager",
+            "mainstay trust explain",
+            "podman inspect $(podman ps -aq)",
+            "docker inspect $(docker ps -aq)",
         ];
         let paths = ["/metrics", "/v1/status", "/v1/plan", "/v1/history", "/v1/annotations", "/"];
         let asked = paths.map(|path| format!("curl -s --unix-socket /run/mainstay/agent.sock http://localhost{path}"));
@@ -163,7 +200,8 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     scene.author("mainstay check");
     let first = scene.commit("what is secret");
     scene.forge.authorize(&scene.host).unwrap();
-    agent::follow(&scene.host, &scene.repo.ssh_url(), "");
+    let settings = scene.plant_settings();
+    agent::follow(&scene.host, &scene.repo.ssh_url(), &settings);
     agent::await_converged(&scene.host, &first);
 
     let host = &scene.host;
@@ -187,8 +225,26 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     assert_eq!(host.read("/run/credentials/shop.service/db").unwrap(), format!("user=smith password={again}\n"));
     assert!(agent::invocation(host, "shop") != shop && agent::invocation(host, "other") == other);
 
+    // What waits for a person's word is planned, and nothing of it is shown.
+    scene.host.sh("mainstay pause shop --reason 'a test'").unwrap();
+    let later = scene.plant("later");
+    scene.edit("secrets/shop.yaml", &format!("# of the shop\nshop:\n  db: {later}\n"));
+    let waits = scene.commit("a value that waits");
+    agent::await_status(&scene.host, &waits[..10]);
+    scene.host.wait_for(agent::SOON, "(mainstay plan || true) 2>&1 | grep /etc/shop/db").unwrap();
+    assert_eq!(scene.hits(true), "");
+    scene.host.sh("mainstay resume shop").unwrap();
+    agent::await_converged(&scene.host, &waits);
+    let again = later;
+
+    // Who writes into it makes it drift, and no backup of it.
+    scene.host.sh(&format!("echo spoilt >>{OPENED}/db")).unwrap();
+    scene.host.wait_for(agent::SOON, &format!("! grep -q spoilt {OPENED}/db")).unwrap();
+    agent::await_rest(&scene.host);
+    assert_eq!(scene.hits(true), "");
+
     // The same, encrypted anew, restarts nobody.
-    let shop = agent::invocation(host, "shop");
+    let shop = agent::invocation(&scene.host, "shop");
     let said = scene.author("mainstay secret rekey --all");
     assert!(said.contains("secrets/shop.yaml: 1 value"), "{said}");
     let third = scene.commit("encrypted anew");
@@ -200,10 +256,16 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     scene.host.wait_for(agent::SOON, &format!("test -s {OPENED}/db")).unwrap();
     assert_eq!(scene.host.read(&format!("{OPENED}/db")).unwrap(), format!("user=smith password={again}\n"));
 
-    // An agent that dies in the middle leaves nothing of it in a core.
-    scene.host.sh("kill -ABRT $(systemctl show -P MainPID mainstay)").unwrap();
-    agent::await_converged(&scene.host, &third);
+    // An agent that dies in the middle leaves nothing of it in a core: there is none, of it or of who talks to servers in its place.
+    for unit in ["mainstay-fetch", "mainstay"] {
+        scene.host.sh("mainstay sync").unwrap();
+        scene.host.sh(&format!("kill -ABRT $(systemctl show -P MainPID {unit})")).unwrap();
+        agent::await_converged(&scene.host, &third);
+    }
     assert_eq!(scene.hits(true), "");
+    let cores = "find / -xdev \\( -name 'core' -o -name 'core.*' -o -path '/var/lib/systemd/coredump/*' -o -path '/var/crash/*' \\) \
+                 -type f -not -path '/proc/*' -not -path '/sys/*' -not -path '/usr/*'";
+    assert_eq!(scene.host.sh(cores).unwrap(), "");
 }
 
 #[test]
@@ -264,4 +326,81 @@ fn what_cannot_be_opened_leaves_the_old_value_and_what_is_not_wanted_is_gone() {
     scene.host.wait_for(agent::SOON, left).unwrap();
     let hits = scene.hits(false);
     assert_eq!(hits, "");
+}
+
+/// Each of these reads it in a way of its own.
+const ENVIRONMENT: &str = "[Service]\nEnvironmentFile=/etc/plain/db.env\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+const COMPOSE: &str = "services:\n  web:\n    image: IMAGE\n    command: [sleep, \"1000\"]\n    restart: unless-stopped\n    \
+                       secrets: [{ source: db, uid: \"65534\", mode: 0400 }]\n  beside:\n    image: IMAGE\n    command: [sleep, \"1000\"]\n    \
+                       restart: unless-stopped\nsecrets:\n  db: { file: ./db.txt }\n";
+
+#[test]
+fn whoever_reads_it_in_whatever_way_gets_it_and_another_value() {
+    let Some(lab) = start() else { return };
+    let mut scene = Scene::with(&lab, |forge| {
+        let image = forge.image("shop", "1", "one").unwrap().reference;
+        let quadlet = format!(
+            "[Container]\nImage={image}\nExec=sleep 1000\nVolume=/etc/box/db:/run/db:ro\n[Service]\nTimeoutStopSec=1\n\
+             [Install]\nWantedBy=multi-user.target\n"
+        );
+        vec![
+            ("apps/plain/plain.service", ENVIRONMENT.to_owned()),
+            ("apps/plain/files/etc/plain/db.env.j2", "DB={{ secret(\"db\") }}\n".to_owned()),
+            ("apps/box/box.container", quadlet),
+            ("apps/box/files/etc/box/db.j2", "{{ secret(\"db\") }}\n".to_owned()),
+            ("apps/shop/compose.yaml", COMPOSE.replace("IMAGE", &image)),
+            ("apps/other/other.service", OTHER.to_owned()),
+        ]
+    });
+    scene.host.start_docker().unwrap();
+    scene.forge.authorize(&scene.host).unwrap();
+    let (mut before, mut commit) = (Vec::new(), String::new());
+    for round in ["first", "second"] {
+        let db = scene.plant(round);
+        scene.edit("secrets/db.yaml", &format!("db: {db}\n"));
+        // The compose file has one for itself.
+        scene.edit("apps/shop/db.txt.age", &db);
+        scene.author("mainstay secret check");
+        scene.author("mainstay check");
+        commit = scene.commit(round);
+        if round == "first" {
+            agent::follow(&scene.host, &scene.repo.ssh_url(), "");
+        }
+        agent::await_converged(&scene.host, &commit);
+        let host = &scene.host;
+        let environment =
+            host.sh("tr '\\0' '\\n' </proc/$(systemctl show -P MainPID plain)/environ | grep ^DB=").unwrap();
+        assert_eq!(environment.trim(), format!("DB={db}"), "{round}");
+        assert_eq!(host.sh("podman exec systemd-box cat /run/db").unwrap().trim(), db, "{round}");
+        assert_eq!(host.sh("docker exec shop-web-1 cat /run/secrets/db").unwrap().trim(), db, "{round}");
+        assert_eq!(host.sh("docker exec shop-web-1 stat -c '%a %u' /run/secrets/db").unwrap(), "400 65534\n");
+        let id =
+            |name: &str| host.sh(&format!("docker inspect -f '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {name}")).unwrap();
+        let now = vec![
+            agent::invocation(host, "plain"),
+            agent::invocation(host, "box"),
+            id("shop-web-1"),
+            agent::invocation(host, "other"),
+            id("shop-beside-1"),
+        ];
+        if round == "second" {
+            let changed: Vec<bool> = std::iter::zip(&now, &before).map(|(now, before)| now != before).collect();
+            assert_eq!(changed, [true, true, true, false, false], "who reads it begins anew, and nobody else");
+        }
+        before = now;
+        // The environment of who asked for that is its own.
+        let hits = scene.hits(true);
+        let own = format!("/proc/{}/environ", scene.host.sh("systemctl show -P MainPID plain").unwrap().trim());
+        let stray: Vec<&str> = hits.lines().filter(|hit| !hit.ends_with(&own)).collect();
+        assert!(stray.is_empty(), "{stray:?}");
+    }
+    assert!(!commit.is_empty());
+
+    // Gone with who wanted it.
+    scene.desk.sh(&format!("cd {DESK}; rm -r apps/plain apps/box apps/shop")).unwrap();
+    let last = scene.commit("without");
+    scene.host.sh("mainstay sync || true").unwrap();
+    agent::await_status(&scene.host, &last[..10]);
+    scene.host.wait_for(agent::SOON, "test -z \"$(find /run/mainstay/secrets -type f)\"").unwrap();
+    assert_eq!(scene.hits(false), "");
 }

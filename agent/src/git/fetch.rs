@@ -62,6 +62,8 @@ impl Mirror {
     ) -> Result<(Fetched, Heard), FetchError> {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(remote.url.to_string()))?;
         self.slack = remote.growth.bytes;
+        self.make_room(remote.whole)
+            .map_err(|error| FetchError::Local { path: self.dir.clone(), source: Box::new(error) })?;
         let (remote, bounds) = self.bounded(remote);
         let watch = Watch::new(deadlines, bounds, cancel);
         let kept = std::mem::take(&mut self.kept);

@@ -15,6 +15,7 @@ use spec::id::{CommitId, shown};
 use super::command;
 use super::connect::Kept;
 use super::error::{GitError, because};
+use super::remote::{Bounds, MAX_OBJECT};
 use super::signs::Deaf;
 
 /// Where the branch's tip is kept. Its name carries no branch: one mirror follows one branch, whichever it is today.
@@ -32,9 +33,6 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 
 /// Nothing is ever checked out; git only insists that HEAD names something.
 const HEAD: &str = "ref: refs/heads/none\n";
-
-/// The largest single allocation while reading objects: what a small pack may inflate to.
-pub(super) const MAX_ALLOCATION: usize = 64 << 20;
 
 /// More packs than this slow every lookup down.
 const MAX_PACKS: usize = 50;
@@ -62,6 +60,8 @@ pub struct Mirror {
     tidied: u64,
     /// When they have grown by so many, what nobody needs is worth looking for: commits that are refused, for instance.
     pub(super) slack: u64,
+    /// The largest single allocation while reading objects, in bytes: what a small pack may inflate to.
+    room: usize,
     /// Who of the other hosts is not heard.
     pub(super) deaf: Deaf,
 }
@@ -92,6 +92,7 @@ impl Mirror {
             suspect: Cell::new(false),
             tidied: 0,
             slack: u64::MAX,
+            room: MAX_OBJECT,
             deaf: Deaf::default(),
         };
         if !mirror.is_sound() {
@@ -108,7 +109,7 @@ impl Mirror {
     /// # Errors
     /// There is no mirror, or it cannot be opened.
     pub fn peek(dir: &Path) -> Result<Mirror, GitError> {
-        let repo = open_repository(dir).map_err(|source| {
+        let repo = open_repository(dir, MAX_OBJECT).map_err(|source| {
             let (doing, path) = ("open the repository".to_owned(), dir.to_owned());
             GitError::Mirror { doing, path, source }
         })?;
@@ -119,6 +120,7 @@ impl Mirror {
             suspect: Cell::new(false),
             tidied: 0,
             slack: u64::MAX,
+            room: MAX_OBJECT,
             deaf: Deaf::default(),
         })
     }
@@ -151,6 +153,7 @@ impl Mirror {
             suspect: Cell::new(false),
             tidied: 0,
             slack: u64::MAX,
+            room: MAX_OBJECT,
             deaf: Deaf::default(),
         })
     }
@@ -247,9 +250,20 @@ impl Mirror {
         Ok(())
     }
 
+    /// Makes room for what a conversation may bring.
+    pub(super) fn make_room(&mut self, whole: Bounds) -> Result<(), GitError> {
+        let room = whole.largest();
+        if room == self.room {
+            return Ok(());
+        }
+        self.room = room;
+        self.reload()
+    }
+
     /// Opens the repository again, after something replaced its files.
     pub(super) fn reload(&mut self) -> Result<(), GitError> {
-        self.repo = open_repository(&self.dir).map_err(|source| self.failed("open the repository", source))?;
+        self.repo =
+            open_repository(&self.dir, self.room).map_err(|source| self.failed("open the repository", source))?;
         Ok(())
     }
 
@@ -296,11 +310,11 @@ pub(super) fn load(dir: &Path) -> Result<gix::Repository, Source> {
     ensure_text(dir, "HEAD", HEAD)?;
     ensure_text(dir, "config", CONFIG)?;
     remove_leftovers(dir)?;
-    open_repository(dir)
+    open_repository(dir, MAX_OBJECT)
 }
 
-fn open_repository(dir: &Path) -> Result<gix::Repository, Source> {
-    let overrides = [format!("gitoxide.objects.allocLimit={MAX_ALLOCATION}"), "pack.threads=1".to_owned()];
+fn open_repository(dir: &Path, room: usize) -> Result<gix::Repository, Source> {
+    let overrides = [format!("gitoxide.objects.allocLimit={room}"), "pack.threads=1".to_owned()];
     let options =
         gix::open::Options::isolated().open_path_as_is(true).with(gix::sec::Trust::Full).config_overrides(overrides);
     let mut repo = gix::open_opts(dir, options)?;

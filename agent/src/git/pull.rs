@@ -13,9 +13,9 @@ use super::connect::{Kept, connect};
 use super::error::{Cap, Deadline, Failure, FetchError, Verdict, because};
 use super::link::{Id, Named};
 use super::meter::{Meter, Stopped};
-use super::mirror::{MAX_ALLOCATION, Source};
+use super::mirror::Source;
 use super::opening::{Guess, Held, Opening};
-use super::remote::Remote;
+use super::remote::{MAX_OBJECT, Remote};
 use super::wire::Watch;
 
 /// The most that a list of refs may take, in bytes: some 200 000 refs.
@@ -203,7 +203,7 @@ fn receive_failed(repo: &gix::Repository, remote: &Remote, watch: &Watch<'_>, er
             Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(watch.bounds.objects) })
         }
         _ if said.contains("Entry too large to fit in memory") => {
-            Failure::Plain(FetchError::TooLarge { url, cap: Cap::File(MAX_ALLOCATION as u64) })
+            Failure::Plain(FetchError::TooLarge { url, cap: Cap::File(MAX_OBJECT as u64) })
         }
         // An ERR line in place of a pack, "not our ref" for instance, when the branch moved since it was listed.
         _ if said.contains("Could not decode server reply") => Failure::Plain(lost(said)),

@@ -10,6 +10,9 @@ use spec::id::shown;
 /// Many times the whole history of any repository that configures hosts, in bytes; `git.max-size` of the settings.
 const MAX_SIZE: u64 = 512 << 20;
 
+/// A file that is larger, in bytes, is taken by no application anyway; it takes three times as much memory to store it.
+pub(super) const MAX_OBJECT: usize = 20 << 20;
+
 /// What one conversation may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
@@ -25,13 +28,18 @@ pub struct Bounds {
 impl Bounds {
     /// What a whole repository may take, whose pack has so many bytes at most.
     fn whole(bytes: u64) -> Bounds {
-        let objects = usize::try_from(bytes / 512).unwrap_or(usize::MAX);
+        let objects = usize::try_from(bytes / 2048).unwrap_or(usize::MAX);
         Bounds { bytes, objects, unpacked: bytes.saturating_mul(32) }
     }
 
     /// What may come on top of it at once, where it is here already: some ten thousand commits.
     fn growth(self) -> Bounds {
         Bounds { bytes: self.bytes / 16, objects: self.objects / 4, unpacked: self.unpacked / 4 }
+    }
+
+    /// Returns how many bytes one thing in it may take in memory: a file, or the list of its objects.
+    pub(super) fn largest(self) -> usize {
+        MAX_OBJECT.max(self.objects.saturating_mul(80))
     }
 
     /// Returns how many bytes it may take on this disk, where each object is compressed on its own: without deltas it is more.

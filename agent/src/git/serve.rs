@@ -147,6 +147,10 @@ impl Fetcher {
             return Ok(false);
         }
         mirror.slack = remote.growth.bytes;
+        if let Err(error) = mirror.make_room(remote.whole) {
+            link.say(&Said::NotFetched(NotFetched::Unreachable(None, self.in_words(&error)), false))?;
+            return Ok(false);
+        }
         let bounds = if mirror.is_empty() { remote.whole } else { remote.growth };
         let watch = Watch::new(deadlines, bounds, gone);
         let mut heard = Ok(());

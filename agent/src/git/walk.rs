@@ -17,15 +17,13 @@ use gix::odb::pack;
 use gix::progress::Discard;
 
 use super::link::{Id, Link, Wants};
-use super::mirror::{MAX_ALLOCATION, Source};
+use super::mirror::Source;
 use super::pack::write_header;
-use super::remote::Bounds;
+use super::remote::{Bounds, MAX_OBJECT};
 use super::signs::{MAX_SIGN, is_sign};
 
 /// So many objects are asked for at once.
 const AT_ONCE: usize = 4096;
-/// A file that is larger, in bytes, is taken by no application anyway; it takes three times as much memory to store it.
-const MAX_OBJECT: u64 = 20 << 20;
 /// How much of an object is held at once.
 const PIECE: usize = 64 << 10;
 
@@ -90,7 +88,8 @@ pub(super) fn take(
     let mut left = bounds.unpacked;
     while !found.wanted.is_empty() {
         let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
-        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: MAX_OBJECT }).map_err(WalkError::Link)?;
+        link.say(&Wants { ids: now.iter().copied().map(Id).collect(), most: MAX_OBJECT as u64 })
+            .map_err(WalkError::Link)?;
         for id in now {
             receive(link, id, &mut left, &mut spool, &mut found)?;
         }
@@ -113,7 +112,7 @@ pub(super) fn take(
     }
     let pack = spool.finish(taken.objects).map_err(local)?;
     let (mut pack, nothing) = (BufReader::new(pack), None::<gix::odb::Handle>);
-    let alloc_limit_bytes = Some(MAX_ALLOCATION);
+    let alloc_limit_bytes = Some(bounds.largest());
     let options = pack::bundle::write::Options { thread_limit: Some(1), alloc_limit_bytes, ..Default::default() };
     let hash = gix::hash::Kind::Sha1;
     let written =
@@ -219,8 +218,8 @@ fn receive(
 ) -> Result<(), WalkError> {
     let wrong = |why: &str| WalkError::Wrong { id, why: why.to_owned() };
     let (kind, length) = header(link, id)?.ok_or_else(|| wrong("is not there"))?;
-    if length > MAX_OBJECT {
-        return Err(WalkError::File(MAX_OBJECT));
+    if length > MAX_OBJECT as u64 {
+        return Err(WalkError::File(MAX_OBJECT as u64));
     }
     let size = usize::try_from(length).unwrap_or(usize::MAX);
     *left = left.checked_sub(length).ok_or(WalkError::TooLarge(found.bounds.unpacked))?;

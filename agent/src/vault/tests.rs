@@ -191,12 +191,34 @@ fn what_would_be_lost_or_read_otherwise_is_not_written() {
 }
 
 #[test]
+fn a_secret_of_a_compose_file_is_encrypted_beside_it() {
+    let scene = Scene::new();
+    let sealed = "apps/blog/db.txt.age";
+    let refused = scene.vault().named(Path::new(sealed));
+    assert!(matches!(refused, Err(VaultError::NotOne(_))), "nobody reads it there");
+    let compose =
+        "services: { web: { image: \"r.example/web:1\", secrets: [db] } }\nsecrets: { db: { file: ./db.txt } }\n";
+    scene.write("apps/blog/compose.yaml", compose);
+    scene.write("apps/blog/db.txt", "-key-");
+    scene.vault().store(FILE, b"db: x\n").expect("stored");
+    assert_eq!(scene.vault().named(Path::new(sealed)).expect("one"), sealed);
+    let sealing = scene.vault().encrypt("apps/blog/db.txt").expect("encrypted");
+    assert_eq!((sealing.readers.len(), sealing.replaced.as_deref()), (2, Some("apps/blog/db.txt")));
+    assert_eq!(scene.shown(sealed), "-key-");
+    assert!(scene.vault().files().contains(&sealed.to_owned()));
+    // What nobody reads there is not encrypted for anybody.
+    scene.write("apps/blog/notes.txt", "-key-");
+    assert!(matches!(scene.vault().encrypt("apps/blog/notes.txt"), Err(VaultError::Unsound { .. })));
+    assert!(scene.dir().join("apps/blog/notes.txt").exists());
+}
+
+#[test]
 fn what_is_for_some_hosts_only_is_a_file_as_any() {
     for whole in ["apps/web/files/etc/a.age", "apps/web/@attic/files/etc/a.age"] {
-        assert!(is_whole(whole), "{whole}");
+        assert!(is_placed(whole), "{whole}");
     }
     for other in ["apps/web/a.age", "apps/web/@attic/a.age", "secrets/a.age", "apps/web/files/a"] {
-        assert!(!is_whole(other), "{other}");
+        assert!(!is_placed(other), "{other}");
     }
 }
 

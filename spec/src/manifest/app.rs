@@ -164,12 +164,14 @@ fn project(
     let choices = choices.map(|(_, choices)| choices).unwrap_or_default();
     let mut file = Page::new(path, text);
     let none = BTreeMap::new();
-    let (mut brought, mut said) = compose::read(&mut file, name, vars.unwrap_or(&none), &choices, &folder.beside);
+    let (mut brought, mut said) =
+        compose::read(&mut file, name, vars.unwrap_or(&none), &choices, (&folder.beside, &folder.encrypted));
     file.close(&mut said);
     if vars.is_none() {
         said.retain(|it| !compose::OF_VARIABLES.contains(&it.rule));
     }
     if said.iter().all(|it| !it.is_error()) {
+        said.extend(folder::unopened(folder, &brought.used));
         said.extend(folder::strangers(folder, &brought.used));
         choices.check(page, &brought);
     }

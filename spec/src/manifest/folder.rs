@@ -35,6 +35,8 @@ pub(super) struct Folder<'t> {
     pub(super) compose: Option<(String, &'t str)>,
     /// What lies beside a compose file and nothing else knows: the compose file may name it.
     pub(super) beside: BTreeMap<String, Beside>,
+    /// What lies there encrypted, by the path without `.age`: one of its secrets may be it.
+    pub(super) encrypted: BTreeMap<String, Encrypted>,
     /// Whether anything was complained about, so that "empty" is not said on top.
     pub(super) is_faulty: bool,
 }
@@ -70,8 +72,15 @@ pub(super) struct Beside {
     pub(super) is_strange: bool,
 }
 
+/// A file beside a compose file that is encrypted as a whole.
+pub(super) struct Encrypted {
+    /// Where it stands in the repository.
+    pub(super) location: Location,
+    pub(super) sealed: Arc<Sealed>,
+}
+
 /// What a compose file may be called.
-pub(super) const COMPOSE: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+pub const COMPOSE: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
 /// Unit types that systemd has and mainstay does not manage.
 const OTHER_UNITS: [&str; 4] = ["automount", "swap", "scope", "device"];
@@ -81,6 +90,15 @@ pub(super) fn sort<'t>(files: &'t [Source<'_>], diagnostics: &mut Vec<Diagnostic
     let mut sorter = Sorter { root: "", folder: Folder::default(), diagnostics, reported: BTreeSet::new() };
     let has_compose = files.iter().any(|file| COMPOSE.contains(&file.within));
     for file in files {
+        if let (true, Entry::File { bytes, .. }, Some(within)) =
+            (has_compose && !file.within.starts_with("files/"), &file.entry, file.within.strip_suffix(".age"))
+        {
+            if let Some(sealed) = sorter.opened(file.path, bytes) {
+                let encrypted = Encrypted { location: Location::whole(file.path), sealed };
+                sorter.folder.encrypted.insert(within.to_owned(), encrypted);
+            }
+            continue;
+        }
         if let (true, Entry::File { bytes, executable }) = (has_compose && is_beside(file.within), &file.entry) {
             let is_strange = !is_for_people(file.within);
             let (path, content) = (file.path.to_owned(), bytes.clone());
@@ -106,9 +124,24 @@ fn is_beside(within: &str) -> bool {
                 || OTHER_UNITS.contains(&suffix)
                 || suffix == "artifact"
                 || quadlet::kind_of(within).is_some();
-            !known && !matches!(within, "app.yaml" | "app.yml") && !COMPOSE.contains(&within) && suffix != "age"
+            !known && !matches!(within, "app.yaml" | "app.yml") && !COMPOSE.contains(&within)
         }
     }
+}
+
+/// Complains about what is encrypted beside a compose file of which no secret is it.
+pub(super) fn unopened(folder: &Folder<'_>, used: &BTreeSet<String>) -> Vec<Diagnostic> {
+    let unused = folder.encrypted.iter().filter(|(within, _)| !used.contains(*within));
+    let complaint = |(within, encrypted): (&String, &Encrypted)| {
+        let message = "it is encrypted, and nothing opens it: only secrets of the compose file, and what goes to a host's own path, can be";
+        let mut complaint = Diagnostic::error("sealed-place", encrypted.location.clone(), message.to_owned());
+        complaint.help(format!(
+            "name it as one, without `.age`: secrets: {{ NAME: {{ file: ./{} }} }}, or move it to files/PATH.age",
+            shown(within)
+        ));
+        complaint
+    };
+    unused.map(complaint).collect()
 }
 
 /// Warns about what lies beside a compose file that does not name it, once for each folder: people keep more there than what
@@ -264,12 +297,19 @@ impl<'t> Sorter<'_, 't> {
 
     /// Takes up a file that is encrypted as a whole: its name on the host is the one before `.age`.
     fn sealed(&mut self, path: &str, below: &str, bytes: &Arc<[u8]>) {
+        if let Some(sealed) = self.opened(path, bytes) {
+            self.file(path, below, (bytes, &Some(sealed)), false);
+        }
+    }
+
+    /// Reads for whom a file is encrypted as a whole; complains about one that is not.
+    fn opened(&mut self, path: &str, bytes: &Arc<[u8]>) -> Option<Arc<Sealed>> {
         if bytes.len() > sealed::MOST_BYTES {
             self.error("secret", path, "it is larger than 1 MiB".to_owned()).help("no secret is that long");
-            return;
+            return None;
         }
         match sealed::readers(bytes) {
-            Ok(_) => self.file(path, below, (bytes, &Some(Arc::new(Sealed::whole(Arc::clone(bytes))))), false),
+            Ok(_) => return Some(Arc::new(Sealed::whole(Arc::clone(bytes)))),
             Err(sealed::Unsealed::Plain) => {
                 self.error("secret-plain", path, "this file is not encrypted".to_owned()).help(
                     "replace what it holds where it is used: whoever has the repository has it, as an older commit too; then \
@@ -281,6 +321,7 @@ impl<'t> Sorter<'_, 't> {
                     .help("take it from an older commit, or encrypt it again");
             }
         }
+        None
     }
 
     fn unit(&mut self, path: &str, name: &str, bytes: &Arc<[u8]>) {

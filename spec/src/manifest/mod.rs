@@ -60,6 +60,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use alerts::{Alert, Receiver, events};
 pub use critical::is_open;
 pub use enrol::enrolled;
+pub use folder::COMPOSE;
 pub use model::{
     Address, App, Application, Container, Drift, Environment, File, FileKind, Fleet, Host, Network, Policy, Port,
     State, Unit, UnitText, Volume,

@@ -102,8 +102,8 @@ fn what_is_wrong_with_a_pack_is_told() {
         garbage: failed to take over what git://127.0.0.1:1/fleet.git sent: Pack data type not recognized
         the server fails: failed to reach git://127.0.0.1:1/fleet.git: the server gave up: upload-pack: out of memory
         the branch moved: failed to reach git://127.0.0.1:1/fleet.git: Could not decode server reply: Failed to read from line reader: upload-pack: not our ref aaaaaaaa
-        2 million objects: git://127.0.0.1:1/fleet.git sent more than 1048576 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
-        2 billion objects: git://127.0.0.1:1/fleet.git sent more than 1048576 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
+        2 million objects: git://127.0.0.1:1/fleet.git sent more than 262144 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
+        2 billion objects: git://127.0.0.1:1/fleet.git sent more than 262144 objects at once: if the repository is that large, raise `git.max-size` in the settings of the host
     "#]].assert_eq(&read);
 }
 

@@ -1,10 +1,14 @@
 //! Configs and secrets: files of the folder, or texts, that services find mounted read-only inside.
 
+use std::sync::Arc;
+
 use crate::container::{Mount, MountSource, Settings};
+use crate::diagnostic::Location;
 use crate::id::{HostPath, shown};
 use crate::manifest::decode::Table;
 use crate::manifest::page::{Extent, Page};
 use crate::manifest::yaml::{Kind, Node};
+use crate::sealed::Sealed;
 
 use super::Project;
 use super::amounts::{mode_of, switch, text};
@@ -12,7 +16,9 @@ use super::amounts::{mode_of, switch, text};
 /// What a config or secret holds.
 pub(super) enum Content {
     /// These bytes: a file of the folder, or a text.
-    Bytes(std::sync::Arc<[u8]>),
+    Bytes(Arc<[u8]>),
+    /// A file of the folder that is encrypted.
+    Sealed(Arc<Sealed>, Location),
     /// A file that is on the host already.
     OnHost(HostPath),
     /// It was complained about.

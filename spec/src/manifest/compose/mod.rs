@@ -22,7 +22,7 @@ mod assemble;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decode::Table;
-use super::folder::Beside;
+use super::folder::{Beside, Encrypted};
 use super::model::{Container, File, Network, Volume};
 use super::page::{Extent, Page};
 use super::words::did_you_mean;
@@ -71,6 +71,7 @@ struct Project<'p> {
     name: String,
     app: &'p AppName,
     beside: &'p BTreeMap<String, Beside>,
+    encrypted: &'p BTreeMap<String, Encrypted>,
     variables: Variables,
     volumes: BTreeMap<String, Declared<VolumeSettings>>,
     configs: BTreeMap<String, Content>,
@@ -114,13 +115,14 @@ pub(super) fn read<'t>(
     app: &AppName,
     vars: &BTreeMap<String, serde_json::Value>,
     choices: &Choices,
-    beside: &'t BTreeMap<String, Beside>,
+    (beside, encrypted): (&'t BTreeMap<String, Beside>, &'t BTreeMap<String, Encrypted>),
 ) -> (Brought, Vec<Diagnostic>) {
     let variables = vars.iter().filter_map(|(name, value)| Some((name.clone(), plain(value)?))).collect();
     let mut project = Project {
         name: app.to_string(),
         app,
         beside,
+        encrypted,
         variables,
         volumes: BTreeMap::new(),
         configs: BTreeMap::new(),

@@ -1,12 +1,14 @@
 //! What the services of a project share: its volumes, and the files of the application's folder that they name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::attached::{Access, Content, Sort};
 use super::variables::{self, Format};
 use super::{PROJECTS, Project, amounts};
 use crate::digest::Digest;
 use crate::id::{HostPath, Mode, VolumeName, shown};
+use crate::manifest::folder::Encrypted;
 use crate::manifest::model::{File, FileKind, Volume, owned_by_root};
 use crate::manifest::page::{Extent, Page};
 use crate::manifest::words::did_you_mean;
@@ -105,6 +107,15 @@ impl Project<'_> {
             return page.name("compose-path", extent, "a path of the host", HostPath::parse(path)).map(Content::OnHost);
         }
         let within = self.within(page, path, extent)?;
+        if let Some(Encrypted { location, sealed }) = self.encrypted.get(&within) {
+            if self.beside.contains_key(&within) {
+                let message = format!("`{}` is there twice: encrypted, and in the clear", shown(&within));
+                page.error("secret-plain", extent, message)
+                    .help("remove the one in the clear, and replace what it holds");
+            }
+            self.brought.used.insert(within);
+            return Some(Content::Sealed(Arc::clone(sealed), location.clone()));
+        }
         let Some(beside) = self.beside.get(&within) else {
             let near = page.near(&within, self.beside.keys().map(String::as_str)).map(did_you_mean);
             page.error("compose-path", extent, format!("the application's folder has no file `{}`", shown(&within)))
@@ -130,8 +141,19 @@ impl Project<'_> {
             Sort::Config => (&self.configs, "config", ".configs"),
             Sort::Secret => (&self.secrets, "secret", ".secrets"),
         };
-        let content = match all.get(key) {
-            Some(Content::Bytes(bytes)) => bytes.clone(),
+        let (kind, from) = match all.get(key) {
+            Some(Content::Bytes(bytes)) => {
+                (FileKind::Regular { digest: Digest::of(bytes), content: bytes.clone() }, None)
+            }
+            Some(Content::Sealed(..)) if sort == Sort::Config => {
+                page.error("sealed-place", extent, format!("config `{}` is encrypted, which secrets are", shown(key)))
+                    .help("declare it in `secrets`, and name it in those of the service");
+                return None;
+            }
+            Some(Content::Sealed(sealed, location)) => {
+                let kind = FileKind::Sealed { digest: sealed.digest(), sealed: Arc::clone(sealed) };
+                (kind, Some(location.clone()))
+            }
             Some(Content::OnHost(path)) => return Some(path.to_string()),
             Some(Content::Faulty) => return None,
             None => {
@@ -149,12 +171,11 @@ impl Project<'_> {
         let folder = format!("{PROJECTS}/{}/{folder}", self.app);
         let path =
             page.name("compose-attached", extent, "a file's name", HostPath::parse(&format!("{folder}/{key}{own}")))?;
-        let location = page.at(extent);
+        let location = from.unwrap_or_else(|| page.at(extent));
         if let (Sort::Secret, Ok(folder)) = (sort, HostPath::parse(&folder)) {
             let file = owned_by_root(FileKind::Directory, Mode::from_bits(0o700), location.clone());
             self.brought.files.insert(folder, file);
         }
-        let kind = FileKind::Regular { digest: Digest::of(&content), content };
         let file = File { owner: uid.to_owned(), group: gid.to_owned(), ..owned_by_root(kind, mode, location) };
         self.brought.files.insert(path.clone(), file);
         Some(path.to_string())
@@ -187,6 +208,15 @@ impl Project<'_> {
                     let mut file = Page::new(&beside.path, std::str::from_utf8(&beside.content).unwrap_or_default());
                     env.extend(variables::read_file(&mut file, format, &self.variables));
                     file.close(&mut self.elsewhere);
+                    self.brought.used.insert(within);
+                }
+                None if self.encrypted.contains_key(&within) => {
+                    let message = format!(
+                        "`{}` is encrypted, and whoever may ask the engine reads an environment",
+                        shown(&within)
+                    );
+                    page.error("sealed-place", item.extent, message)
+                        .help("declare it in `secrets`, and let the service read /run/secrets/NAME");
                     self.brought.used.insert(within);
                 }
                 None if !required => {}

@@ -242,3 +242,67 @@ fn a_link_in_a_folder_that_is_mounted_leads_nowhere() {
         "#]],
     );
 }
+
+#[test]
+fn a_secret_of_a_compose_file_may_be_encrypted_beside_it() {
+    let both = sealed(&[ATTIC, BARN], 1);
+    let compose = |file: &str, more: &str| {
+        format!(
+            "services:\n  web:\n    image: r.example/web:1\n    secrets: [{{ source: db, uid: \"7\", mode: 0400 }}]\n{more}\
+             secrets: {{ db: {{ file: {file} }} }}\n"
+        )
+    };
+    check(
+        &[("apps/shop/compose.yaml", &compose("./conf/db.txt", "")), ("apps/shop/conf/db.txt.age", &both)],
+        expect![[""]],
+    );
+    let mut tree = tree(&fleet(&format!("{{ key: \"{BARN}\" }}")));
+    tree.insert("apps/shop/compose.yaml", compose("./conf/db.txt", "").as_bytes());
+    tree.insert("apps/shop/conf/db.txt.age", both.as_bytes());
+    let parsed = parse(&tree);
+    assert!(parsed.sealed.files.contains_key("apps/shop/conf/db.txt.age"));
+    let fleet = parsed.fleet.expect("a fleet");
+    let desired = resolve(&fleet, &HostName::parse("attic").expect("a name")).expect("resolved");
+    let app = &desired.apps[&AppName::parse("shop").expect("a name")];
+    let (path, secret) = app.secrets.first_key_value().expect("it is there");
+    assert_eq!(path.as_str(), "/run/mainstay/secrets/shop/srv/compose/shop/.secrets/db@7.0.0400");
+    assert_eq!((secret.file.owner.as_str(), secret.file.mode.bits()), ("7", 0o400));
+
+    check(
+        &[
+            (
+                "apps/shop/compose.yaml",
+                &compose(
+                    "./db.txt",
+                    "    configs: [page]\n    env_file: web.env\nconfigs: { page: { file: ./page.html } }\n",
+                ),
+            ),
+            ("apps/shop/db.txt.age", &both),
+            ("apps/shop/db.txt", "hunter2"),
+            ("apps/shop/page.html.age", &both),
+            ("apps/shop/web.env.age", &both),
+            ("apps/shop/plain.txt.age", "hunter2"),
+        ],
+        expect![[r#"
+            error[sealed-place] apps/shop/compose.yaml:5:15: config `page` is encrypted, which secrets are
+              = declare it in `secrets`, and name it in those of the service
+            error[sealed-place] apps/shop/compose.yaml:6:15: `web.env` is encrypted, and whoever may ask the engine reads an environment
+              = declare it in `secrets`, and let the service read /run/secrets/NAME
+            error[secret-plain] apps/shop/compose.yaml:8:24: `db.txt` is there twice: encrypted, and in the clear
+              = remove the one in the clear, and replace what it holds
+            error[secret-plain] apps/shop/plain.txt.age: this file is not encrypted
+              = replace what it holds where it is used: whoever has the repository has it, as an older commit too; then `mainstay secret encrypt`
+        "#]],
+    );
+    check(
+        &[
+            ("apps/shop/compose.yaml", &compose("./db.txt", "")),
+            ("apps/shop/db.txt.age", &both),
+            ("apps/shop/old.txt.age", &both),
+        ],
+        expect![[r#"
+            error[sealed-place] apps/shop/old.txt.age: it is encrypted, and nothing opens it: only secrets of the compose file, and what goes to a host's own path, can be
+              = name it as one, without `.age`: secrets: { NAME: { file: ./old.txt } }, or move it to files/PATH.age
+        "#]],
+    );
+}
