@@ -52,7 +52,7 @@ impl Scene {
         let ann = scene.desk.sh("age-keygen -y /root/.config/mainstay/identity").unwrap();
         let fleet = format!(
             "fleet: home\nhosts: {{ attic: {{ key: \"{}\" }} }}\nrecipients: [{}]\n\
-             trust: {{ signers: trust/signers }}\n",
+             trust: {{ signers: trust/signers, branch: main }}\n",
             key.trim(),
             ann.trim()
         );

@@ -23,9 +23,10 @@ Examples:
 
 /// Read and write what is encrypted in a configuration repository
 ///
-/// Values are in secrets/*.yaml, each of them encrypted on its own, and whole files in apps/NAME/files/…, or beside a compose file, as PATH.age. Everything is
-/// encrypted for the hosts that need it, by the keys that fleet.yaml names for them, and for its `recipients`: the people who may read it.
-/// What is opened is opened with your own key, and stays in memory. What SOPS encrypts (with age) can be shown; SOPS itself edits it.
+/// Values are in secrets/*.yaml, each of them encrypted on its own, and whole files in apps/NAME/files/…, or beside a compose file, as
+/// PATH.age. Everything is encrypted for the hosts that need it, by the keys that fleet.yaml names for them, and for its `recipients`: the
+/// people who may read it. What is opened is opened with your own key, and stays in memory. What SOPS encrypts (with age) can be shown;
+/// SOPS itself edits it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -126,6 +126,9 @@ pub fn parse(tree: &Tree, commit: Option<&CommitId>) -> Parsed {
     let is_signed = trust.as_ref().is_some_and(|trust| trust.require != Require::None);
     let sealed = secrets::check(&apps, (&secrets, &hosts), &file.recipients, is_signed, &mut diagnostics);
     secrets::check_mounts(&apps, &mut diagnostics);
+    if is_signed && !rules.rollouts.is_empty() {
+        diagnostics.extend(keyless(&hosts));
+    }
     let merging = traces::check(tree, &mut diagnostics);
     diagnostics.retain(|it| it.rule == "merge-conflict" || !merging.contains(&it.location.file));
     diagnostics.sort();
@@ -266,6 +269,21 @@ fn read_rules(
     let rules = rollouts::read(&mut page, written, &exceptions::Known { hosts, apps, faulty, has_strangers });
     page.close(diagnostics);
     rules
+}
+
+/// Warns about hosts in whose name anybody can speak who can push: rollouts go by what hosts say.
+fn keyless(hosts: &BTreeMap<HostName, Host>) -> Option<Diagnostic> {
+    let keyless: Vec<(&HostName, &Host)> = hosts.iter().filter(|(_, host)| host.key.is_none()).collect();
+    let (name, host) = keyless.first()?;
+    let who = match keyless.len() - 1 {
+        0 => format!("`{name}` has no `key`"),
+        more => format!("`{name}` and {more} more have no `key`"),
+    };
+    let message =
+        format!("{who}: whoever can push can say in its name that it is well, or failed, and rollouts go by that");
+    let mut warning = Diagnostic::warning("host-key", host.location.clone(), message);
+    warning.help("add what `mainstay install` prints for the host: key: \"ssh-ed25519 AAAA…\"");
+    Some(warning)
 }
 
 /// Reads the files of the signers that fleet.yaml names.

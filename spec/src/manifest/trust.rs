@@ -63,8 +63,13 @@ pub(super) fn read(page: &mut Page<'_>, node: &Node) -> Written {
         written.trust.approvals = approvals(page, node, written.trust.require).unwrap_or(1);
         written.approvals = Some(node.extent);
     }
-    if let Some((_, node)) = table.take("branch") {
-        written.trust.branch = page.text(node, "`branch`").map(str::to_owned);
+    match table.take("branch") {
+        Some((_, node)) => written.trust.branch = page.text(node, "`branch`").map(str::to_owned),
+        None if written.signers.is_empty() || table.has_misspelt("branch") => {}
+        None => {
+            let message = "what is signed for one branch counts on every other: whoever can push can have hosts of this branch follow another";
+            page.warning("trust-branch", node.extent, message).help("write `branch: main`, whatever hosts follow");
+        }
     }
     if let Some((_, node)) = table.take("replaces") {
         let nodes = page.list(node, "`replaces`").unwrap_or_default();

@@ -27,7 +27,7 @@ fn armoured(keys: &[&str]) -> String {
 
 fn fleet(barn: &str) -> String {
     format!(
-        "-- fleet.yaml --\nfleet: home\nhosts:\n  attic: {{ key: \"{ATTIC}\" }}\n  barn: {barn}\ntrust: {{ signers: trust/people }}\n\
+        "-- fleet.yaml --\nfleet: home\nhosts:\n  attic: {{ key: \"{ATTIC}\" }}\n  barn: {barn}\ntrust: {{ signers: trust/people, branch: main }}\n\
          -- trust/people --\nann@example.com {ATTIC}\n-- apps/a/a.service --\n{UNIT}"
     )
 }
@@ -178,7 +178,7 @@ fn secrets_are_printed_where_they_belong_and_nothing_else() {
 
 #[test]
 fn hosts_without_a_key_and_branches_that_anybody_writes_are_told() {
-    let text = fleet("{}").replace("trust: { signers: trust/people }\n", "");
+    let text = fleet("{}").replace("trust: { signers: trust/people, branch: main }\n", "");
     let mut tree = tree(&text);
     tree.insert("apps/a/files/etc/a/passwd.age", sealed(&[ATTIC], 0).as_bytes());
     expect![[r#"
@@ -305,4 +305,18 @@ fn a_secret_of_a_compose_file_may_be_encrypted_beside_it() {
               = name it as one, without `.age`: secrets: { NAME: { file: ./old.txt } }, or move it to files/PATH.age
         "#]],
     );
+}
+
+#[test]
+fn a_rollout_that_anybody_can_speak_in_is_told() {
+    let rollouts = "rollouts: { default: { waves: [ { share: 100% } ] } }\n";
+    let text = |barn: &str| fleet(barn).replacen("-- trust/people --", &format!("{rollouts}-- trust/people --"), 1);
+    expect![[""]].assert_eq(&lines(&parse(&tree(&text(&format!("{{ key: \"{BARN}\" }}"))))));
+    expect![[r#"
+        warning[host-key] fleet.yaml:4:3: `barn` has no `key`: whoever can push can say in its name that it is well, or failed, and rollouts go by that
+          = add what `mainstay install` prints for the host: key: "ssh-ed25519 AAAA…"
+    "#]].assert_eq(&lines(&parse(&tree(&text("{}")))));
+    // Where nobody has to sign anything, that is the least of it.
+    let open = text("{}").replace("trust: { signers: trust/people, branch: main }\n", "");
+    assert!(!lines(&parse(&tree(&open))).contains("host-key"));
 }
