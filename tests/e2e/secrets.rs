@@ -91,7 +91,7 @@ impl Scene {
         format!(
             "registries: {at}/auth.json\ngit: {{ token: {at}/git }}\n\
              endpoint: {{ listen: [\"127.0.0.1:9105\"], token: {at}/token, hooks: {at}/hook }}\n\
-             alerts: {{ webhook: {at}/receiver }}\n"
+             alerts: {{ slack: {at}/receiver }}\n"
         )
     }
 
@@ -357,9 +357,18 @@ fn whoever_reads_it_in_whatever_way_gets_it_and_another_value() {
     let (mut before, mut commit) = (Vec::new(), String::new());
     for round in ["first", "second"] {
         let db = scene.plant(round);
-        scene.edit("secrets/db.yaml", &format!("db: {db}\n"));
         // The compose file has one for itself.
-        scene.edit("apps/shop/db.txt.age", &db);
+        match round {
+            "first" => {
+                scene.desk.write(&format!("{DESK}/apps/shop/db.txt"), &db).unwrap();
+                scene.edit("secrets/db.yaml", &format!("db: {db}\n"));
+                scene.author("mainstay secret encrypt apps/shop/db.txt");
+            }
+            _ => {
+                scene.edit("secrets/db.yaml", &format!("db: {db}\n"));
+                scene.edit("apps/shop/db.txt.age", &db);
+            }
+        }
         scene.author("mainstay secret check");
         scene.author("mainstay check");
         commit = scene.commit(round);
