@@ -35,6 +35,7 @@ pub mod observe;
 pub mod leftovers;
 pub mod apply;
 pub mod report;
+pub mod beneath;
 pub mod publish;
 pub mod rollout;
 pub mod lookout;

@@ -4,18 +4,17 @@
 //! to remember: what is not as it should be is written again, before a plan is made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use spec::desired::{Desired, DesiredFile, FileKind};
 use spec::digest::Digest;
 use spec::id::{AppName, ENDPOINTS_FILE, HostPath, SECRETS_DIRECTORY};
 use spec::observed::Unpublished;
 use tracing::warn;
-use zeroize::Zeroizing;
 
+use crate::beneath;
 use crate::seal::Opener;
 
 /// What is known of a host beside what is wanted.
@@ -35,27 +34,26 @@ pub fn ensure(
     around: &Surroundings<'_>,
 ) -> BTreeMap<HostPath, Unpublished> {
     let mut failed = BTreeMap::new();
-    let at = |path: &str| root.join(path.trim_start_matches('/'));
     for (path, file) in &desired.published {
         let FileKind::Regular { content, .. } = &file.kind else { continue };
-        if let Err(error) = ensure_file(&at(path.as_str()), content, (file.mode.bits(), None)) {
+        let (above, name) = beneath::split(path.as_str());
+        let mode = |folder: &str| (folder == above).then_some(0o755);
+        let written = beneath::folder(root, above, mode)
+            .and_then(|folder| beneath::write(folder.as_fd(), name, content, file.mode.bits(), None));
+        if let Err(error) = written {
             failed.insert(path.clone(), Unpublished { why: error.to_string(), is_kept: false });
         }
     }
     let wanted = desired.published.keys().any(|path| path.as_str() == ENDPOINTS_FILE);
-    if !wanted
-        && let Err(error) = fs::remove_file(at(ENDPOINTS_FILE))
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if !wanted && let Err(error) = beneath::remove(root, ENDPOINTS_FILE) {
         warn!(path = ENDPOINTS_FILE, %error, "failed to remove what is no longer published");
     }
-    let folder = root.join(SECRETS_DIRECTORY.trim_start_matches('/'));
     let write = |path: &HostPath, file: &DesiredFile, content: &[u8]| -> Result<(), String> {
-        let place = root.join(path.as_str().trim_start_matches('/'));
-        in_memory(root, &folder)?;
         let owner = owner(file)?;
-        make_folders(&folder, &place).map_err(|error| error.to_string())?;
-        ensure_file(&place, content, (file.mode.bits(), Some(owner))).map_err(|error| error.to_string())
+        let (above, name) = beneath::split(path.as_str());
+        let folder = beneath::folder(root, above, mode).map_err(|error| error.to_string())?;
+        in_memory(folder.as_fd())?;
+        beneath::write(folder.as_fd(), name, content, file.mode.bits(), Some(owner)).map_err(|error| error.to_string())
     };
     secrets(root, desired, opener, &mut failed, around, write);
     opener.keep_only(desired.secrets().map(|(.., secret)| &*secret.sealed));
@@ -65,17 +63,15 @@ pub fn ensure(
 
 /// Wipes secrets that nobody wants any more. What something that is still there was given goes when that does.
 pub fn wipe(root: &Path, desired: &Desired, around: &Surroundings<'_>) {
-    let folder = root.join(SECRETS_DIRECTORY.trim_start_matches('/'));
-    let wanted: BTreeSet<PathBuf> =
-        desired.secrets().map(|(_, path, _)| root.join(path.as_str().trim_start_matches('/'))).collect();
+    let wanted: BTreeSet<&str> = desired.secrets().map(|(_, path, _)| path.as_str()).collect();
     // The link that was given it, as long as it leads there: an application may have taken the path over from another one.
-    let is_given = |place: &Path| {
-        let link = link(place.strip_prefix(&folder).ok()?.to_str()?).filter(|link| (around.is_there)(link))?;
+    let is_given = |place: &str| {
+        let link = link(place.strip_prefix(SECRETS_DIRECTORY)?).filter(|link| (around.is_there)(link))?;
         let target = fs::read_link(root.join(link.as_str().trim_start_matches('/'))).ok()?;
-        (root.join(target.strip_prefix("/").ok()?) == place).then_some(())
+        (target == Path::new(place)).then_some(())
     };
-    let is_kept = |place: &Path| wanted.contains(place) || is_given(place).is_some();
-    if let Err(error) = sweep(&folder, &is_kept) {
+    let is_kept = |place: &str| wanted.contains(place) || is_given(place).is_some();
+    if let Err(error) = beneath::sweep(root, SECRETS_DIRECTORY, &is_kept) {
         warn!(%error, "failed to remove secrets that are no longer wanted");
     }
 }
@@ -108,9 +104,8 @@ fn secrets(
 ) {
     let mut opened: BTreeMap<HostPath, Digest> = BTreeMap::new();
     for (app, path, secret) in desired.secrets() {
-        let place = root.join(path.as_str().trim_start_matches('/'));
         if (around.is_still)(app) {
-            if let Ok(content) = fs::read(&place).map(Zeroizing::new) {
+            if let Some(content) = beneath::read(root, path.as_str()) {
                 opened.insert(path.clone(), opener.digest(&content));
                 continue;
             }
@@ -128,7 +123,7 @@ fn secrets(
             Ok(digest) => drop(opened.insert(path.clone(), digest)),
             Err(why) => {
                 // What is in use goes on to be: an empty file in its place would be an outage.
-                let before = fs::read(&place).map(Zeroizing::new).ok();
+                let before = beneath::read(root, path.as_str());
                 opened.extend(before.as_ref().map(|content| (path.clone(), opener.digest(content))));
                 failed.insert(path.clone(), Unpublished { why, is_kept: before.is_some() });
             }
@@ -138,15 +133,24 @@ fn secrets(
 }
 
 /// Checks that what is written there never reaches a disk.
-fn in_memory(root: &Path, folder: &Path) -> Result<(), String> {
-    let above = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(root);
-    let kind = rustix::fs::statfs(above).map_err(|error| error.to_string())?.f_type;
+fn in_memory(folder: BorrowedFd<'_>) -> Result<(), String> {
+    let kind = rustix::fs::fstatfs(folder).map_err(|error| error.to_string())?.f_type;
     // Of tmpfs and of ramfs (statfs(2)).
     let is_memory = matches!(u64::try_from(kind), Ok(0x0102_1994 | 0x8584_58f6));
     if is_memory {
         Ok(())
     } else {
         Err(format!("{SECRETS_DIRECTORY} is not in memory on this host: secrets are written to no disk"))
+    }
+}
+
+/// Says with which mode the folders that lead to a secret are made: whoever may read one gets through, and nobody sees what there is.
+fn mode(folder: &str) -> Option<u32> {
+    match folder.strip_prefix(SECRETS_DIRECTORY) {
+        Some(below) if below.is_empty() || below.starts_with('/') => Some(0o711),
+        _ => {
+            SECRETS_DIRECTORY.strip_prefix(folder).is_some_and(|below| below.matches('/').count() == 1).then_some(0o755)
+        }
     }
 }
 
@@ -163,79 +167,11 @@ fn owner(file: &DesiredFile) -> Result<(u32, u32), String> {
     Ok((user, group.ok_or_else(|| format!("this host has no group `{}`", file.group))?))
 }
 
-/// Makes the folders that lead to a secret: whoever may read one gets through, and nobody sees what there is.
-fn make_folders(folder: &Path, place: &Path) -> io::Result<()> {
-    let mut missing: Vec<&Path> = place.ancestors().skip(1).take_while(|it| it.starts_with(folder)).collect();
-    missing.extend(folder.parent());
-    for path in missing.into_iter().rev() {
-        let mode = if path.starts_with(folder) { 0o711 } else { 0o755 };
-        match DirBuilder::new().mode(mode).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => {}
-            // Whatever the process takes away from modes.
-            Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode))?,
-        }
-    }
-    Ok(())
-}
-
-/// Removes files that are not wanted, and the folders that are empty then.
-fn sweep(folder: &Path, is_kept: &impl Fn(&Path) -> bool) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            sweep(&path, is_kept)?;
-        } else if !is_kept(&path) {
-            fs::remove_file(&path)?;
-        }
-    }
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a file unless it holds this already. It is written whole, beside its place: units may read it at any time.
-fn ensure_file(path: &Path, content: &[u8], (mode, owner): (u32, Option<(u32, u32)>)) -> io::Result<()> {
-    if holds(path, content, mode, owner) {
-        return Ok(());
-    }
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    match DirBuilder::new().mode(0o755).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.new"));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // `create_new` follows no link, though nobody but root can put one here.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(content)?;
-    if let Some((user, group)) = owner {
-        std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
-    }
-    file.set_permissions(Permissions::from_mode(mode))?;
-    fs::rename(&beside, path)
-}
-
-fn holds(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> bool {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return false };
-    let same =
-        metadata.is_file() && metadata.len() == content.len() as u64 && metadata.permissions().mode() & 0o7777 == mode;
-    let is_owned = owner.is_none_or(|(user, group)| (metadata.uid(), metadata.gid()) == (user, group));
-    same && is_owned && fs::read(path).map(Zeroizing::new).is_ok_and(|found| *found == content)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::*;
     use spec::desired::DesiredFile;
     use spec::digest::Digest;
@@ -367,7 +303,8 @@ mod tests {
     #[test]
     fn secrets_are_written_to_no_disk() {
         let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder on a disk");
-        let why = in_memory(root.path(), &root.path().join("run/mainstay/secrets"));
+        let folder = beneath::folder(root.path(), "", |_| None).expect("a folder");
+        let why = in_memory(folder.as_fd());
         assert!(why.is_err_and(|why| why.contains("not in memory")));
     }
 }
