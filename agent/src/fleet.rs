@@ -477,7 +477,7 @@ impl Newest {
             commit = mirror.before(&id);
         }
         // What was believed before still holds, whatever came since.
-        if let Some(old) = anchor.commit().filter(|old| refused.is_some() && mirror.has(old))
+        if let Some(old) = anchor.commit().filter(|old| mirror.has(old))
             && let Some(fleet) = sound(old)?
         {
             return Ok(Newest { commit: old.clone(), fleet, unsound, refused });

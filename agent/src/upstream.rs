@@ -195,7 +195,11 @@ impl Upstream {
                 });
             }
             let is_news = fetched.as_ref().is_ok_and(|fetched| fetched.changed) || heard == Heard::News;
-            if is_news && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel) {
+            // What is refused or half taken over is tidied away, too.
+            let is_odd = fetched.is_err() || (peers.is_some() && heard == Heard::Nothing);
+            if (is_news || is_odd)
+                && let Err(error) = source.mirror_mut().tidy(&keep, TIDY, &cancel)
+            {
                 tracing::warn!(
                     error = crate::chain(&error),
                     "the mirror could not be tidied; it is tried again after the next commit"

@@ -174,9 +174,10 @@ impl Vault {
     fn is_whole(&self, file: &str) -> bool {
         let app = file.strip_prefix("apps/").and_then(|rest| rest.split_once('/')).filter(|_| file.ends_with(SUFFIX));
         let has_compose = |(app, _): (&str, &str)| {
-            let is_there = |name: String| self.tree.entries.contains_key(&name);
-            let names = manifest::COMPOSE.iter().map(|name| format!("apps/{app}/{name}"));
-            names.into_iter().any(|name| is_there(format!("{name}.j2")) || is_there(name))
+            // It may be there for some hosts only, and be a template.
+            let below = format!("apps/{app}/");
+            let names = self.tree.entries.keys().filter_map(|path| path.strip_prefix(&below)?.rsplit('/').next());
+            names.into_iter().any(|name| manifest::COMPOSE.contains(&name.strip_suffix(".j2").unwrap_or(name)))
         };
         is_placed(file) || app.is_some_and(has_compose)
     }

@@ -51,6 +51,7 @@ impl Daemon {
         match done {
             Some(Done::Fetched(fetched)) => {
                 let looked = self.look_at_peers();
+                self.count_refused();
                 let wait = self.upstream.source().map(|source| self.schedule.wait(source.health(), fastrand::f64()));
                 let poked = self.poll_at > self.fetch_began;
                 if !poked {
@@ -142,11 +143,16 @@ impl Daemon {
         let Some((whom, asked)) = self.upstream.peers() else { return false };
         let Some(source) = self.upstream.source() else { return false };
         self.host.look_at_peers(source.mirror(), &whom, asked);
+        true
+    }
+
+    /// Counts what was left out of what other hosts are to have said.
+    fn count_refused(&mut self) {
+        let Some(source) = self.upstream.source() else { return };
         let (mirror, ears) = (source.mirror(), &self.host.ears);
         let ignored = ears.ignored().into_iter().chain(mirror.deaf_to().cloned()).collect::<BTreeSet<_>>().len();
         self.board.pulse.ignored.store(ignored as u64, Ordering::Relaxed);
         self.board.pulse.refused.store(ears.count() + mirror.left_out(), Ordering::Relaxed);
-        true
     }
 
     /// Returns when the repository is asked next: sooner while something here waits for other hosts.

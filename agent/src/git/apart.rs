@@ -130,7 +130,7 @@ fn failed(error: WalkError, repo: &gix::Repository, remote: &Remote, watch: &Wat
         WalkError::TooMany(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Objects(most) }),
         WalkError::TooLarge(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Unpacked(most) }),
         WalkError::File(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::File(most) }),
-        WalkError::TooMuch(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Bytes(most) }),
+        WalkError::TooMuch(most) => Failure::Plain(FetchError::TooLarge { url, cap: Cap::Stored(most) }),
         WalkError::Local(_) if watch.cancel.load(std::sync::atomic::Ordering::Relaxed) => {
             Failure::Plain(FetchError::Cancelled { url })
         }
@@ -276,6 +276,7 @@ fn reach(remote: &Remote, watch: &Watch<'_>) -> Result<(Reach, Option<Credential
         proxies: remote.proxies.clone().unwrap_or_else(crate::web::proxies),
         bounds: watch.bounds,
         whole: remote.whole,
+        slack: remote.slack,
         deadlines: watch.deadlines,
     };
     Ok((reach, credentials))

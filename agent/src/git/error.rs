@@ -47,6 +47,8 @@ pub enum Cap {
     Objects(usize),
     /// Bytes that the objects of one pack have when they are unpacked.
     Unpacked(u64),
+    /// Bytes that it takes on this disk, where each object is compressed on its own.
+    Stored(u64),
     /// Bytes in one file.
     File(u64),
     /// Refs in one list.
@@ -60,6 +62,7 @@ impl fmt::Display for Cap {
             Cap::List(limit) => write!(f, "{limit} bytes before anything that was asked for"),
             Cap::Objects(limit) => write!(f, "{limit} objects at once: {RAISE}"),
             Cap::Unpacked(limit) => write!(f, "{limit} bytes, unpacked: {RAISE}"),
+            Cap::Stored(limit) => write!(f, "{limit} bytes at once, as they are stored here: {RAISE}"),
             Cap::File(limit) => {
                 write!(
                     f,

@@ -9,7 +9,7 @@ use spec::id::{CommitId, HostName};
 use super::apart::Listing;
 use super::connect::Kept;
 use super::error::{Failure, FetchError};
-use super::hear::Told;
+use super::hear::{Asked, Told};
 use super::link::Named;
 use super::mirror::{INCOMING, Mirror, TIP, beside, commit_id, find, load, object_id, remove, set};
 use super::pull::{local, pull, text};
@@ -61,7 +61,7 @@ impl Mirror {
         cancel: &AtomicBool,
     ) -> Result<(Fetched, Heard), FetchError> {
         self.kept.ensure_client(remote, deadlines).map_err(|verdict| verdict.into_fetch(remote.url.to_string()))?;
-        self.slack = remote.growth.bytes;
+        self.slack = remote.slack;
         self.make_room(remote.whole)
             .map_err(|error| FetchError::Local { path: self.dir.clone(), source: Box::new(error) })?;
         let (remote, bounds) = self.bounded(remote);
@@ -75,6 +75,8 @@ impl Mirror {
     /// Returns the remote, and what one conversation with it may bring, as they follow from what is here.
     fn bounded(&self, remote: &Remote) -> (Remote, Bounds) {
         match self.tip() {
+            // What is damaged says nothing of how large it should be.
+            Some(_) if self.suspect.get() => (remote.clone(), remote.growth),
             Some(_) => (remote.known_to_have(self.size()), remote.growth),
             None => (remote.clone(), remote.whole),
         }
@@ -90,7 +92,7 @@ impl Mirror {
         let before = self.tip();
         if !self.suspect.get() {
             let (mut pulled, told) = self.pull_with(remote, peers, kept, watch);
-            let mut whom = Vec::new();
+            let (mut whom, mut is_heard) = (Vec::new(), true);
             if let (Err(failure), Some(peers)) = (&pulled, peers)
                 && !failure.is_cancelled()
                 && (told.has_answered || failure.is_too_much())
@@ -100,13 +102,11 @@ impl Mirror {
                 tracing::warn!(remote = %remote.url, error, "the branch is asked for without the signs of life of the other hosts");
                 // What they took of the time and the bytes is not the branch's.
                 let again = Watch::new(&watch.deadlines, watch.bounds, watch.cancel);
-                pulled = self.pull_with(remote, None, kept, &again).0.map(|(tip, _)| (tip, Heard::Same));
+                pulled = self.pull_with(remote, None, kept, &again).0;
                 watch.note(again.received());
                 whom = self.deaf.one_by_one(&self.repo, &told, peers);
-                if whom.is_empty() {
-                    pulled = pulled.map(|(tip, _)| (tip, Heard::Nothing));
-                }
-            } else if let Some(peers) = peers {
+                is_heard = false;
+            } else if let (Ok(_), Some(peers)) = (&pulled, peers) {
                 whom = self.deaf.again(&told, peers);
             }
             match pulled {
@@ -114,11 +114,9 @@ impl Mirror {
                     let changed = before.as_ref() != Some(&tip);
                     self.refresh(remote, changed || heard == Heard::News)?;
                     if !whom.is_empty() {
-                        let (more, received) =
-                            self.deaf.listen(&self.repo, remote, whom, kept, (&watch.deadlines, watch.cancel));
+                        let (more, received) = self.listen(remote, whom, kept, (&watch.deadlines, watch.cancel))?;
                         watch.note(received);
-                        self.refresh(remote, more != Heard::Same)?;
-                        heard = heard.and(more);
+                        heard = if is_heard { heard.or(more) } else { more };
                     }
                     let fetched = Fetched { tip, changed, renewed: false, received: watch.received() };
                     return Ok((fetched, heard));
@@ -146,13 +144,13 @@ impl Mirror {
         watch: &Watch<'_>,
     ) -> (Result<(CommitId, Heard), Failure>, Told) {
         let (repo, deaf, mut told) = (&self.repo, &self.deaf, Told::default());
-        let specs = peers.map(|peers| deaf.specs(repo, peers)).unwrap_or_default();
-        let mut heard = Heard::Nothing;
-        let pulled = pull_branch(repo, remote, &specs, kept, watch, |references| {
-            told = deaf.told(references, peers);
+        let asked = peers.map(|peers| deaf.ask(repo, peers)).unwrap_or_else(Asked::nobody);
+        let mut heard = if peers.is_some() { Heard::Same } else { Heard::Nothing };
+        let pulled = pull_branch(repo, remote, &asked.specs, kept, watch, |references| {
+            told = deaf.told(references, &asked);
             deaf.bound(&told, remote)?;
-            if peers.is_some() {
-                heard = if deaf.is_news(repo, &told) { Heard::News } else { Heard::Same };
+            if deaf.is_news(repo, &told) {
+                heard = Heard::News;
             }
             Ok(heard == Heard::News)
         });
@@ -164,7 +162,7 @@ impl Mirror {
 
     /// Opens the repository again when a pack came in: gix has a fixed number of slots for packs, and keeps maps of files
     /// that it no longer needs.
-    fn refresh(&mut self, remote: &Remote, received: bool) -> Result<(), FetchError> {
+    pub(super) fn refresh(&mut self, remote: &Remote, received: bool) -> Result<(), FetchError> {
         if !received {
             return Ok(());
         }
@@ -220,36 +218,41 @@ impl Mirror {
         let kept = std::mem::take(&mut self.kept);
         let heard = self.ask_for(&remote, peers, &kept, &Watch::new(deadlines, bounds, cancel));
         self.kept = kept;
-        let heard = heard?;
-        self.refresh(&remote, heard != Heard::Same)?;
-        Ok(heard)
+        heard
     }
 
     fn ask_for(&mut self, remote: &Remote, peers: &Peers, kept: &Kept, watch: &Watch<'_>) -> Result<Heard, FetchError> {
         let (repo, deaf, mut told) = (&self.repo, &self.deaf, Told::default());
-        let pulled = pull(repo, remote, &deaf.specs(repo, peers), kept, watch, |references| {
-            told = deaf.told(references, Some(peers));
-            let is_news = !told.is_crowded && deaf.is_news(repo, &told);
-            if is_news { Listing::New } else { Listing::Same }
-        });
+        let asked = deaf.ask(repo, peers);
+        let pulled = match asked.specs.is_empty() {
+            true => Ok(Listing::Same),
+            false => pull(repo, remote, &asked.specs, kept, watch, |references| {
+                told = deaf.told(references, &asked);
+                let is_news = deaf.bound(&told, remote).is_ok() && deaf.is_news(repo, &told);
+                if is_news { Listing::New } else { Listing::Same }
+            }),
+        };
         let pulled = pulled.and_then(|listing| deaf.bound(&told, remote).map(|()| listing));
         let (heard, whom) = match pulled {
             Ok(listing) => {
                 let heard = if listing == Listing::New { Heard::News } else { Heard::Same };
                 if heard == Heard::News {
                     self.deaf.take_in(&self.repo, &told);
+                    self.refresh(remote, true)?;
                 }
-                (heard, self.deaf.again(&told, peers))
+                (Some(heard), self.deaf.again(&told, peers))
             }
-            Err(failure) if !failure.is_cancelled() && (told.has_answered || failure.is_too_much()) => {
-                let whom = self.deaf.one_by_one(&self.repo, &told, peers);
-                (if whom.is_empty() { Heard::Nothing } else { Heard::Same }, whom)
+            Err(failure) if failure.is_theirs(told.has_answered) => {
+                (None, self.deaf.one_by_one(&self.repo, &told, peers))
             }
             Err(Failure::Plain(error)) => return Err(error),
             Err(Failure::Odd(source)) => return Err(FetchError::Corrupt { url: remote.url.to_string(), source }),
         };
-        let (more, _) = self.deaf.listen(&self.repo, remote, whom, kept, (&watch.deadlines, watch.cancel));
-        Ok(heard.and(more))
+        if whom.is_empty() {
+            return Ok(heard.unwrap_or(Heard::Nothing));
+        }
+        let (more, _) = self.listen(remote, whom, kept, (&watch.deadlines, watch.cancel))?;
+        Ok(heard.map_or(more, |heard| heard.or(more)))
     }
 
     /// Names the hosts of the fleet, which are asked for by name where a list of everybody cannot be had.

@@ -12,7 +12,7 @@ use super::apart::Listing;
 use super::connect::Kept;
 use super::error::{Cap, Failure, FetchError};
 use super::link::Named;
-use super::mirror::{Source, find, forget};
+use super::mirror::{Mirror, Source, find, forget};
 use super::pull::pull;
 use super::remote::{Bounds, Deadlines, Remote};
 use super::signs::{Deaf, HEARD, Heard, MAX_SIGN, Peers, SEEN, is_sign};
@@ -30,18 +30,56 @@ const MOST_UNKNOWN: usize = 20_000;
 const MOST_LEFT_OUT: usize = 100;
 /// For how long everybody is asked for by name after a list that had too many.
 const CROWDED: Duration = Duration::from_secs(3600);
+/// What a sign of life takes, in bytes on the wire, as hosts give them.
+const USUAL: u64 = 16 << 10;
 /// What a conversation about signs of life takes beside them, in bytes and in objects.
 const AROUND: (u64, usize) = (1 << 20, 100);
+
+/// What is asked for of other hosts.
+pub(super) struct Asked {
+    /// As refspecs; none where there is nobody to ask for.
+    pub(super) specs: Vec<String>,
+    /// Whose signs of life these are; everybody's but those that are left out, where nobody is named.
+    names: Option<BTreeSet<HostName>>,
+}
+
+impl Asked {
+    /// Asks for nobody.
+    pub(super) fn nobody() -> Asked {
+        Asked { specs: Vec::new(), names: Some(BTreeSet::new()) }
+    }
+}
 
 /// What a list said.
 #[derive(Default)]
 pub(super) struct Told {
     /// There was one.
     pub(super) has_answered: bool,
-    /// Which hosts have a sign of life, and which.
+    /// Which hosts have a sign of life, and which, whether they were asked for or not.
+    listed: BTreeMap<HostName, ObjectId>,
+    /// The same, of those who were.
     signs: BTreeMap<HostName, ObjectId>,
-    /// It has more of them than there can be.
-    pub(super) is_crowded: bool,
+    /// Of whom it is.
+    scope: Scope,
+}
+
+/// Of whom a list is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Scope {
+    /// Of those who were asked for by name, and maybe of others.
+    #[default]
+    Named,
+    /// Of everybody: who is not listed has none.
+    Everybody,
+    /// Of more than there can be.
+    Crowded,
+}
+
+/// Hosts that are asked for together.
+pub(super) struct Group {
+    hosts: Vec<HostName>,
+    /// One of them may be why they could not be had together with others.
+    is_suspect: bool,
 }
 
 impl Deaf {
@@ -55,37 +93,50 @@ impl Deaf {
         self.count
     }
 
-    /// Returns refspecs for the signs of life of these hosts, but for those who are not heard.
-    pub(super) fn specs(&self, repo: &gix::Repository, peers: &Peers) -> Vec<String> {
+    /// Says whether a host is not asked for together with the others.
+    fn is_left_out(&self, host: &HostName) -> bool {
+        self.refused.contains_key(host) || self.suspects.iter().flatten().any(|suspect| suspect == host)
+    }
+
+    /// Says how to ask for the signs of life of these hosts, but for those that are left out.
+    pub(super) fn ask(&self, repo: &gix::Repository, peers: &Peers) -> Asked {
+        let left_out: BTreeSet<&HostName> = self.refused.keys().chain(self.suspects.iter().flatten()).collect();
         let is_crowded = self.crowded.is_some_and(|since| since.elapsed() < CROWDED);
         let names = match peers {
             Peers::Some(hosts) => hosts.clone(),
-            Peers::All if is_crowded || self.refused.len() > MOST_LEFT_OUT => self.known(repo),
+            Peers::All if is_crowded || left_out.len() > MOST_LEFT_OUT => self.known(repo),
             Peers::All => {
                 let all = format!("+{SEEN}*:{HEARD}*");
-                return [all].into_iter().chain(self.refused.keys().map(|host| format!("^{SEEN}{host}"))).collect();
+                let but = left_out.into_iter().map(|host| format!("^{SEEN}{host}"));
+                return Asked { specs: [all].into_iter().chain(but).collect(), names: None };
             }
         };
-        specs(names.iter().filter(|host| !self.refused.contains_key(*host)))
+        let names: BTreeSet<HostName> = names.into_iter().filter(|host| !left_out.contains(host)).collect();
+        Asked { specs: specs(names.iter()), names: Some(names) }
     }
 
-    /// Takes in what a list says of those who were asked for; some servers list everybody, whoever is.
-    pub(super) fn told(&self, references: &[Named], peers: Option<&Peers>) -> Told {
+    /// Takes in what a list says. Some servers list everybody, whoever is asked for.
+    pub(super) fn told(&self, references: &[Named], asked: &Asked) -> Told {
         let mut told = Told { has_answered: true, ..Told::default() };
-        let mut names = 0;
-        let was_asked = |host: &HostName| match peers {
-            None => false,
-            Some(Peers::Some(hosts)) => hosts.contains(host),
-            Some(Peers::All) => true,
-        };
+        let mut count = 0;
         for Named { name, id } in references {
             let Some(name) = name.strip_prefix(SEEN) else { continue };
-            names += 1;
-            if let Some(host) = HostName::parse(name).ok().filter(was_asked) {
-                told.signs.insert(host, id.0);
+            count += 1;
+            if let Ok(host) = HostName::parse(name) {
+                told.listed.insert(host, id.0);
             }
         }
-        told.is_crowded = peers == Some(&Peers::All) && names > self.most();
+        let was_asked = |host: &HostName| match &asked.names {
+            Some(names) => names.contains(host),
+            None => !self.is_left_out(host),
+        };
+        told.signs =
+            told.listed.iter().filter(|(host, _)| was_asked(host)).map(|(host, id)| (host.clone(), *id)).collect();
+        told.scope = match &asked.names {
+            Some(_) => Scope::Named,
+            None if count > self.most() => Scope::Crowded,
+            None => Scope::Everybody,
+        };
         told
     }
 
@@ -98,7 +149,7 @@ impl Deaf {
     /// # Errors
     /// It is.
     pub(super) fn bound(&self, told: &Told, remote: &Remote) -> Result<(), Failure> {
-        match told.is_crowded {
+        match told.scope == Scope::Crowded {
             true => {
                 let (url, cap) = (remote.url.to_string(), Cap::Refs(self.most()));
                 Err(Failure::Plain(FetchError::TooLarge { url, cap }))
@@ -113,8 +164,8 @@ impl Deaf {
     }
 
     /// Looks at what came in, and leaves out what is no sign of life.
-    fn settle(&mut self, repo: &gix::Repository, told: &Told, was_asked: impl Fn(&HostName) -> bool) {
-        for (host, id) in told.signs.iter().filter(|(host, _)| was_asked(host)) {
+    pub(super) fn take_in(&mut self, repo: &gix::Repository, told: &Told) {
+        for (host, id) in &told.signs {
             let is_kept = kept(repo, host) == Some(*id);
             if is_kept && is_one(repo, *id) {
                 self.refused.remove(host);
@@ -127,39 +178,51 @@ impl Deaf {
         }
     }
 
-    /// The same, of all who are heard.
-    pub(super) fn take_in(&mut self, repo: &gix::Repository, told: &Told) {
-        let left_out: BTreeSet<HostName> = self.refused.keys().cloned().collect();
-        self.settle(repo, told, |host| !left_out.contains(host));
-    }
-
     fn refuse(&mut self, host: &HostName, id: ObjectId, why: &str) {
         if self.refused.insert(host.clone(), id) != Some(id) {
             self.count += 1;
             tracing::warn!(%host, object = %id, why, "what stands where a host's sign of life belongs is left out");
         }
+        if self.refused.len() > MOST_LEFT_OUT && !self.members.is_empty() {
+            // Names that nobody has are not asked for any more then.
+            let Deaf { refused, members, .. } = self;
+            refused.retain(|host, _| members.contains(host));
+        }
     }
 
     /// Returns whom to ask for one group after another, when they could not be had at once.
-    pub(super) fn one_by_one(&mut self, repo: &gix::Repository, told: &Told, peers: &Peers) -> Vec<HostName> {
-        if told.is_crowded || !told.has_answered {
-            self.crowded = Some(Instant::now());
-        }
+    pub(super) fn one_by_one(&mut self, repo: &gix::Repository, told: &Told, peers: &Peers) -> Vec<Group> {
         let names = match peers {
             Peers::Some(hosts) => hosts.clone(),
-            Peers::All if self.members.is_empty() && !told.is_crowded => told.signs.keys().cloned().collect(),
-            Peers::All => self.known(repo),
+            Peers::All => {
+                // It may be somebody whom the fleet does not know.
+                self.crowded = Some(Instant::now());
+                let is_known = !self.members.is_empty() || told.scope == Scope::Crowded || !told.has_answered;
+                if is_known { self.known(repo) } else { told.listed.keys().cloned().collect() }
+            }
         };
-        names.into_iter().filter(|host| !self.refused.contains_key(host)).collect()
+        let hosts: Vec<HostName> = names.into_iter().filter(|host| !self.is_left_out(host)).collect();
+        let mut groups = self.again(told, peers);
+        groups.extend((!hosts.is_empty()).then_some(Group { hosts, is_suspect: false }));
+        groups
     }
 
-    /// Returns who was left out, and whom to ask for again: of those where something else stands by now, as far as that is known.
-    pub(super) fn again(&self, told: &Told, peers: &Peers) -> Vec<HostName> {
-        let refused = self.refused.iter().filter(|(host, id)| match peers {
-            Peers::Some(hosts) => hosts.contains(*host),
-            Peers::All => told.signs.get(*host) != Some(*id),
-        });
-        refused.map(|(host, _)| host.clone()).collect()
+    /// Returns whom to ask for apart: of those that are left out who may say something else by now.
+    pub(super) fn again(&mut self, told: &Told, peers: &Peers) -> Vec<Group> {
+        let is_gone = |host: &HostName| told.scope == Scope::Everybody && !told.listed.contains_key(host);
+        self.refused.retain(|host, _| !is_gone(host));
+        let is_meant = |host: &HostName| match peers {
+            Peers::Some(hosts) => hosts.contains(host),
+            Peers::All => true,
+        };
+        let other = self.refused.iter().filter(|(host, id)| is_meant(host) && told.listed.get(*host) != Some(*id));
+        let other: Vec<HostName> = other.map(|(host, _)| host.clone()).collect();
+        let (meant, rest) =
+            std::mem::take(&mut self.suspects).into_iter().partition(|group| group.iter().any(is_meant));
+        self.suspects = rest;
+        let groups: Vec<Vec<HostName>> = meant;
+        let groups = groups.into_iter().chain([other]).filter(|group| !group.is_empty());
+        groups.map(|hosts| Group { hosts, is_suspect: true }).collect()
     }
 
     fn known(&self, repo: &gix::Repository) -> BTreeSet<HostName> {
@@ -169,60 +232,86 @@ impl Deaf {
         }
         known
     }
+}
 
-    /// Listens to hosts: together, and where that fails to each half of them. Says what came of it, and how many bytes that took.
+impl Mirror {
+    /// Listens to hosts: each group together, and where that fails to each half of it. Says what came of it, and how many bytes that
+    /// took. Nothing came of it where the network failed, or where there was no time to ask for those whom nothing is the matter with;
+    /// the others are asked for again the next time, apart, and not heard until then: whoever can push can have that anyway.
     pub(super) fn listen(
         &mut self,
-        repo: &gix::Repository,
         remote: &Remote,
-        hosts: Vec<HostName>,
-        kept: &Kept,
+        mut groups: Vec<Group>,
+        keeps: &Kept,
         (deadlines, cancel): (&Deadlines, &AtomicBool),
-    ) -> (Heard, u64) {
+    ) -> Result<(Heard, u64), FetchError> {
         let ends = Instant::now() + PATIENCE.min(deadlines.total);
         let (mut heard, mut received, mut conversations) = (Heard::Same, 0, 0);
-        let mut groups = if hosts.is_empty() { Vec::new() } else { vec![hosts] };
-        while let Some(group) = groups.pop() {
-            let peers = Peers::Some(group.iter().cloned().collect());
+        let mut tried: BTreeSet<HostName> = BTreeSet::new();
+        while let Some(Group { hosts, is_suspect }) = groups.pop() {
             let left = ends.saturating_duration_since(Instant::now());
             if conversations == MOST_CONVERSATIONS || left.is_zero() {
                 tracing::warn!("not all hosts could be heard in time; the rest is asked for next time");
-                // What came in is there; what it is worth is found out together with the rest.
-                return (Heard::Nothing, received);
+                groups.push(Group { hosts, is_suspect });
+                break;
             }
             conversations += 1;
-            let few = few(remote, group.len());
+            let few = few(remote, hosts.len());
             let deadlines = Deadlines { total: left, ..*deadlines };
             let watch = Watch::new(&deadlines, few.whole, cancel);
-            let mut told = Told::default();
-            let pulled = pull(repo, &few, &specs(group.iter()), kept, &watch, |references| {
-                told = self.told(references, Some(&peers));
-                if self.is_news(repo, &told) { Listing::New } else { Listing::Same }
+            let asked = Asked { specs: specs(hosts.iter()), names: Some(hosts.iter().cloned().collect()) };
+            let (repo, deaf, mut told) = (&self.repo, &self.deaf, Told::default());
+            let pulled = pull(repo, &few, &asked.specs, keeps, &watch, |references| {
+                told = deaf.told(references, &asked);
+                if deaf.is_news(repo, &told) { Listing::New } else { Listing::Same }
             });
             received += watch.received();
             match pulled {
-                Ok(Listing::New) => {
-                    heard = Heard::News;
-                    self.settle(repo, &told, |_| true);
+                Ok(listing) => {
+                    // Who has nothing there any more is not left out.
+                    self.deaf.refused.retain(|host, _| told.listed.contains_key(host) || !hosts.contains(host));
+                    if listing == Listing::New {
+                        heard = Heard::News;
+                        self.deaf.take_in(&self.repo, &told);
+                        self.refresh(remote, true)?;
+                    }
                 }
-                Ok(_) => {}
-                Err(failure) if failure.is_cancelled() || !(told.has_answered || failure.is_too_much()) => {
+                Err(failure) if !failure.is_theirs(told.has_answered) => {
                     let error = failure.text();
                     tracing::warn!(remote = %remote.url, error, "the signs of life of the other hosts could not be fetched");
-                    return (Heard::Nothing, received);
+                    groups.push(Group { hosts, is_suspect });
+                    self.deaf.keep_suspects(groups);
+                    return Ok((Heard::Nothing, received));
                 }
-                Err(failure) if group.len() == 1 => {
-                    let none = ObjectId::null(gix::hash::Kind::Sha1);
-                    self.refuse(&group[0], told.signs.get(&group[0]).copied().unwrap_or(none), &failure.text());
-                }
-                Err(_) => {
-                    let mut group = group;
-                    let half = group.split_off(group.len() / 2);
-                    groups.extend([half, group]);
-                }
+                Err(failure) => match &hosts[..] {
+                    [host] if failure.is_too_much() || !tried.insert(host.clone()) => {
+                        let none = ObjectId::null(gix::hash::Kind::Sha1);
+                        self.deaf.refuse(host, told.signs.get(host).copied().unwrap_or(none), &failure.text());
+                    }
+                    [_] => groups.push(Group { hosts, is_suspect: true }),
+                    _ => {
+                        let (one, other) = hosts.split_at(hosts.len() / 2);
+                        let half = |hosts: &[HostName]| Group { hosts: hosts.to_vec(), is_suspect: true };
+                        groups.extend([half(other), half(one)]);
+                    }
+                },
             }
         }
-        (heard, received)
+        let is_complete = groups.iter().all(|group| group.is_suspect);
+        self.deaf.keep_suspects(groups);
+        Ok((if is_complete { heard } else { Heard::Nothing }, received))
+    }
+}
+
+impl Deaf {
+    fn keep_suspects(&mut self, groups: Vec<Group>) {
+        // Who is refused is asked for again by that.
+        let unknown = |group: Group| -> Vec<HostName> {
+            group.hosts.into_iter().filter(|host| !self.refused.contains_key(host)).collect()
+        };
+        let groups = groups.into_iter().filter(|group| group.is_suspect).map(unknown);
+        let groups: Vec<Vec<HostName>> = groups.filter(|group| !group.is_empty()).collect();
+        self.suspects.extend(groups);
     }
 }
 
@@ -230,11 +319,11 @@ fn specs<'h>(hosts: impl Iterator<Item = &'h HostName>) -> Vec<String> {
     hosts.map(|host| format!("+{SEEN}{host}:{HEARD}{host}")).collect()
 }
 
-/// Returns a remote that may send no more than the signs of life of so many hosts take.
+/// Returns a remote that may send no more than the signs of life of so many hosts take, most of which are short.
 fn few(remote: &Remote, hosts: usize) -> Remote {
-    let bytes = remote.whole.bytes.min(AROUND.0 + 2 * MAX_SIGN * hosts as u64);
+    let bytes = remote.whole.bytes.min(AROUND.0 + MAX_SIGN + USUAL * hosts as u64);
     let objects = remote.whole.objects.min(AROUND.1 + 2 * hosts);
-    remote.clone().within(Bounds { bytes, objects, unpacked: bytes })
+    Remote { slack: remote.slack, ..remote.clone().within(Bounds { bytes, objects, unpacked: 4 * bytes }) }
 }
 
 /// Returns the sign of life of a host that is kept here.

@@ -56,9 +56,8 @@ pub struct Mirror {
     pub(super) kept: Kept,
     /// Something could not be read: the next fetch renews the mirror.
     pub(super) suspect: Cell<bool>,
-    /// How many bytes the packs had when they were tidied last.
-    tidied: u64,
-    /// When they have grown by so many, what nobody needs is worth looking for: commits that are refused, for instance.
+    /// When the packs beside the largest have so many bytes, what nobody needs is worth looking for: commits that are refused, for
+    /// instance.
     pub(super) slack: u64,
     /// The largest single allocation while reading objects, in bytes: what a small pack may inflate to.
     room: usize,
@@ -90,7 +89,6 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
-            tidied: 0,
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
@@ -118,7 +116,6 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
-            tidied: 0,
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
@@ -151,7 +148,6 @@ impl Mirror {
             repo,
             kept: Kept::default(),
             suspect: Cell::new(false),
-            tidied: 0,
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
@@ -218,18 +214,23 @@ impl Mirror {
             let counted = count_objects(&self.dir.join("objects"));
             counted.map_err(|error| self.failed("pack the objects", Box::new(error)))
         };
-        let Stored { packs, loose, bytes } = count()?;
-        if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes <= self.tidied.saturating_add(self.slack) {
+        let Stored { packs, loose, bytes, largest } = count()?;
+        // The largest is what was tidied last, or all that there was then.
+        if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes - largest <= self.slack {
             return Ok(Tidied::Unneeded);
         }
         self.keep(keep).map_err(|source| self.failed("pack the objects", source))?;
         let mut git = command::git();
         // Others only read here, and only what somebody needs. Large files are taken as they are: the memory is bounded.
         git.args(["-c", "pack.threads=1", "-c", "pack.windowMemory=16m", "-c", "pack.deltaCacheSize=16m"]);
+        git.args(["-c", "core.deltaBaseCacheLimit=16m"]);
         git.args(["-c", "core.bigFileThreshold=1m", "-c", "gc.cruftPacks=false", "--git-dir"]).arg(&self.dir);
         git.args(["gc", "--quiet", "--prune=now"]);
-        command::run(git, deadline, cancel).map_err(|why| self.failed("pack the objects", because(why)))?;
-        self.tidied = count()?.bytes;
+        if let Err(why) = command::run(git, deadline, cancel) {
+            // What it began is of no use to anybody.
+            remove_leftovers(&self.dir).map_err(|error| self.failed("pack the objects", Box::new(error)))?;
+            return Err(self.failed("pack the objects", because(why)));
+        }
         self.reload()?;
         Ok(Tidied::Packed)
     }
@@ -409,6 +410,8 @@ struct Stored {
     loose: usize,
     /// Of the packs.
     bytes: u64,
+    /// Of the largest of them.
+    largest: u64,
 }
 
 /// Counts packs and loose objects.
@@ -422,7 +425,9 @@ fn count_objects(objects: &Path) -> io::Result<Stored> {
                 let file = file?;
                 if file.path().extension().is_some_and(|extension| extension == "pack") {
                     stored.packs += 1;
-                    stored.bytes += file.metadata()?.len();
+                    let bytes = file.metadata()?.len();
+                    stored.bytes += bytes;
+                    stored.largest = stored.largest.max(bytes);
                 }
             }
         } else if name.len() == 2 {

@@ -80,6 +80,12 @@ impl Failure {
         matches!(self, Failure::Plain(FetchError::Cancelled { .. }))
     }
 
+    /// Says whether what was asked for may be why it failed: the network is not.
+    pub(super) fn is_theirs(&self, has_answered: bool) -> bool {
+        let is_lost = matches!(self, Failure::Plain(FetchError::TimedOut { .. } | FetchError::Local { .. }));
+        !self.is_cancelled() && !is_lost && (has_answered || self.is_too_much())
+    }
+
     pub(super) fn is_too_much(&self) -> bool {
         matches!(self, Failure::Plain(FetchError::TooLarge { .. }))
     }
@@ -139,7 +145,7 @@ fn list_and_receive(
         .to_connection_with_transport(transport)
         .with_credentials(|_| Ok(None))
         .with_transport_options(Box::new(()));
-    watch.set_cap(MAX_LISTING);
+    watch.set_cap(MAX_LISTING, true);
     let prepared = connection
         .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
         .map_err(|error| plain(error.into()))?;
@@ -149,7 +155,7 @@ fn list_and_receive(
     if listing != Listing::New {
         return Ok(listing);
     }
-    watch.set_cap(watch.bounds.bytes);
+    watch.set_cap(watch.bounds.bytes, false);
     let meter = Meter::new(watch.bounds);
     match meter.watch(watch.cancel, watch.ends(), |stop| prepared.receive(meter.progress(), stop)) {
         Ok(_) => Ok(listing),

@@ -32,7 +32,7 @@ impl Bounds {
         Bounds { bytes, objects, unpacked: bytes.saturating_mul(32) }
     }
 
-    /// What may come on top of it at once, where it is here already: some ten thousand commits.
+    /// What may come on top of it at once, where it is here already: some thousand commits.
     fn growth(self) -> Bounds {
         Bounds { bytes: self.bytes / 16, objects: self.objects / 4, unpacked: self.unpacked / 4 }
     }
@@ -398,6 +398,8 @@ pub struct Remote {
     pub whole: Bounds,
     /// And where something is.
     pub growth: Bounds,
+    /// When so many bytes have come, what nobody needs any more is looked for.
+    pub slack: u64,
 }
 
 impl Remote {
@@ -412,6 +414,7 @@ impl Remote {
             proxies: None,
             whole: Bounds::whole(MAX_SIZE),
             growth: Bounds::whole(MAX_SIZE).growth(),
+            slack: Bounds::whole(MAX_SIZE).growth().bytes,
         }
     }
 
@@ -419,7 +422,7 @@ impl Remote {
     #[must_use]
     pub fn of_at_most(self, bytes: u64) -> Remote {
         let whole = Bounds::whole(bytes);
-        Remote { whole, growth: whole.growth(), ..self }
+        Remote { whole, growth: whole.growth(), slack: whole.growth().bytes, ..self }
     }
 
     /// The same for who has so many bytes of it: a server has nothing to send that is many times as large, whoever asks anew.
@@ -432,7 +435,7 @@ impl Remote {
     /// The same, with these bounds whatever is here.
     #[must_use]
     pub(super) fn within(self, bounds: Bounds) -> Remote {
-        Remote { whole: bounds, growth: bounds, ..self }
+        Remote { whole: bounds, growth: bounds, slack: bounds.bytes, ..self }
     }
 }
 

@@ -146,7 +146,7 @@ impl Fetcher {
             link.say(&Said::NotFetched(settled.tell(&failure), false))?;
             return Ok(false);
         }
-        mirror.slack = remote.growth.bytes;
+        mirror.slack = remote.slack;
         if let Err(error) = mirror.make_room(remote.whole) {
             link.say(&Said::NotFetched(NotFetched::Unreachable(None, self.in_words(&error)), false))?;
             return Ok(false);
@@ -258,6 +258,7 @@ impl Fetcher {
             proxies: Some(reach.proxies),
             whole: reach.whole,
             growth: reach.bounds,
+            slack: reach.slack,
         };
         Ok(Settled { remote, deadlines: reach.deadlines, places, _folder: folder })
     }

@@ -40,13 +40,9 @@ pub enum Heard {
 }
 
 impl Heard {
-    /// Adds what came of asking for more of them.
-    pub(super) fn and(self, more: Heard) -> Heard {
-        match (self, more) {
-            (Heard::Nothing, _) | (_, Heard::Nothing) => Heard::Nothing,
-            (Heard::News, _) | (_, Heard::News) => Heard::News,
-            (Heard::Same, Heard::Same) => Heard::Same,
-        }
+    /// Adds what came of asking apart for some who were left out: whatever that is, the others were heard.
+    pub(super) fn or(self, more: Heard) -> Heard {
+        if more == Heard::News { Heard::News } else { self }
     }
 }
 
@@ -55,6 +51,8 @@ impl Heard {
 pub(super) struct Deaf {
     /// In whose refs something stands that is no sign of life or cannot be had, and what.
     pub(super) refused: BTreeMap<HostName, ObjectId>,
+    /// Hosts that could not be had together, as one of them may be such a one; they are asked for apart from the others.
+    pub(super) suspects: Vec<Vec<HostName>>,
     /// How many of those there were, since this process began.
     pub(super) count: u64,
     /// Since when a list of everybody had too many names.

@@ -44,6 +44,8 @@ pub(super) struct Watch<'c> {
     ends: Instant,
     pub(super) bounds: Bounds,
     cap: Cell<u64>,
+    /// What that is of, as people are told.
+    most: Cell<Cap>,
     received: Cell<u64>,
     pace: Cell<Pace>,
     pub(super) guess: RefCell<Guess>,
@@ -62,6 +64,7 @@ impl<'c> Watch<'c> {
             ends: Instant::now() + deadlines.total,
             bounds,
             cap: Cell::new(bounds.bytes),
+            most: Cell::new(Cap::Bytes(bounds.bytes)),
             received: Cell::new(0),
             pace: Cell::default(),
             guess: RefCell::default(),
@@ -104,9 +107,7 @@ impl<'c> Watch<'c> {
         let received = self.received.get() + bytes as u64;
         self.received.set(received);
         if received > self.cap.get() {
-            let cap = self.cap.get();
-            let which = if cap < self.bounds.bytes { Cap::List(cap) } else { Cap::Bytes(cap) };
-            return Err(self.fail(Verdict::TooLarge(which)));
+            return Err(self.fail(Verdict::TooLarge(self.most.get())));
         }
         Ok(())
     }
@@ -137,9 +138,10 @@ impl<'c> Watch<'c> {
         Ok(())
     }
 
-    /// Sets what may be received from now on, at most what the remote's settings allow altogether.
-    pub(super) fn set_cap(&self, bytes: u64) {
-        self.cap.set(bytes.saturating_add(self.received.get()).min(self.bounds.bytes));
+    /// Sets what may be received from now on, of a list or of a pack.
+    pub(super) fn set_cap(&self, bytes: u64, is_list: bool) {
+        self.cap.set(bytes.saturating_add(self.received.get()));
+        self.most.set(if is_list { Cap::List(bytes) } else { Cap::Bytes(bytes) });
     }
 
     /// Returns how many bytes were received.

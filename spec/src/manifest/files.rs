@@ -64,7 +64,7 @@ pub(super) fn read(
 }
 
 /// The longest path of what is encrypted: where it is opened to stand a folder and the application's name before it.
-const MOST_SEALED: usize = 3800;
+pub(super) const MOST_SEALED: usize = 3800;
 
 fn installed(brought: &BroughtFile) -> File {
     let (kind, mode) = match &brought.sealed {

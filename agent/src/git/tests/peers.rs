@@ -222,3 +222,49 @@ fn more_names_than_there_are_hosts_hide_none_of_them() {
         }
     }
 }
+
+#[test]
+fn whoever_is_left_out_is_heard_again_whatever_else_there_is() {
+    let fixture = Fixture::new();
+    let nothing = format!("tree {}", written(&fixture, "tree", b""));
+    let good = |said: &str| written(&fixture, "commit", &sign(&nothing, &format!("{said}\n\nfine\n")));
+    let large = written(&fixture, "blob", &noise(3, 20 << 20));
+    let large = format!("tree {}", written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&large)].concat()));
+    // Of somebody whom the fleet does not know, it is no less.
+    let stranger = written(&fixture, "commit", &sign(&large, "seen"));
+    let bad = written(&fixture, "blob", b"x");
+    let daemon = fixture.daemon();
+    for (name, remote) in [("file", fixture.remote()), ("daemon", daemon.remote())] {
+        let remote = remote.within(Bounds { bytes: 16 << 20, objects: 2000, ..LARGE });
+        let everybody = Some(&Peers::All);
+        puts(&fixture, "zzz", &stranger);
+        puts(&fixture, "attic", &good(&format!("attic {name}")));
+        puts(&fixture, "barn", &bad);
+        let mut mirror = fixture.mirror();
+        mirror.expect(["attic", "barn"].map(host).into());
+        let (_, news) = mirror.fetch_with(&remote, everybody, &quick(), &NO).expect("the branch comes");
+        assert_eq!((news, heard(&mirror)), (Heard::News, vec!["attic".to_owned()]), "{name}");
+        assert_eq!(mirror.deaf_to().collect::<Vec<_>>(), [&host("barn")], "{name}");
+        // The stranger is not asked for any more, and who was left out is.
+        puts(&fixture, "barn", &good(&format!("barn {name}")));
+        let (fetched, news) = mirror.fetch_with(&remote, everybody, &quick(), &NO).expect("the branch comes");
+        assert_eq!((news, heard(&mirror).len()), (Heard::News, 2), "{name}");
+        assert!(fetched.received < 1 << 20, "{name}: {} bytes", fetched.received);
+        // Nobody else need be asked for.
+        let barn = Peers::Some([host("barn")].into());
+        puts(&fixture, "barn", &bad);
+        assert_eq!(mirror.fetch_peers(&remote, &barn, &quick(), &NO).expect("fetched"), Heard::News, "{name}");
+        assert_eq!(mirror.fetch_peers(&remote, &barn, &quick(), &NO).expect("fetched"), Heard::Same, "{name}");
+        puts(&fixture, "barn", &good(&format!("barn again {name}")));
+        assert_eq!(mirror.fetch_peers(&remote, &barn, &quick(), &NO).expect("fetched"), Heard::News, "{name}");
+        assert_eq!((mirror.deaf_to().count(), mirror.left_out()), (0, 2), "{name}");
+        // And who has nothing there any more is nobody to be counted.
+        puts(&fixture, "barn", &bad);
+        assert_eq!(mirror.fetch_peers(&remote, &barn, &quick(), &NO).expect("fetched"), Heard::News, "{name}");
+        git(&fixture.served(), &["update-ref", "-d", "refs/mainstay/seen/barn"]);
+        assert_eq!(mirror.fetch_peers(&remote, &barn, &quick(), &NO).expect("fetched"), Heard::Same, "{name}");
+        assert_eq!(mirror.deaf_to().count(), 0, "{name}");
+        drop(mirror);
+        fs::remove_dir_all(fixture.mirror_dir()).expect("removed");
+    }
+}

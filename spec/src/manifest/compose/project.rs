@@ -8,6 +8,7 @@ use super::variables::{self, Format};
 use super::{PROJECTS, Project, amounts};
 use crate::digest::Digest;
 use crate::id::{HostPath, Mode, VolumeName, shown};
+use crate::manifest::files::MOST_SEALED;
 use crate::manifest::folder::Encrypted;
 use crate::manifest::model::{File, FileKind, Volume, owned_by_root};
 use crate::manifest::page::{Extent, Page};
@@ -171,6 +172,11 @@ impl Project<'_> {
         let folder = format!("{PROJECTS}/{}/{folder}", self.app);
         let path =
             page.name("compose-attached", extent, "a file's name", HostPath::parse(&format!("{folder}/{key}{own}")))?;
+        if from.is_some() && path.as_str().len() > MOST_SEALED {
+            let message = format!("what is encrypted cannot have a path of more than {MOST_SEALED} bytes");
+            page.error("path", extent, message).help("give the secret a shorter name");
+            return None;
+        }
         let location = from.unwrap_or_else(|| page.at(extent));
         if let (Sort::Secret, Ok(folder)) = (sort, HostPath::parse(&folder)) {
             let file = owned_by_root(FileKind::Directory, Mode::from_bits(0o700), location.clone());
