@@ -10,8 +10,9 @@ use spec::id::shown;
 /// Many times the whole history of any repository that configures hosts, in bytes; `git.max-size` of the settings.
 const MAX_SIZE: u64 = 512 << 20;
 
-/// A file that is larger, in bytes, is taken by no application anyway; it takes three times as much memory to store it.
-pub(super) const MAX_OBJECT: usize = 20 << 20;
+/// A file that is larger, in bytes, is not taken over, not even one that was removed again. None of half that is deployed, but somebody
+/// may once have committed it; it takes up to three times as much memory to store it.
+pub(super) const MAX_OBJECT: usize = 40 << 20;
 
 /// What one conversation may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

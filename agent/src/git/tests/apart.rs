@@ -152,7 +152,7 @@ fn a_fetcher_that_lies_changes_nothing() {
         ),
         ("no kind", |it, _, bytes| hand(it, 9, bytes.len(), &bytes), "is of no kind"),
         ("other kind", |it, _, bytes| hand(it, 3, bytes.len(), &bytes), "came as something else"),
-        ("large", |it, kind, _| hand(it, kind, 40 << 20, b""), "more than 20971520 bytes in one file"),
+        ("large", |it, kind, _| hand(it, kind, 50 << 20, b""), "more than 41943040 bytes in one file"),
         (
             "endless",
             |it, _, _| {
@@ -161,7 +161,7 @@ fn a_fetcher_that_lies_changes_nothing() {
                     it.write_all(&[b'x'; 4096])?;
                 }
             },
-            "more than 20971520 bytes in one file",
+            "more than 41943040 bytes in one file",
         ),
         (
             "torn",

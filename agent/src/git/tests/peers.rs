@@ -129,7 +129,7 @@ fn what_is_too_much_or_not_there_costs_the_other_hosts_nothing() {
         }
     };
     // More than may come at once, in what hangs on it, in itself, and in how much it is; and what the server cannot send.
-    let large = written(&fixture, "blob", &noise(7, 20 << 20));
+    let large = written(&fixture, "blob", &noise(7, 3 << 20));
     let large = format!("tree {}", written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&large)].concat()));
     let (mut many, mut above) = (String::new(), nothing.clone());
     for number in 0..3000 {
@@ -139,11 +139,11 @@ fn what_is_too_much_or_not_there_costs_the_other_hosts_nothing() {
     let bad = [
         ("deep", many),
         ("large", written(&fixture, "commit", &sign(&large, "seen"))),
-        ("long", written(&fixture, "commit", &[sign(&nothing, ""), noise(7, 20 << 20)].concat())),
+        ("long", written(&fixture, "commit", &[sign(&nothing, ""), noise(7, 3 << 20)].concat())),
     ];
     let daemon = fixture.daemon();
     for (turn, remote) in [fixture.remote(), daemon.remote()].into_iter().enumerate() {
-        let remote = remote.within(Bounds { bytes: 16 << 20, objects: 2000, ..LARGE });
+        let remote = remote.within(Bounds { bytes: 2 << 20, objects: 2000, ..LARGE });
         let mut mirror = fixture.mirror();
         says(&format!("first {turn}"));
         assert_eq!(look(&mut mirror, &remote, &Peers::All), Heard::News);
@@ -228,14 +228,14 @@ fn whoever_is_left_out_is_heard_again_whatever_else_there_is() {
     let fixture = Fixture::new();
     let nothing = format!("tree {}", written(&fixture, "tree", b""));
     let good = |said: &str| written(&fixture, "commit", &sign(&nothing, &format!("{said}\n\nfine\n")));
-    let large = written(&fixture, "blob", &noise(3, 20 << 20));
+    let large = written(&fixture, "blob", &noise(3, 3 << 20));
     let large = format!("tree {}", written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&large)].concat()));
     // Of somebody whom the fleet does not know, it is no less.
     let stranger = written(&fixture, "commit", &sign(&large, "seen"));
     let bad = written(&fixture, "blob", b"x");
     let daemon = fixture.daemon();
     for (name, remote) in [("file", fixture.remote()), ("daemon", daemon.remote())] {
-        let remote = remote.within(Bounds { bytes: 16 << 20, objects: 2000, ..LARGE });
+        let remote = remote.within(Bounds { bytes: 2 << 20, objects: 2000, ..LARGE });
         let everybody = Some(&Peers::All);
         puts(&fixture, "zzz", &stranger);
         puts(&fixture, "attic", &good(&format!("attic {name}")));
