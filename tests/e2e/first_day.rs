@@ -7,7 +7,7 @@ use lab::{Browser, product};
 
 use crate::{agent, endpoint, start};
 
-const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\n";
+const FLEET: &str = "fleet: home\nhosts:\n  attic: {}\ntrust: { signers: trust/allowed_signers, branch: main }\n";
 const WEB: &str = "[Service]\nExecStart=/usr/bin/sleep infinity\nEnvironmentFile=/etc/web/count\n[Install]\nWantedBy=multi-user.target\n";
 const SETTINGS: &str = "endpoint: { listen: [\"127.0.0.1:9105\"], hooks: /etc/mainstay/hook }\npoll: 10m\n";
 
@@ -16,7 +16,13 @@ fn from_the_package_to_a_push_that_is_seen_live_and_off_again() {
     let Some(lab) = start() else { return };
     let (forge, host) = (lab.forge().unwrap(), lab.boot("attic").unwrap());
     let repo = forge.repo("fleet").unwrap();
-    let files = [("fleet.yaml", FLEET), ("apps/web/web.service", WEB), ("apps/web/files/etc/web/count", "N=0\n")];
+    let signers = host.read("/usr/share/lab/signers").unwrap();
+    let files = [
+        ("fleet.yaml", FLEET),
+        ("trust/allowed_signers", signers.as_str()),
+        ("apps/web/web.service", WEB),
+        ("apps/web/files/etc/web/count", "N=0\n"),
+    ];
     let first = repo.commit(&files, "begin").unwrap();
 
     host.install_deb(&product::package().unwrap()).unwrap();
@@ -27,7 +33,11 @@ fn from_the_package_to_a_push_that_is_seen_live_and_off_again() {
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let key = said.lines().map(str::trim).find(|line| line.starts_with("ssh-ed25519 "));
     forge.authorize_key(key.unwrap_or_else(|| panic!("it shows its key: {said}"))).unwrap();
-    host.sh("mainstay install").unwrap();
+    // It shows whom the repository names, and believes nothing before a person has looked.
+    let shown = host.try_sh("mainstay install 2>&1").unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("--trust-signers") && host.sh("test ! -e /etc/web/count").is_ok(), "{shown}");
+    host.sh("mainstay install --trust-signers").unwrap();
     agent::await_converged(&host, &first);
 
     let browser = Browser::start(&host).unwrap();
