@@ -73,16 +73,27 @@ for name in noise1 noise2 noise3 noise4 flood; do
   git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
   git repack -q -a -d
 done
-# A gigabyte in a few kilobytes: files of 19 MB, each of them a small change of the one before.
+# Two gigabytes in a few kilobytes: each file builds on the one before, and another one builds on that too, so that who unpacks them in the
+# order in which they come holds all of them.
 cd /srv/evil; mkdir deltas; git clone -q --bare /srv/git/fleet.git deltas/fleet.git; cd deltas/fleet.git
-git ls-tree main >/tmp/tree
-head -c 19M /dev/zero >/tmp/large
-for number in $(seq 50); do
-  printf %s $number | dd of=/tmp/large bs=1 seek=${number}000 conv=notrunc status=none
-  printf '100644 blob %s\tlarge%s\n' $(git -c core.compression=1 hash-object -w /tmp/large) $number >>/tmp/tree
-done
+perl -MCompress::Zlib -MDigest::SHA -e '
+  my $size = 19 << 20; my ($pack, $at) = ("PACK" . pack("NN", 2, 97), 0);
+  sub head { my ($kind, $left) = @_; my $byte = $kind << 4 | $left & 15; $left >>= 4; my $all = "";
+    while ($left) { $all .= chr($byte | 128); $byte = $left & 127; $left >>= 7 } $all . chr($byte) }
+  sub length_of { my $left = shift; my $all = ""; while ($left > 127) { $all .= chr($left & 127 | 128); $left >>= 7 } $all . chr($left) }
+  # What is copied of the one before, 65536 bytes at most each, and a word of its own.
+  sub delta { my $word = shift; my $all = length_of($size) . length_of($size) . chr(length $word) . $word;
+    for (my $from = length $word; $from < $size; $from += 65535) { my $many = $size - $from; $many = 65535 if $many > 65535;
+      $all .= chr(0xbf) . pack("VS<", $from, $many) } $all }
+  sub back { my $left = shift; my $all = chr($left & 127); while ($left >>= 7) { $left--; $all = chr(128 | $left & 127) . $all } $all }
+  my $base = length $pack; $pack .= head(3, $size) . compress("\0" x $size);
+  for my $level (1..48) { my $before = $base;
+    for my $which ("leaf", "next") { my $delta = delta("$which$level"); $base = length $pack;
+      $pack .= head(6, length $delta) . back($base - $before) . compress($delta) } }
+  print $pack, Digest::SHA::sha1($pack)' | git index-pack --stdin >/tmp/packed
+{ git ls-tree main; git show-index <objects/pack/pack-$(cut -f 2 /tmp/packed).idx | awk '{ print "100644 blob " $2 "\tlarge" NR }'; } >/tmp/tree
+[ $(grep -c large /tmp/tree) = 97 ]
 git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(git mktree </tmp/tree))
-git -c core.compression=1 repack -q -a -d -f --window=2 --threads=1
 cd /srv/evil/objects/fleet.git
 perl -e '
   print "blob\nmark :$_\ndata ", length, "\n$_\n" for 1..30000;

@@ -231,7 +231,9 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     scene.edit("secrets/shop.yaml", &format!("# of the shop\nshop:\n  db: {later}\n"));
     let waits = scene.commit("a value that waits");
     agent::await_status(&scene.host, &waits[..10]);
-    scene.host.wait_for(agent::SOON, "(mainstay plan || true) 2>&1 | grep /etc/shop/db").unwrap();
+    let plan = scene.host.wait_for(agent::SOON, "(mainstay plan || true) 2>&1 | grep -B 9 -A 9 'paused'").unwrap();
+    eprintln!("{plan}");
+    assert!(plan.contains("/etc/shop/db"), "{plan}");
     assert_eq!(scene.hits(true), "");
     scene.host.sh("mainstay resume shop").unwrap();
     agent::await_converged(&scene.host, &waits);
@@ -410,6 +412,13 @@ fn whoever_reads_it_in_whatever_way_gets_it_and_another_value() {
     let last = scene.commit("without");
     scene.host.sh("mainstay sync || true").unwrap();
     agent::await_status(&scene.host, &last[..10]);
+    // So much at once wants a word of somebody.
+    let said = scene.host.wait_for(agent::SOON, "(mainstay status || true) | grep -o 'prune: \"[0-9a-f]*'").unwrap();
+    let fleet = scene.desk.read(&format!("{DESK}/fleet.yaml")).unwrap();
+    let word = format!("acknowledge: [ {{ {}\", reason: \"all of it\" }} ]\n", said.trim());
+    scene.desk.write(&format!("{DESK}/fleet.yaml"), fleet + &word).unwrap();
+    let last = scene.commit("and so it is meant");
+    agent::await_converged(&scene.host, &last);
     scene.host.wait_for(agent::SOON, "test -z \"$(find /run/mainstay/secrets -type f)\"").unwrap();
     assert_eq!(scene.hits(false), "");
 }

@@ -87,7 +87,7 @@ pub(super) fn pull(
         let those = targets.iter().filter(|(name, _)| name.starts_with(HEARD) == are_signs);
         those.map(|(_, id)| *id).collect()
     };
-    let taken = walk::take(repo, &mut link, (&roots(false), &roots(true)), watch.bounds, watch.cancel);
+    let taken = walk::take(repo, &mut link, (&roots(false), &roots(true)), watch.bounds);
     let taken = taken.map_err(|error| failed(error, repo, remote, watch))?;
     tracing::debug!(remote = %remote.url, objects = taken.objects, "taken over");
     let local = |source| FetchError::Local { path: repo.path().to_owned(), source };

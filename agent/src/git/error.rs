@@ -49,6 +49,8 @@ pub enum Cap {
     Unpacked(u64),
     /// Bytes that it takes on this disk, where each object is compressed on its own.
     Stored(u64),
+    /// Bytes of memory while it is unpacked.
+    Memory(u64),
     /// Bytes in one file.
     File(u64),
     /// Refs in one list.
@@ -67,6 +69,13 @@ impl fmt::Display for Cap {
                 write!(
                     f,
                     "{limit} bytes in one file: keep it elsewhere, as an artifact, and out of the branch's history"
+                )
+            }
+            Cap::Memory(limit) => {
+                write!(
+                    f,
+                    "what {limit} bytes of memory can unpack: keep large files that change often elsewhere, as artifacts; {RAISE}, \
+                     and `MemoryMax=` of mainstay-fetch.service"
                 )
             }
             Cap::Refs(limit) => write!(f, "{limit} refs at once"),

@@ -1,7 +1,8 @@
-//! Watches gix take a pack in: objects and unpacked bytes are counted, and the work is stopped when they are too many.
+//! Watches gix take a pack in: objects, unpacked bytes and memory are counted, and the work is stopped when they are too many.
 //!
 //! gix reports what it does as progress, meant for a person; the counters are the same. The bytes on the wire are capped
-//! elsewhere, but a pack of a few kilobytes can unpack to terabytes.
+//! elsewhere, but a pack of a few kilobytes can unpack to terabytes, and of each file on which two others build, gix holds the whole
+//! until it has unpacked both.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +18,8 @@ use super::remote::Bounds;
 /// How much of what a server says about its failure is kept, in characters.
 const MAX_SAID: usize = 500;
 
-/// How often the counters are looked at.
-const SLICE: Duration = Duration::from_millis(100);
+/// How often the counters are looked at: in that time, files of some 40 MB may be unpacked.
+const SLICE: Duration = Duration::from_millis(20);
 
 /// Why the work was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ impl Meter {
     /// computes for long without touching the wire.
     pub(super) fn watch<T>(&self, cancel: &AtomicBool, ends: Instant, work: impl FnOnce(&AtomicBool) -> T) -> T {
         let done = AtomicBool::new(false);
+        // Of a system that does not tell it is not known.
+        let before = held().unwrap_or(u64::MAX);
         std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
@@ -57,6 +60,8 @@ impl Meter {
                         self.stop(Stopped::Late);
                     } else if self.unpacked.load(Ordering::Relaxed) as u64 > self.bounds.unpacked {
                         self.stop(Stopped::TooMuch(Cap::Unpacked(self.bounds.unpacked)));
+                    } else if held().is_some_and(|now| now.saturating_sub(before) > self.bounds.memory()) {
+                        self.stop(Stopped::TooMuch(Cap::Memory(self.bounds.memory())));
                     }
                     std::thread::park_timeout(SLICE);
                 }
@@ -87,6 +92,14 @@ impl Meter {
     pub(super) fn progress(&self) -> Gauge {
         Gauge { meter: self.clone(), id: gix::progress::UNKNOWN, count: Arc::default() }
     }
+}
+
+/// Returns how many bytes of memory this process holds that are no file's (proc_pid_status(5), `RssAnon`).
+fn held() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
 }
 
 /// One of gix's counters.
@@ -151,5 +164,30 @@ impl gix::NestedProgress for Gauge {
         let unpacking = [ProgressId::DecompressedBytes, ProgressId::DecodedBytes].map(Id::from);
         let shared = unpacking.contains(&id).then(|| Arc::clone(&self.meter.unpacked));
         Gauge { meter: self.meter.clone(), id, count: shared.unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_much_memory_is_stopped() {
+        let bounds = Bounds { bytes: 1 << 20, objects: 10, unpacked: u64::MAX };
+        let most = usize::try_from(bounds.memory()).unwrap();
+        for (takes, stopped) in [(most / 2, None), (4 * most, Some(Stopped::TooMuch(Cap::Memory(bounds.memory()))))] {
+            let meter = Meter::new(bounds);
+            let ends = Instant::now() + Duration::from_secs(60);
+            let held: usize = meter.watch(&AtomicBool::new(false), ends, |stop| {
+                let mut held: Vec<Vec<u8>> = Vec::new();
+                while held.len() < takes >> 20 && !stop.load(Ordering::Relaxed) {
+                    held.push(vec![1; 1 << 20]);
+                    // As unpacking takes.
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                held.len()
+            });
+            assert_eq!((meter.stopped(), held == takes >> 20), (stopped, stopped.is_none()));
+        }
     }
 }

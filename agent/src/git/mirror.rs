@@ -352,6 +352,9 @@ fn remove_leftovers(dir: &Path) -> io::Result<()> {
                 folders.push(entry.path());
             } else if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp") {
                 top.push(entry.path());
+            } else if name.ends_with(".pack") && !entry.path().with_extension("idx").exists() {
+                // Its index was to come next.
+                top.push(entry.path());
             }
         }
     }

@@ -22,6 +22,7 @@ mod signed;
 mod meter;
 mod link;
 mod pack;
+mod spool;
 mod walk;
 mod apart;
 mod pull;

@@ -11,7 +11,7 @@ use spec::id::shown;
 const MAX_SIZE: u64 = 512 << 20;
 
 /// A file that is larger, in bytes, is not taken over, not even one that was removed again. None of half that is deployed, but somebody
-/// may once have committed it; it takes up to three times as much memory to store it.
+/// may once have committed it.
 pub(super) const MAX_OBJECT: usize = 40 << 20;
 
 /// What one conversation may bring.
@@ -21,8 +21,8 @@ pub struct Bounds {
     pub bytes: u64,
     /// Objects in one pack: gix keeps some 100 bytes for each while it makes the index.
     pub objects: usize,
-    /// Bytes that the objects unpack to: a pack of kilobytes can unpack to terabytes. This bounds time and not memory, as objects are
-    /// unpacked one after another.
+    /// Bytes that the objects unpack to: a pack of kilobytes can unpack to terabytes. This bounds time; for memory
+    /// see [`Bounds::memory`].
     pub unpacked: u64,
 }
 
@@ -41,6 +41,11 @@ impl Bounds {
     /// Returns how many bytes one thing in it may take in memory: a file, or the list of its objects.
     pub(super) fn largest(self) -> usize {
         MAX_OBJECT.max(self.objects.saturating_mul(80))
+    }
+
+    /// Returns how many bytes of memory taking it in may take: two of the largest files and what they differ by, or many small ones.
+    pub(super) fn memory(self) -> u64 {
+        (MAX_OBJECT as u64 * 2 + (16 << 20)).saturating_add(self.bytes / 32)
     }
 
     /// Returns how many bytes it may take on this disk, where each object is compressed on its own: without deltas it is more.

@@ -4,23 +4,17 @@
 //! They are put into one pack, which this process writes itself, and which is there as a whole or not at all: what is in the
 //! repository is in it with everything that it reaches, and need not be looked at again.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::io::{self, Read as _};
 
 use gix::ObjectId;
 use gix::objs::{CommitRefIter, Kind, TagRefIter, TreeRefIter};
-use gix::odb::pack;
-use gix::progress::Discard;
 
 use super::link::{Id, Link, Wants};
 use super::mirror::Source;
-use super::pack::write_header;
 use super::remote::{Bounds, MAX_OBJECT};
 use super::signs::{MAX_SIGN, is_sign};
+use super::spool::Spool;
 
 /// So many objects are asked for at once.
 const AT_ONCE: usize = 4096;
@@ -67,7 +61,7 @@ pub(super) struct Taken {
     pub(super) refused: BTreeSet<ObjectId>,
 }
 
-/// Takes over what `roots` reach and `repo` does not have, and those of `signs` that are signs of life, unless `stop` is raised.
+/// Takes over what `roots` reach and `repo` does not have, and those of `signs` that are signs of life.
 ///
 /// # Errors
 /// See [`WalkError`]; nothing is there then that was not there before.
@@ -76,7 +70,6 @@ pub(super) fn take(
     link: &mut Link<'_>,
     (roots, signs): (&[ObjectId], &[ObjectId]),
     bounds: Bounds,
-    stop: &AtomicBool,
 ) -> Result<Taken, WalkError> {
     let mut found = Found { repo, bounds, seen: BTreeSet::new(), wanted: Vec::new() };
     for root in roots {
@@ -84,7 +77,7 @@ pub(super) fn take(
     }
     let local = |error: io::Error| WalkError::Local(error.into());
     let folder = repo.objects.store_ref().path().join("pack");
-    let mut spool = Spool::new(tempfile::tempfile_in(&folder).map_err(local)?, bounds.stored()).map_err(local)?;
+    let mut spool = Spool::begin(&folder, bounds.stored()).map_err(local)?;
     let mut left = bounds.unpacked;
     while !found.wanted.is_empty() {
         let now = found.wanted.split_off(found.wanted.len().saturating_sub(AT_ONCE));
@@ -110,18 +103,7 @@ pub(super) fn take(
     if taken.objects == 0 {
         return Ok(taken);
     }
-    let pack = spool.finish(taken.objects).map_err(local)?;
-    let (mut pack, nothing) = (BufReader::new(pack), None::<gix::odb::Handle>);
-    let alloc_limit_bytes = Some(bounds.largest());
-    let options = pack::bundle::write::Options { thread_limit: Some(1), alloc_limit_bytes, ..Default::default() };
-    let hash = gix::hash::Kind::Sha1;
-    let written =
-        pack::Bundle::write_to_directory(&mut pack, Some(&folder), &mut Discard, stop, nothing, hash, options);
-    let written = written.map_err(|error| WalkError::Local(error.to_string().into()))?;
-    // It keeps the pack from being tidied away before a ref needs it; nobody tidies meanwhile.
-    if let Some(keep) = written.keep_path {
-        std::fs::remove_file(keep).map_err(local)?;
-    }
+    spool.finish(&folder).map_err(local)?;
     Ok(taken)
 }
 
@@ -202,7 +184,7 @@ fn receive_sign(link: &mut Link<'_>, id: ObjectId, spool: &mut Spool, bounds: Bo
         return Ok(false);
     }
     let stored = |error| stored(error, bounds);
-    spool.begin(kind, bytes.len()).map_err(stored)?;
+    spool.object(id, kind, bytes.len()).map_err(stored)?;
     spool.add(&bytes).map_err(stored)?;
     spool.end().map_err(stored)?;
     Ok(true)
@@ -225,7 +207,7 @@ fn receive(
     *left = left.checked_sub(length).ok_or(WalkError::TooLarge(found.bounds.unpacked))?;
     let (mut hasher, bounds) = (hasher(kind, length), found.bounds);
     let local = |error| stored(error, bounds);
-    spool.begin(kind, size).map_err(local)?;
+    spool.object(id, kind, size).map_err(local)?;
     let mut whole = Vec::new();
     let mut piece = vec![0; PIECE.min(size)];
     let mut rest = size;
@@ -266,84 +248,4 @@ fn receive(
         }
     }
     Ok(())
-}
-
-/// A pack that grows in a file without a name: whole objects, no deltas (gitformat-pack(5)).
-struct Spool {
-    /// Written to from two sides in turn: the heads of entries as they are, and what they hold compressed.
-    file: Shared,
-    /// One for all objects, as in [`super::pack`].
-    deflated: gix::zlib::stream::deflate::Write<Shared>,
-}
-
-#[derive(Clone)]
-struct Shared {
-    file: Rc<RefCell<BufWriter<File>>>,
-    /// How many more bytes may come.
-    left: Rc<Cell<u64>>,
-}
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = self.left.get().checked_sub(bytes.len() as u64);
-        self.left.set(left.ok_or(io::ErrorKind::QuotaExceeded)?);
-        self.file.borrow_mut().write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Spool {
-    fn new(file: File, most: u64) -> io::Result<Spool> {
-        let file = Rc::new(RefCell::new(BufWriter::with_capacity(PIECE, file)));
-        let mut file = Shared { file, left: Rc::new(Cell::new(most)) };
-        // The number of objects is put in when it is known.
-        file.write_all(b"PACK\0\0\0\x02\0\0\0\0")?;
-        let deflated = gix::zlib::stream::deflate::Write::new(file.clone(), gix::zlib::Compression::DEFAULT);
-        Ok(Spool { file, deflated })
-    }
-
-    fn begin(&mut self, kind: Kind, size: usize) -> io::Result<()> {
-        let mut head = Vec::new();
-        write_header(&mut head, kind, size);
-        self.file.write_all(&head)
-    }
-
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.deflated.write_all(bytes)
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.deflated.flush()?;
-        self.deflated.reset();
-        Ok(())
-    }
-
-    /// Completes the pack of so many objects, and returns it from its beginning on.
-    fn finish(self, objects: usize) -> io::Result<File> {
-        let Spool { file, deflated } = self;
-        drop(deflated);
-        let mut writer = file.file.borrow_mut();
-        writer.seek(SeekFrom::Start(8))?;
-        let count = u32::try_from(objects).map_err(io::Error::other)?;
-        writer.write_all(&count.to_be_bytes())?;
-        writer.flush()?;
-        let mut file = writer.get_ref().try_clone()?;
-        file.rewind()?;
-        let mut hasher = gix::hash::hasher(gix::hash::Kind::Sha1);
-        let mut piece = vec![0; PIECE];
-        loop {
-            let read = file.read(&mut piece)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&piece[..read]);
-        }
-        file.write_all(hasher.try_finalize().map_err(io::Error::other)?.as_slice())?;
-        file.rewind()?;
-        Ok(file)
-    }
 }
