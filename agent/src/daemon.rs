@@ -358,8 +358,8 @@ impl Daemon {
     /// Carries a plan out, which may take as long as a large image takes to come. Who asks for the newest commit meanwhile
     /// does not wait for that: the repository is asked beside it, once, and what it says is taken in after it.
     async fn carry_out(&mut self, plan: plan::Plan) -> Result<Option<Passed>, LedgerError> {
-        let Daemon { host, upstream, asked, late, settings, sign_at, poll_at, .. } = self;
-        let (keep, name) = (host.commits(), host.name.clone());
+        let Daemon { host, upstream, asked, late, settings, sign_at, poll_at, notice, .. } = self;
+        let (question, name) = (asking::question(host, notice), host.name.clone());
         let believed = host.ledger.memory.believed.clone();
         let heartbeat = host.rollouts.heartbeat().filter(|_| settings.report.push);
         let (mut is_asked, mut began, mut is_beating, mut beats) = (false, None, false, Vec::new());
@@ -387,7 +387,7 @@ impl Daemon {
             }
             if is_asked && began.is_none() && !upstream.is_busy() {
                 self.syncing = Syncing::look(&settings.state);
-                upstream.fetch(keep.clone(), None);
+                upstream.fetch(question.clone());
                 (is_asked, began) = (false, Some(Instant::now()));
             }
         };

@@ -49,7 +49,7 @@ use crate::seal::Opener;
 use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::systemd::Managers;
-use crate::trust::{self, Before, Floor, Judge, Verdict};
+use crate::trust::{self, Before, Case, Floor, Judge, Judged, Verdict};
 use crate::web;
 
 /// One host and everything the agent holds of it.
@@ -232,20 +232,37 @@ impl Host {
         }
     }
 
+    /// Returns what it takes to say whether a commit may be believed here.
+    ///
+    /// # Errors
+    /// The floor cannot be read.
+    pub fn case(&mut self) -> Result<Case, trust::Refusal> {
+        self.floor.refresh();
+        Ok(Case {
+            settings: self.first.clone(),
+            followed: self.followed.clone(),
+            believed: self.ledger.memory.believed.clone(),
+            floor: self.floor.commit()?.cloned(),
+            accepted: requests::accepted(&self.state),
+        })
+    }
+
     /// Says whether a commit that is in `mirror` may be believed: who signed what leads to it, and that it goes on from what was believed
-    /// before.
+    /// before. What was `judged` elsewhere counts, if it is the same case still.
     ///
     /// # Errors
     /// It may not, or that cannot be told.
-    pub fn trusts(&mut self, mirror: &Mirror, commit: &CommitId, now: Timestamp) -> Result<Verdict, trust::Refusal> {
-        let accepted = requests::accepted(&self.state);
-        self.floor.refresh();
-        let before = Before {
-            believed: self.ledger.memory.believed.as_ref(),
-            floor: self.floor.commit()?,
-            accepted: accepted.as_ref(),
+    pub fn trusts(
+        &mut self,
+        mirror: &Mirror,
+        commit: &CommitId,
+        judged: Option<Judged>,
+    ) -> Result<Verdict, trust::Refusal> {
+        let case = self.case()?;
+        let verdict = match judged.filter(|it| it.case == case && it.commit == *commit) {
+            Some(judged) => judged.verdict?,
+            None => case.judge(mirror, commit, Timestamp::now(), None)?,
         };
-        let verdict = Judge::new(mirror, &self.first)?.believe(before, commit, &self.followed, now)?;
         self.judged = Some(commit.clone());
         Ok(verdict)
     }

@@ -100,7 +100,7 @@ pub struct Git {
 }
 
 /// Whom to believe, before anything was believed and where the repository says nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     /// A file with those who sign.
     pub signers: Option<PathBuf>,

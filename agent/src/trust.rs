@@ -12,6 +12,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use spec::id::{CommitId, shown};
@@ -31,6 +33,8 @@ const MOST_VERSIONS: usize = 120;
 const MOST_TEXT: u64 = 4 << 20;
 /// So many bytes of such files are read altogether before it is known who wrote them.
 const MOST_READ: u64 = 256 << 20;
+/// Checking who signed takes no longer: a tenth of a millisecond for most commits.
+const LONGEST: Duration = Duration::from_secs(60);
 /// The line of a message by which somebody agrees to a change of trust.
 const APPROVES: &str = "Approves:";
 const FLEET: &str = "fleet.yaml";
@@ -69,6 +73,15 @@ pub enum Refusal {
         "more than {MOST_COMMITS} commits came since the last that was believed; look at them, and accept the newest with `mainstay accept-rewrite OLD NEW --by-settings`"
     )]
     TooMany,
+    /// It takes too long to check who signed what leads to it.
+    #[error(
+        "who signed what came since the last commit that was believed could not be checked in {} s; look at it, and accept the newest with \
+         `mainstay accept-rewrite OLD NEW --by-settings`", LONGEST.as_secs()
+    )]
+    TooLong,
+    /// The agent ends.
+    #[error("it was not checked to the end: the agent ends")]
+    Interrupted,
     /// What a commit says of trust cannot be read.
     #[error("what {} says of trust cannot be read: `mainstay check` says why; both files have at most 4 MiB", commit.short())]
     Unclear {
@@ -110,7 +123,7 @@ impl Refusal {
     /// Says whether the same commit may be believed later: the clock and files of this host had a part in it.
     pub fn is_passing(&self) -> bool {
         match self {
-            Refusal::Unreadable(_) | Refusal::Floor(_) | Refusal::Signers(_) => true,
+            Refusal::Unreadable(_) | Refusal::Floor(_) | Refusal::Signers(_) | Refusal::Interrupted => true,
             Refusal::Disbelief(disbelief) => disbelief.reason == Reason::NotYetValid,
             _ => false,
         }
@@ -144,6 +157,50 @@ pub struct Before<'a> {
     pub accepted: Option<&'a Accepted>,
 }
 
+/// All that it takes to judge a commit, so that it can be done on another thread: whoever can push makes it take as long as may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// What the settings say.
+    pub settings: settings::Trust,
+    /// The branch that is followed.
+    pub followed: String,
+    /// What was believed last.
+    pub believed: Option<CommitId>,
+    /// The same, as the floor has it.
+    pub floor: Option<CommitId>,
+    /// A rewrite that a person accepted.
+    pub accepted: Option<Accepted>,
+}
+
+impl Case {
+    /// Judges a commit, until `cancel` is raised.
+    ///
+    /// # Errors
+    /// It is not to be believed, or that cannot be told.
+    pub fn judge(
+        &self,
+        mirror: &Mirror,
+        commit: &CommitId,
+        now: Timestamp,
+        cancel: Option<&AtomicBool>,
+    ) -> Result<Verdict, Refusal> {
+        let judge = Judge { cancel, ..Judge::new(mirror, &self.settings)? };
+        let before =
+            Before { believed: self.believed.as_ref(), floor: self.floor.as_ref(), accepted: self.accepted.as_ref() };
+        judge.believe(before, commit, &self.followed, now)
+    }
+}
+
+/// What came of a case.
+pub struct Judged {
+    /// Which.
+    pub case: Case,
+    /// What was judged.
+    pub commit: CommitId,
+    /// Whether it is believed.
+    pub verdict: Result<Verdict, Refusal>,
+}
+
 /// Why a commit is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -169,6 +226,9 @@ pub struct Judge<'m> {
     named: RefCell<BTreeMap<String, Vec<String>>>,
     /// How many bytes more are read of what nobody believes yet.
     left: Cell<u64>,
+    /// Until when it may take, and what ends it before.
+    ends: Instant,
+    cancel: Option<&'m AtomicBool>,
 }
 
 impl<'m> Judge<'m> {
@@ -188,6 +248,8 @@ impl<'m> Judge<'m> {
             files: RefCell::default(),
             named: RefCell::default(),
             left: Cell::new(MOST_READ),
+            ends: Instant::now() + LONGEST,
+            cancel: None,
         })
     }
 
@@ -231,11 +293,12 @@ impl<'m> Judge<'m> {
         };
         // Whoever is named beside a commit may be the one who signed it.
         for commit in &way {
+            self.go_on()?;
             self.says(commit)?;
         }
         let known = self.known();
-        let mut way: Vec<trust::Commit> =
-            way.iter().map(|commit| self.read(commit, &known)).collect::<Result<_, _>>()?;
+        let read = |commit| self.go_on().and_then(|()| self.read(commit, &known));
+        let mut way: Vec<trust::Commit> = way.iter().map(read).collect::<Result<_, _>>()?;
         let outside = |commit: &CommitId| self.says(commit).ok().and_then(|said| self.trust(&said));
         let mut judged = trust::believe(&before, &way, outside, now);
         // A walk by dates may list what was believed long ago, where dates are off.
@@ -249,6 +312,13 @@ impl<'m> Judge<'m> {
             return Err(Refusal::OtherBranch { meant: shown(meant), followed: followed.to_owned() });
         }
         Ok(Verdict { trust: says, commits: way.len() })
+    }
+
+    fn go_on(&self) -> Result<(), Refusal> {
+        if self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(Refusal::Interrupted);
+        }
+        if Instant::now() >= self.ends { Err(Refusal::TooLong) } else { Ok(()) }
     }
 
     /// Says whether a commit is another one or leads to it, as far as that can be read.

@@ -19,6 +19,7 @@ use crate::identity::{self, Identity, RECORD, Voice};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::spent::Spent;
+use crate::trust::{Case, Judged};
 use crate::web;
 
 /// What of a tree is read: more than any configuration repository needs, less than would hurt a host.
@@ -53,8 +54,25 @@ pub enum Done {
     Pushed(Result<Pushed, PushError>),
 }
 
-/// What a conversation leaves behind: the mirror, what came of it, and which other hosts it asked for, with when.
-type Conversed = (Source, Done, Option<(Peers, Timestamp)>);
+/// What is asked of the repository.
+#[derive(Clone, Default)]
+pub struct Question {
+    /// What stays in the mirror where it is tidied, beside everything that the branch reaches.
+    pub keep: Vec<CommitId>,
+    /// Whose signs of life are asked for.
+    pub peers: Option<Peers>,
+    /// What it takes to say whether the newest commit may be believed, and of which that is known.
+    pub case: Option<(Case, Vec<CommitId>)>,
+}
+
+/// What a conversation leaves behind.
+struct Conversed {
+    source: Source,
+    done: Done,
+    /// Which other hosts it asked for, and when.
+    peers: Option<(Peers, Timestamp)>,
+    judged: Option<Judged>,
+}
 
 /// What this host said last, by what it signed: others count nothing that is not later.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +111,8 @@ pub struct Upstream {
     under_way: Option<JoinHandle<Conversed>>,
     /// Whose signs of life have come in and were not looked at.
     peers: Option<(Peers, Timestamp)>,
+    /// What came of the newest commit, and was not looked at.
+    judged: Option<Judged>,
     reports: Remote,
     /// Commits come from there too.
     is_one: bool,
@@ -143,6 +163,7 @@ impl Upstream {
             noted: None,
             said: None,
             peers: None,
+            judged: None,
             identity,
             voice: None,
         })
@@ -170,9 +191,10 @@ impl Upstream {
     }
 
     /// Begins to ask for the newest commit; does nothing while something is under way. When many packs have piled up the
-    /// mirror is tidied after it, with `keep` and everything the branch reaches staying. The signs of life of `peers` are asked for
-    /// with it, in the same conversation where they are at the same remote; see [`Upstream::peers`].
-    pub fn fetch(&mut self, keep: Vec<CommitId>, peers: Option<Peers>) {
+    /// mirror is tidied after it. The signs of life are asked for with it, in the same conversation where they are at the same remote;
+    /// see [`Upstream::peers`], and [`Upstream::judged`].
+    pub fn fetch(&mut self, question: Question) {
+        let Question { keep, peers, case } = question;
         let (cancel, reports, deadlines) = (Arc::clone(&self.cancel), self.reports.clone(), self.deadlines);
         let is_one = self.is_one;
         self.begin(move |mut source| {
@@ -206,8 +228,18 @@ impl Upstream {
                 );
             }
             let peers = peers.filter(|_| heard != Heard::Nothing).map(|whom| (whom, asked));
-            (source, Done::Fetched(fetched), peers)
+            let tip = fetched.as_ref().ok().map(|fetched| fetched.tip.clone());
+            let judged = case.zip(tip).filter(|((_, known), tip)| !known.contains(tip)).map(|((case, _), commit)| {
+                let verdict = case.judge(source.mirror(), &commit, Timestamp::now(), Some(&cancel));
+                Judged { case, commit, verdict }
+            });
+            Conversed { source, done: Done::Fetched(fetched), peers, judged }
         });
+    }
+
+    /// Returns what came of the newest commit where a case was given; once.
+    pub fn judged(&mut self) -> Option<Judged> {
+        self.judged.take()
     }
 
     /// Returns whose signs of life were asked for, and when, once they have come in; once.
@@ -227,7 +259,7 @@ impl Upstream {
             let voice = voice.as_ref();
             let seen = believed.as_ref().map(|believed| Seen { at: Timestamp::now(), believed, is_due, voice });
             let pushed = source.mirror_mut().publish(&remote, &host, seen, &deadlines, &cancel);
-            (source, Done::Pushed(pushed), None)
+            Conversed { source, done: Done::Pushed(pushed), peers: None, judged: None }
         });
     }
 
@@ -284,8 +316,10 @@ impl Upstream {
     /// Waits for what is under way; for ever when nothing is. Dropping this future loses nothing.
     pub async fn done(&mut self) -> Done {
         let Some(task) = self.under_way.as_mut() else { return std::future::pending().await };
-        let (source, done, peers) = task.await.expect("a conversation with the remote does not panic");
+        let conversed = task.await.expect("a conversation with the remote does not panic");
+        let Conversed { source, done, peers, judged } = conversed;
         self.peers = peers.or(self.peers.take());
+        self.judged = judged.or(self.judged.take());
         self.under_way = None;
         self.at_rest = Some(source);
         self.answered = match &done {
@@ -376,6 +410,8 @@ fn remote(settings: &Settings, address: &str) -> Result<Remote, UrlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::tests::Fixture;
+    use crate::settings;
 
     #[test]
     fn a_push_is_patient_with_a_server_that_answers_and_keeps_nobody_else_waiting() {
@@ -403,5 +439,42 @@ mod tests {
         assert!(said.outranks(6, at(99)), "another state of this host has said more");
         assert!(!said.outranks(8, at(0)));
         assert!(!Said::default().outranks(0, at(0)));
+    }
+
+    /// Asks once, with a case or without, and returns what was judged.
+    fn asked(known: bool) -> (CommitId, Option<Judged>) {
+        let (scratch, fixture) = (tempfile::tempdir().expect("a folder"), Fixture::new());
+        let tip = fixture.main();
+        let path = scratch.path().join("agent.yaml");
+        let text = format!("repository: file://{}\nallow-file: true\n", fixture.served().display());
+        std::fs::write(&path, text).expect("a file");
+        let said = settings::read(Some(&path), false).expect("settings");
+        let settings = Settings { state: scratch.path().join("state"), ..Settings::from(&said) };
+        let case = Case {
+            settings: settings::Trust::default(),
+            followed: "main".to_owned(),
+            believed: None,
+            floor: None,
+            accepted: None,
+        };
+        let mut upstream = Upstream::open(&settings).expect("a mirror");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let known = if known { vec![tip.clone()] } else { Vec::new() };
+            upstream.fetch(Question { case: Some((case, known)), ..Question::default() });
+            assert!(matches!(upstream.done().await, Done::Fetched(Ok(_))));
+        });
+        let judged = upstream.judged();
+        assert!(upstream.judged().is_none(), "once");
+        (tip, judged)
+    }
+
+    #[test]
+    fn what_is_new_is_judged_where_it_was_fetched() {
+        let (tip, judged) = asked(false);
+        let judged = judged.expect("it is new");
+        assert_eq!(judged.commit, tip);
+        assert!(judged.verdict.is_ok());
+        assert!(asked(true).1.is_none(), "it is known");
     }
 }

@@ -16,7 +16,7 @@ use crate::pass::Host;
 use crate::report::Notice;
 use crate::settings::Settings;
 use crate::trust;
-use crate::upstream::{self, Done, LIMITS, Upstream};
+use crate::upstream::{self, Done, LIMITS, Question, Upstream};
 
 /// Where the desired state comes from.
 pub(super) enum Origin {
@@ -71,7 +71,7 @@ pub(super) async fn believe(
         });
     }
     let mut upstream = Upstream::open(settings)?;
-    upstream.fetch(host.commits(), None);
+    upstream.fetch(Question { keep: host.commits(), ..Question::default() });
     let transfer = host.progress.transfer("the repository");
     let done = upstream.done().await;
     drop(transfer);
@@ -90,7 +90,7 @@ pub(super) async fn believe(
     };
     let mirror = upstream.source().context("the mirror is busy")?.mirror();
     let is_known = host.ledger.memory.believed.as_ref() == Some(&commit);
-    let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit, Timestamp::now()).map(|_| ()) };
+    let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit, None).map(|_| ()) };
     // Most likely it has a mistake, which is better told as one.
     let is_mistaken = |tree: &Tree| manifest::parse(tree, Some(&commit)).fleet.is_none();
     let tree = || mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()));

@@ -21,7 +21,7 @@ use crate::install::{self, First, server};
 use crate::ledger::Ledger;
 use crate::settings::Settings;
 use crate::trust::{Before, Floor, Judge};
-use crate::upstream::{Done, LIMITS, Upstream};
+use crate::upstream::{Done, LIMITS, Question, Upstream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -238,7 +238,7 @@ async fn reads(settings: &Settings, host: &HostName, told: &Told<'_>, report: &m
     let mut upstream = Upstream::open(settings)?;
     // What is there already stays.
     let believed = Ledger::peek(&settings.state).ok().and_then(|ledger| ledger.memory.believed.clone());
-    upstream.fetch(believed.into_iter().collect(), None);
+    upstream.fetch(Question { keep: believed.into_iter().collect(), ..Question::default() });
     let tip = match upstream.done().await {
         Done::Fetched(Ok(fetched)) => fetched.tip,
         Done::Fetched(Err(error)) => {

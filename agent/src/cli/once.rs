@@ -20,7 +20,7 @@ use crate::pass::{Host, Passed};
 use crate::progress::Progress;
 use crate::report;
 use crate::settings::Settings;
-use crate::upstream::{Done, Upstream};
+use crate::upstream::{Done, Question, Upstream};
 
 /// Looks at the others, at least where something waits for them, and at most: each brings this host a step further.
 const FEWEST_ROUNDS: usize = 2;
@@ -109,7 +109,7 @@ async fn take_turn(
     let mut has_waited = false;
     for round in 1..=MOST_ROUNDS {
         // Whoever is not there all the time asks for everybody.
-        upstream.fetch(host.commits(), Some(Peers::All));
+        upstream.fetch(Question { keep: host.commits(), peers: Some(Peers::All), case: None });
         upstream.done().await;
         if let (Some((whom, asked)), Some(source)) = (upstream.peers(), upstream.source()) {
             host.look_at_peers(source.mirror(), &whom, asked);

@@ -12,7 +12,7 @@ use super::{Common, Ended, print};
 use crate::difference;
 use crate::git::Peers;
 use crate::pass::Host;
-use crate::upstream::Upstream;
+use crate::upstream::{Question, Upstream};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +53,7 @@ async fn look_around(host: &mut Host, upstream: &mut Upstream) {
     if !host.rollouts.is_concerned() {
         return;
     }
-    upstream.fetch(host.commits(), Some(Peers::All));
+    upstream.fetch(Question { keep: host.commits(), peers: Some(Peers::All), case: None });
     upstream.done().await;
     let asked = upstream.peers();
     let Some(source) = upstream.source() else { return };

@@ -17,9 +17,11 @@ use crate::belief::{Past, Refusal};
 use crate::board::Pulse;
 use crate::git::{FetchError, Peers};
 use crate::ledger::LedgerError;
+use crate::pass::Host;
+use crate::report::Notice;
 use crate::source::Health;
 use crate::trust::{self, Verdict};
-use crate::upstream::{Done, LIMITS};
+use crate::upstream::{Done, LIMITS, Question};
 
 /// Why a commit is not believed.
 enum Disbelief {
@@ -135,7 +137,8 @@ impl Daemon {
         if let (Some(Peers::All), Some(source)) = (&peers, self.upstream.source()) {
             source.mirror_mut().expect(self.host.members());
         }
-        self.upstream.fetch(self.host.commits(), peers);
+        let question = Question { peers, ..question(&mut self.host, &self.notice) };
+        self.upstream.fetch(question);
     }
 
     /// Takes in what came of asking for the other hosts. Says whether anything did.
@@ -190,13 +193,14 @@ impl Daemon {
     }
 
     fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
+        let judged = self.upstream.judged();
         let Some(source) = self.upstream.source() else {
             return Err(Disbelief::Passing("the mirror is busy".to_owned()));
         };
         // Before anything else of it is read: it may have been made to be hard to read. Mistakes are told to who may sign.
         let mut unclear = None;
         if self.host.ledger.memory.believed.as_ref() != Some(commit) {
-            match self.host.trusts(source.mirror(), commit, Timestamp::now()) {
+            match self.host.trusts(source.mirror(), commit, judged) {
                 Ok(verdict) => tell(&verdict),
                 Err(refusal) if refusal.is_passing() => {
                     return Err(Disbelief::Passing(crate::chain(&refusal)));
@@ -231,6 +235,15 @@ impl Daemon {
             Err(refusal) => Err(Disbelief::Refused(refusal.to_string())),
         }
     }
+}
+
+/// Asks for the newest commit, and whether it is to be believed: that may take as long as whoever can push wants, and nobody waits for it.
+pub(super) fn question(host: &mut Host, notice: &Notice) -> Question {
+    let known = [&host.ledger.memory.believed, &notice.refused.as_ref().map(|(commit, _)| commit.clone())];
+    let known = known.into_iter().flatten().cloned().collect();
+    // Why there is none is said when a commit is to be believed.
+    let case = host.case().ok().map(|case| (case, known));
+    Question { keep: host.commits(), peers: None, case }
 }
 
 /// Says which signatures were asked for, loudly where there are none.

@@ -10,7 +10,7 @@ use super::{Distribution, Finding, Package, Verdict};
 use crate::git::{Files, Url};
 use crate::install::server;
 use crate::settings::Settings;
-use crate::upstream::{Done, Upstream};
+use crate::upstream::{Done, Question, Upstream};
 
 /// The longest wait for the repository, whatever the settings allow.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,7 +118,7 @@ async fn reach(settings: &Settings, address: &str) -> Finding {
         Ok(upstream) => upstream,
         Err(error) => return off(crate::chain(&error)),
     };
-    upstream.fetch(Vec::new(), None);
+    upstream.fetch(Question::default());
     match upstream.done().await {
         Done::Fetched(Ok(fetched)) => {
             Finding::fine(what, format!("{shown}, {} at {}", settings.branch, fetched.tip.short()))

@@ -16,7 +16,7 @@ use super::{Case, cases, folder};
 use crate::git::tests::servers::server;
 use crate::git::tests::{Fixture, refused_by_ssh};
 use crate::settings::Settings;
-use crate::upstream::{Done, Upstream};
+use crate::upstream::{Done, Question, Upstream};
 
 #[test]
 fn mistakes_with_credentials() {
@@ -56,7 +56,7 @@ fn told(case: &Case) -> String {
     let mut upstream = Upstream::open(&settings).expect("a mirror");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = runtime.block_on(async {
-        upstream.fetch(Vec::new(), None);
+        upstream.fetch(Question::default());
         upstream.done().await
     });
     let Done::Fetched(Err(error)) = done else { panic!("{}: it can be fetched", case.name) };

@@ -137,7 +137,7 @@ impl Fixture {
         self.main()
     }
 
-    fn main(&self) -> CommitId {
+    pub(crate) fn main(&self) -> CommitId {
         CommitId::parse(&git(&self.served(), &["rev-parse", "main"])).expect("a commit")
     }
 
