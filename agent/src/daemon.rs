@@ -220,7 +220,7 @@ impl Daemon {
             let mut done = None;
             let (mut checked, mut said) = (None, None);
             let wake = tokio::select! {
-                ended = ended(&mut self.late, &mut self.upstream) => { done = Some(ended); Wake::Upstream }
+                ended = ended(&mut self.late, &mut self.beats, &mut self.upstream) => { done = Some(ended); Wake::Upstream }
                 () = sleep_until(self.look_at) => Wake::Drift,
                 () = self.watch.next() => Wake::Change,
                 () = sleep_until(poll_at), if !busy => Wake::Poll,
@@ -358,8 +358,8 @@ impl Daemon {
     /// Carries a plan out, which may take as long as a large image takes to come. Who asks for the newest commit meanwhile
     /// does not wait for that: the repository is asked beside it, once, and what it says is taken in after it.
     async fn carry_out(&mut self, plan: plan::Plan) -> Result<Option<Passed>, LedgerError> {
-        let Daemon { host, upstream, asked, late, settings, sign_at, poll_at, notice, .. } = self;
-        let (question, name) = (asking::question(host, notice), host.name.clone());
+        let Daemon { host, upstream, asked, late, settings, sign_at, poll_at, notice, tip, .. } = self;
+        let (question, name) = (asking::question(host, notice, tip.as_ref()), host.name.clone());
         let believed = host.ledger.memory.believed.clone();
         let heartbeat = host.rollouts.heartbeat().filter(|_| settings.report.push);
         let (mut is_asked, mut began, mut is_beating, mut beats) = (false, None, false, Vec::new());
@@ -455,9 +455,15 @@ impl Daemon {
     }
 }
 
-/// Waits for the end of a conversation with the repository, or returns the one that ended during a pass. Dropping this future
-/// loses nothing.
-async fn ended(late: &mut Option<Done>, upstream: &mut Upstream) -> Done {
+/// Waits for the end of a conversation with the repository, or returns the one that ended during a pass, once the mirror can be read: a
+/// sign of life may be under way. Dropping this future loses nothing.
+async fn ended(late: &mut Option<Done>, beats: &mut Vec<Timestamp>, upstream: &mut Upstream) -> Done {
+    if late.is_some() && upstream.is_busy() {
+        // What came of that is told with the next one.
+        if let Done::Pushed(Ok(_)) = upstream.done().await {
+            beats.push(Timestamp::now());
+        }
+    }
     match late.take() {
         Some(done) => done,
         None => upstream.done().await,

@@ -239,32 +239,34 @@ impl Host {
     pub fn case(&mut self) -> Result<Case, trust::Refusal> {
         self.floor.refresh();
         Ok(Case {
-            settings: self.first.clone(),
-            followed: self.followed.clone(),
             believed: self.ledger.memory.believed.clone(),
             floor: self.floor.commit()?.cloned(),
             accepted: requests::accepted(&self.state),
+            ..Case::new(&self.first, &self.followed)
         })
     }
 
     /// Says whether a commit that is in `mirror` may be believed: who signed what leads to it, and that it goes on from what was believed
-    /// before. What was `judged` elsewhere counts, if it is the same case still.
+    /// before.
     ///
     /// # Errors
     /// It may not, or that cannot be told.
-    pub fn trusts(
-        &mut self,
-        mirror: &Mirror,
-        commit: &CommitId,
-        judged: Option<Judged>,
-    ) -> Result<Verdict, trust::Refusal> {
-        let case = self.case()?;
-        let verdict = match judged.filter(|it| it.case == case && it.commit == *commit) {
-            Some(judged) => judged.verdict?,
-            None => case.judge(mirror, commit, Timestamp::now(), None)?,
-        };
+    pub fn trusts(&mut self, mirror: &Mirror, commit: &CommitId) -> Result<Verdict, trust::Refusal> {
+        let verdict = self.case()?.judge(mirror, commit, Timestamp::now(), None)?;
         self.judged = Some(commit.clone());
         Ok(verdict)
+    }
+
+    /// The same by what was judged elsewhere; `None` where that is another case by now.
+    ///
+    /// # Errors
+    /// As for [`Host::trusts`].
+    pub fn heeds(&mut self, judged: Option<Judged>, commit: &CommitId) -> Result<Option<Verdict>, trust::Refusal> {
+        let case = self.case()?;
+        let Some(judged) = judged.filter(|it| it.case == case && it.commit == *commit) else { return Ok(None) };
+        let verdict = judged.verdict?;
+        self.judged = Some(judged.commit);
+        Ok(Some(verdict))
     }
 
     /// Says whether what is wrong with a commit may be told from what it holds, although it cannot be told what it says of trust.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use spec::digest::Digest;
 use spec::id::{CommitId, shown};
 use spec::manifest::{self, Said};
 use spec::trust::{self, Disbelief, Reason, Require, Standing, Trust};
@@ -34,7 +35,7 @@ const MOST_TEXT: u64 = 4 << 20;
 /// So many bytes of such files are read altogether before it is known who wrote them.
 const MOST_READ: u64 = 256 << 20;
 /// Checking who signed takes no longer: a tenth of a millisecond for most commits.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 /// The line of a message by which somebody agrees to a change of trust.
 const APPROVES: &str = "Approves:";
 const FLEET: &str = "fleet.yaml";
@@ -75,8 +76,9 @@ pub enum Refusal {
     TooMany,
     /// It takes too long to check who signed what leads to it.
     #[error(
-        "who signed what came since the last commit that was believed could not be checked in {} s; look at it, and accept the newest with \
-         `mainstay accept-rewrite OLD NEW --by-settings`", LONGEST.as_secs()
+        "who signed what came since the last commit that was believed could not be checked in {} s: `mainstay sync` tries again; where \
+         that is no help, look at it, and accept the newest with `mainstay accept-rewrite OLD NEW --by-settings`",
+        LONGEST.as_secs()
     )]
     TooLong,
     /// The agent ends.
@@ -117,13 +119,14 @@ pub enum Refusal {
 impl Refusal {
     /// Says whether that tells nothing of the commit: it could not be read.
     pub fn is_unread(&self) -> bool {
-        matches!(self, Refusal::Unreadable(_))
+        matches!(self, Refusal::Unreadable(error) if !matches!(error, GitError::Malformed { .. }))
     }
 
     /// Says whether the same commit may be believed later: the clock and files of this host had a part in it.
     pub fn is_passing(&self) -> bool {
         match self {
-            Refusal::Unreadable(_) | Refusal::Floor(_) | Refusal::Signers(_) | Refusal::Interrupted => true,
+            Refusal::Unreadable(_) => self.is_unread(),
+            Refusal::Floor(_) | Refusal::Signers(_) | Refusal::Interrupted => true,
             Refusal::Disbelief(disbelief) => disbelief.reason == Reason::NotYetValid,
             _ => false,
         }
@@ -162,6 +165,8 @@ pub struct Before<'a> {
 pub struct Case {
     /// What the settings say.
     pub settings: settings::Trust,
+    /// What the file of those who sign holds that they name.
+    pub told: Option<Digest>,
     /// The branch that is followed.
     pub followed: String,
     /// What was believed last.
@@ -173,6 +178,13 @@ pub struct Case {
 }
 
 impl Case {
+    /// Puts one together of what the settings of a host say, with nothing that was believed before.
+    pub fn new(settings: &settings::Trust, followed: &str) -> Case {
+        let told = settings.signers.as_deref().and_then(|path| Some(Digest::of(&fs::read(path).ok()?)));
+        let followed = followed.to_owned();
+        Case { settings: settings.clone(), told, followed, believed: None, floor: None, accepted: None }
+    }
+
     /// Judges a commit, until `cancel` is raised.
     ///
     /// # Errors
@@ -226,8 +238,9 @@ pub struct Judge<'m> {
     named: RefCell<BTreeMap<String, Vec<String>>>,
     /// How many bytes more are read of what nobody believes yet.
     left: Cell<u64>,
-    /// Until when it may take, and what ends it before.
-    ends: Instant,
+    /// How long it may take, until when that is, and what ends it before.
+    longest: Duration,
+    ends: Cell<Instant>,
     cancel: Option<&'m AtomicBool>,
 }
 
@@ -248,7 +261,8 @@ impl<'m> Judge<'m> {
             files: RefCell::default(),
             named: RefCell::default(),
             left: Cell::new(MOST_READ),
-            ends: Instant::now() + LONGEST,
+            longest: LONGEST,
+            ends: Cell::new(Instant::now()),
             cancel: None,
         })
     }
@@ -264,6 +278,7 @@ impl<'m> Judge<'m> {
         followed: &str,
         now: Timestamp,
     ) -> Result<Verdict, Refusal> {
+        self.ends.set(Instant::now() + self.longest);
         let newest = self.says(tip)?;
         let Some(says) = self.trust(&newest) else { return Err(Refusal::Unclear { commit: tip.clone() }) };
         let mut olds: Vec<&CommitId> = before.believed.iter().chain(&before.floor).copied().collect();
@@ -281,7 +296,7 @@ impl<'m> Judge<'m> {
             Some(anchor) => {
                 let trust = self.trust(&self.says(anchor)?).ok_or(Refusal::Unclear { commit: anchor.clone() })?;
                 let at = self.mirror.signed(anchor)?.at;
-                let way = self.mirror.way(anchor, tip, MOST_COMMITS)?.ok_or(Refusal::TooMany)?;
+                let way = self.mirror.way(anchor, tip, MOST_COMMITS, || self.go_on())?.ok_or(Refusal::TooMany)?;
                 (trust::Before { id: Some(anchor.clone()), trust, at }, way)
             }
             // Nothing is known here: the tip alone can be compared with the settings.
@@ -318,7 +333,7 @@ impl<'m> Judge<'m> {
         if self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
             return Err(Refusal::Interrupted);
         }
-        if Instant::now() >= self.ends { Err(Refusal::TooLong) } else { Ok(()) }
+        if Instant::now() >= self.ends.get() { Err(Refusal::TooLong) } else { Ok(()) }
     }
 
     /// Says whether a commit is another one or leads to it, as far as that can be read.

@@ -224,7 +224,7 @@ impl Upstream {
             {
                 tracing::warn!(
                     error = crate::chain(&error),
-                    "the mirror could not be tidied; it is tried again after the next commit"
+                    "the mirror could not be tidied; it is tried again after the next commit, or the next that is refused"
                 );
             }
             let peers = peers.filter(|_| heard != Heard::Nothing).map(|whom| (whom, asked));
@@ -450,13 +450,7 @@ mod tests {
         std::fs::write(&path, text).expect("a file");
         let said = settings::read(Some(&path), false).expect("settings");
         let settings = Settings { state: scratch.path().join("state"), ..Settings::from(&said) };
-        let case = Case {
-            settings: settings::Trust::default(),
-            followed: "main".to_owned(),
-            believed: None,
-            floor: None,
-            accepted: None,
-        };
+        let case = Case::new(&settings.trust, "main");
         let mut upstream = Upstream::open(&settings).expect("a mirror");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {

@@ -90,7 +90,7 @@ pub(super) async fn believe(
     };
     let mirror = upstream.source().context("the mirror is busy")?.mirror();
     let is_known = host.ledger.memory.believed.as_ref() == Some(&commit);
-    let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit, None).map(|_| ()) };
+    let judged = if is_known { Ok(()) } else { host.trusts(mirror, &commit).map(|_| ()) };
     // Most likely it has a mistake, which is better told as one.
     let is_mistaken = |tree: &Tree| manifest::parse(tree, Some(&commit)).fleet.is_none();
     let tree = || mirror.tree(&commit, &LIMITS).with_context(|| format!("failed to read commit {}", commit.short()));

@@ -25,6 +25,8 @@ use crate::upstream::{Done, LIMITS, Question};
 
 /// Why a commit is not believed.
 enum Disbelief {
+    /// Who signed it was not checked yet, or for another case than is at hand now; that takes too long to be done here.
+    Unjudged,
     /// It could not be read, or not be judged on this host, which may be over without another commit.
     Passing(String),
     /// It has mistakes, or is not for this host.
@@ -42,6 +44,8 @@ impl Daemon {
                 "{} was believed before and cannot be read; waiting for the repository: {why}",
                 commit.short()
             ),
+            // Nothing is judged that was believed.
+            Err(Disbelief::Unjudged) => {}
         }
     }
 
@@ -137,12 +141,15 @@ impl Daemon {
         if let (Some(Peers::All), Some(source)) = (&peers, self.upstream.source()) {
             source.mirror_mut().expect(self.host.members());
         }
-        let question = Question { peers, ..question(&mut self.host, &self.notice) };
+        let question = Question { peers, ..question(&mut self.host, &self.notice, self.tip.as_ref()) };
         self.upstream.fetch(question);
     }
 
     /// Takes in what came of asking for the other hosts. Says whether anything did.
     fn look_at_peers(&mut self) -> bool {
+        if self.upstream.is_busy() {
+            return false;
+        }
         let Some((whom, asked)) = self.upstream.peers() else { return false };
         let Some(source) = self.upstream.source() else { return false };
         self.host.look_at_peers(source.mirror(), &whom, asked);
@@ -177,6 +184,7 @@ impl Daemon {
                 info!(commit = tip.as_str(), "believed {} {subject}", tip.short());
                 self.notice.refused = None;
             }
+            Err(Disbelief::Unjudged) => (self.tip, self.poll_at) = (Some(tip), Instant::now()),
             Err(Disbelief::Passing(why)) => {
                 let refused = Some((tip.clone(), format!("{why}; it is tried again")));
                 if self.notice.refused != refused {
@@ -193,15 +201,17 @@ impl Daemon {
     }
 
     fn read(&mut self, commit: &CommitId) -> Result<(), Disbelief> {
+        if self.upstream.is_busy() {
+            return Err(Disbelief::Unjudged);
+        }
         let judged = self.upstream.judged();
-        let Some(source) = self.upstream.source() else {
-            return Err(Disbelief::Passing("the mirror is busy".to_owned()));
-        };
+        let Some(source) = self.upstream.source() else { return Err(Disbelief::Unjudged) };
         // Before anything else of it is read: it may have been made to be hard to read. Mistakes are told to who may sign.
         let mut unclear = None;
         if self.host.ledger.memory.believed.as_ref() != Some(commit) {
-            match self.host.trusts(source.mirror(), commit, judged) {
-                Ok(verdict) => tell(&verdict),
+            match self.host.heeds(judged, commit) {
+                Ok(Some(verdict)) => tell(&verdict),
+                Ok(None) => return Err(Disbelief::Unjudged),
                 Err(refusal) if refusal.is_passing() => {
                     return Err(Disbelief::Passing(crate::chain(&refusal)));
                 }
@@ -237,10 +247,11 @@ impl Daemon {
     }
 }
 
-/// Asks for the newest commit, and whether it is to be believed: that may take as long as whoever can push wants, and nobody waits for it.
-pub(super) fn question(host: &mut Host, notice: &Notice) -> Question {
-    let known = [&host.ledger.memory.believed, &notice.refused.as_ref().map(|(commit, _)| commit.clone())];
-    let known = known.into_iter().flatten().cloned().collect();
+/// Asks for the newest commit, and whether it is to be believed: whoever can push has a say in how long that takes, and no change of this
+/// host waits for it. One that was refused for good is not judged again, unless it is `open`.
+pub(super) fn question(host: &mut Host, notice: &Notice, open: Option<&CommitId>) -> Question {
+    let refused = notice.refused.as_ref().map(|(commit, _)| commit).filter(|commit| open != Some(commit));
+    let known = host.ledger.memory.believed.iter().chain(refused).cloned().collect();
     // Why there is none is said when a commit is to be believed.
     let case = host.case().ok().map(|case| (case, known));
     Question { keep: host.commits(), peers: None, case }

@@ -249,6 +249,15 @@ pub enum GitError {
         #[source]
         source: Source,
     },
+    /// A commit is as no git program writes one, which it stays.
+    #[error("commit {} is none that is read", commit.short())]
+    Malformed {
+        /// Which.
+        commit: CommitId,
+        /// Why.
+        #[source]
+        source: Source,
+    },
     /// A commit's name means nothing, or more than one thing.
     #[error("no commit of {} is called `{name}`: `git log --oneline --all` there lists them; fetch it first where it is new", folder.display())]
     NoSuchCommit {

@@ -104,7 +104,9 @@ impl Mirror {
                 let again = Watch::new(&watch.deadlines, watch.bounds, watch.cancel);
                 pulled = self.pull_with(remote, None, kept, &again).0;
                 watch.note(again.received());
-                whom = self.deaf.one_by_one(&self.repo, &told, peers);
+                if pulled.is_ok() {
+                    whom = self.deaf.one_by_one(&self.repo, &told, peers);
+                }
                 is_heard = false;
             } else if let (Ok(_), Some(peers)) = (&pulled, peers) {
                 whom = self.deaf.again(&told, peers);

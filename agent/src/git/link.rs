@@ -297,10 +297,10 @@ pub(super) struct Reach {
     pub(super) proxies: Vec<(String, String)>,
     /// What the conversation may bring.
     pub(super) bounds: Bounds,
-    /// See [`Remote::slack`].
-    pub(super) slack: u64,
     /// The same, where the fetcher has nothing of it yet.
     pub(super) whole: Bounds,
+    /// See [`Remote::slack`].
+    pub(super) slack: u64,
     pub(super) deadlines: Deadlines,
 }
 

@@ -40,6 +40,9 @@ const MAX_PACKS: usize = 50;
 /// More loose objects than this waste inodes.
 const MAX_LOOSE: usize = 2000;
 
+/// Beside the objects: how many bytes the packs had that hold what is needed.
+const SETTLED: &str = "mainstay-settled";
+
 /// What [`Mirror::tidy`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tidied {
@@ -210,13 +213,9 @@ impl Mirror {
     /// # Errors
     /// `git` is not installed, failed, was cancelled or did not end within `deadline`; the mirror is as it was.
     pub fn tidy(&mut self, keep: &[CommitId], deadline: Duration, cancel: &AtomicBool) -> Result<Tidied, GitError> {
-        let count = || {
-            let counted = count_objects(&self.dir.join("objects"));
-            counted.map_err(|error| self.failed("pack the objects", Box::new(error)))
-        };
-        let Stored { packs, loose, bytes, largest } = count()?;
-        // The largest is what was tidied last, or all that there was then.
-        if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes - largest <= self.slack {
+        let Stored { packs, loose, bytes, largest } = self.stored()?;
+        let settled = self.settled(keep, largest);
+        if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes.saturating_sub(settled) <= self.slack {
             return Ok(Tidied::Unneeded);
         }
         self.keep(keep).map_err(|source| self.failed("pack the objects", source))?;
@@ -232,7 +231,34 @@ impl Mirror {
             return Err(self.failed("pack the objects", because(why)));
         }
         self.reload()?;
+        // What the branch is at may be there until tomorrow, if nobody believes it.
+        if self.tip().is_none_or(|tip| keep.is_empty() || keep.contains(&tip)) {
+            self.settle(self.stored()?.bytes);
+        }
         Ok(Tidied::Packed)
+    }
+
+    fn stored(&self) -> Result<Stored, GitError> {
+        let counted = count_objects(&self.dir.join("objects"));
+        counted.map_err(|error| self.failed("pack the objects", Box::new(error)))
+    }
+
+    /// Returns how many bytes the packs had when they were last known to hold what is needed alone: after they were tidied while the branch
+    /// was at what is to be kept, or when the first of that was fetched. Before that, what there is most of is all that there is to go by.
+    fn settled(&self, keep: &[CommitId], largest: u64) -> u64 {
+        let known = fs::read_to_string(self.dir.join(SETTLED)).ok().and_then(|text| text.trim().parse().ok());
+        known.unwrap_or_else(|| {
+            let packs = keep.iter().filter_map(|commit| pack_with(&self.dir.join("objects/pack"), object_id(commit)));
+            let Some(bytes) = packs.max() else { return largest };
+            self.settle(bytes);
+            bytes
+        })
+    }
+
+    fn settle(&self, bytes: u64) {
+        if let Err(error) = ensure_text(&self.dir, SETTLED, &format!("{bytes}\n")) {
+            tracing::warn!(%error, "how large the mirror is could not be noted; it may be tidied sooner than needed");
+        }
     }
 
     fn keep(&self, commits: &[CommitId]) -> Result<(), Source> {
@@ -352,8 +378,11 @@ fn remove_leftovers(dir: &Path) -> io::Result<()> {
                 folders.push(entry.path());
             } else if name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with(".tmp") {
                 top.push(entry.path());
-            } else if name.ends_with(".pack") && !entry.path().with_extension("idx").exists() {
-                // Its index was to come next.
+            } else if [("pack", "idx"), ("idx", "pack")].iter().any(|(this, other)| {
+                let path = entry.path();
+                path.extension().is_some_and(|it| it == *this) && !path.with_extension(other).exists()
+            }) {
+                // Neither is of use without the other.
                 top.push(entry.path());
             }
         }
@@ -404,6 +433,17 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => fs::File::open(parent)?.sync_all(),
         _ => Ok(()),
     }
+}
+
+/// Returns how many bytes a pack has that holds an object, if one does.
+fn pack_with(folder: &Path, id: ObjectId) -> Option<u64> {
+    let indices = fs::read_dir(folder).ok()?.filter_map(|file| Some(file.ok()?.path()));
+    let mut indices = indices.filter(|path| path.extension().is_some_and(|it| it == "idx"));
+    indices.find_map(|path| {
+        let index = gix::odb::pack::index::File::at(&path, id.kind()).ok()?;
+        index.lookup(id)?;
+        Some(fs::metadata(path.with_extension("pack")).ok()?.len())
+    })
 }
 
 /// What a folder of objects holds.

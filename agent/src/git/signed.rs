@@ -34,30 +34,36 @@ impl Mirror {
     /// Reads a commit with its signature.
     ///
     /// # Errors
-    /// The commit is missing or damaged, or is larger than any that people write.
+    /// The commit is missing or damaged, or is none that people write.
     pub fn signed(&self, commit: &CommitId) -> Result<Signed, GitError> {
         let damaged = |source: Source| GitError::Damaged { commit: commit.clone(), source };
         let size = self.repo.find_header(object_id(commit)).map_err(|error| damaged(error.into()))?.size();
         if size > MOST_BYTES {
-            return Err(damaged(
-                format!("it has {size} bytes, and {MOST_BYTES} are the most that is read of one").into(),
-            ));
+            let why = format!("it has {size} bytes, and {MOST_BYTES} are the most that is read of one");
+            return Err(GitError::Malformed { commit: commit.clone(), source: why.into() });
         }
         let raw = self.raw_commit(commit)?;
-        read(commit, &raw).map_err(damaged)
+        read(commit, &raw).map_err(|source| GitError::Malformed { commit: commit.clone(), source })
     }
 
     /// Names all commits that `new` reaches and `old` does not, each behind those that it goes on from; `None` where there are more than
-    /// `most`.
+    /// `most`. `go_on` is asked before each.
     ///
     /// # Errors
-    /// The history cannot be read.
-    pub fn way(&self, old: &CommitId, new: &CommitId, most: usize) -> Result<Option<Vec<CommitId>>, GitError> {
+    /// The history cannot be read, or `go_on` says so.
+    pub fn way<E: From<GitError>>(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        most: usize,
+        go_on: impl Fn() -> Result<(), E>,
+    ) -> Result<Option<Vec<CommitId>>, E> {
         let failed = |source: Source| self.failed("read the history", source);
         let walk = self.repo.rev_walk([object_id(new)]).with_hidden([object_id(old)]);
         let mut open: BTreeMap<CommitId, Vec<CommitId>> = BTreeMap::new();
         for found in walk.all().map_err(|error| failed(error.into()))? {
             let id = commit_id(found.map_err(|error| failed(error.into()))?.id);
+            go_on()?;
             let parents = self.signed(&id)?.parents;
             open.insert(id, parents);
             if open.len() > most {

@@ -125,13 +125,21 @@ impl Spool {
         entries.sort_unstable_by_key(|entry| entry.id);
         let mut index = NamedTempFile::new_in(folder)?;
         write_index(index.as_file_mut(), &entries, sum)?;
-        // Who reads looks for the index: it comes last.
-        for (file, kind) in [(pack, "pack"), (index, "idx")] {
+        for file in [&pack, &index] {
             file.as_file().set_permissions(Permissions::from_mode(MODE))?;
-            file.as_file().sync_data()?;
-            file.persist(folder.join(format!("pack-{sum}.{kind}"))).map_err(|error| error.error)?;
+            file.as_file().sync_all()?;
         }
-        File::open(folder)?.sync_all()
+        // Who reads looks for the index: it comes last, also for who finds them after a loss of power.
+        let (path, open) = (folder.join(format!("pack-{sum}.pack")), File::open(folder)?);
+        pack.persist(&path).map_err(|error| error.error)?;
+        let ended =
+            open.sync_all().and_then(|()| index.persist(path.with_extension("idx")).map_err(|error| error.error));
+        if ended.is_err() && !path.with_extension("idx").exists() {
+            // What went wrong is worth more than whether this does too; who opens the repository next removes it.
+            drop(std::fs::remove_file(&path));
+        }
+        ended?;
+        open.sync_all()
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Case, cases, folder};
+use crate::git::FetchError;
 use crate::git::tests::servers::server;
 use crate::git::tests::{Fixture, refused_by_ssh};
 use crate::settings::Settings;
@@ -53,15 +54,20 @@ fn told(case: &Case) -> String {
     }
     let said = crate::settings::read(Some(Path::new(&format!("{root}/etc/mainstay/agent.yaml"))), false);
     let settings = Settings { state: scratch.path().join("state"), ..Settings::from(&said.expect("settings")) };
-    let mut upstream = Upstream::open(&settings).expect("a mirror");
+    let text = crate::chain(&refused(&settings)).replace(&root, "").replace(&format!("127.0.0.1:{port}"), "SERVER");
+    text.replace(fixture.served().to_str().expect("a path is UTF-8"), "REPOSITORY")
+}
+
+/// Fetches what cannot be.
+fn refused(settings: &Settings) -> FetchError {
+    let mut upstream = Upstream::open(settings).expect("a mirror");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let done = runtime.block_on(async {
         upstream.fetch(Question::default());
         upstream.done().await
     });
-    let Done::Fetched(Err(error)) = done else { panic!("{}: it can be fetched", case.name) };
-    let text = crate::chain(&error).replace(&root, "").replace(&format!("127.0.0.1:{port}"), "SERVER");
-    text.replace(fixture.served().to_str().expect("a path is UTF-8"), "REPOSITORY")
+    let Done::Fetched(Err(error)) = done else { panic!("it can be fetched") };
+    error
 }
 
 /// Answers every request alike, over TLS where there is a certificate.
@@ -91,4 +97,38 @@ fn shown(name: &str) -> rustls::ServerConfig {
     let chain = vec![CertificateDer::from_pem_file(file(name)).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(file("key")).expect("a key");
     rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).expect("they go together")
+}
+
+/// Whoever answers for a server that was given a token could send it on to somebody else.
+#[test]
+fn a_redirect_brings_nothing_to_anybody_else() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let visitors = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&visitors);
+    let elsewhere = server(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let scratch = tempfile::tempdir().expect("a folder");
+    let root = scratch.path().to_str().expect("a path is UTF-8");
+    fs::write(format!("{root}/token"), "s3cret\n").expect("a file");
+    for (number, status) in ["301 Moved", "302 Found", "303 Other", "307 Temporary", "308 Permanent"].iter().enumerate()
+    {
+        for scheme in ["http", "https"] {
+            let port = answering(
+                &format!("HTTP/1.1 {status}\nLocation: {scheme}://127.0.0.1:{elsewhere}/fleet.git"),
+                Some("valid"),
+            );
+            let text = format!(
+                "repository: https://127.0.0.1:{port}/fleet.git\ngit: {{ token: {root}/token, ca: {} }}\n",
+                folder("certificates/ca.pem").display()
+            );
+            fs::write(format!("{root}/agent.yaml"), text).expect("a file");
+            let said = crate::settings::read(Some(Path::new(&format!("{root}/agent.yaml"))), false);
+            let state = scratch.path().join(format!("state{number}{scheme}"));
+            let settings = Settings { state, ..Settings::from(&said.expect("settings")) };
+            let said = crate::chain(&refused(&settings));
+            assert!(said.contains("redirects are not followed"), "{said}");
+        }
+    }
+    assert_eq!(visitors.load(Ordering::SeqCst), 0);
 }

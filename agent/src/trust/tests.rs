@@ -429,19 +429,13 @@ fn what_takes_too_long_to_check_is_not_believed() {
     scene.write("more", "1");
     let tip = scene.commit("ann", "second");
     let mirror = Mirror::of_clone(&scene.repo()).expect("a clone");
-    let case = Case {
-        settings: scene.settings.clone(),
-        followed: "main".to_owned(),
-        believed: Some(first.clone()),
-        floor: None,
-        accepted: None,
-    };
+    let case = Case { believed: Some(first.clone()), ..Case::new(&scene.settings, "main") };
     let judge = |cancel| case.judge(&mirror, &tip, Timestamp::now(), Some(&AtomicBool::new(cancel)));
     assert!(judge(false).is_ok());
     // Who ends for another reason judges it again; who was given too much does not.
     let interrupted = judge(true).expect_err("the agent ends");
     assert!(matches!(interrupted, Refusal::Interrupted) && interrupted.is_passing());
-    let late = Judge { ends: Instant::now(), ..Judge::new(&mirror, &scene.settings).expect("settings") };
+    let late = Judge { longest: Duration::ZERO, ..Judge::new(&mirror, &scene.settings).expect("settings") };
     let before = Before { believed: Some(&first), floor: None, accepted: None };
     let late = late.believe(before, &tip, "main", Timestamp::now()).expect_err("it is late");
     assert!(matches!(late, Refusal::TooLong) && !late.is_passing(), "{late}");

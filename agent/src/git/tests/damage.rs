@@ -197,3 +197,44 @@ fn what_nobody_believes_does_not_pile_up() {
         Mirror::open(&fixture.path().join("state/fresh")).expect("a mirror").through(Some(fixture.fetcher()));
     assert!(fetch(&mut fresh, &daemon.remote()).changed);
 }
+
+/// Also where it is the largest of all that is there.
+#[test]
+fn what_was_refused_goes_when_something_else_comes() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon();
+    let followed = Remote { slack: 1 << 20, ..daemon.remote().within(Bounds { bytes: 4 << 20, ..LARGE }) };
+    let mut mirror = fixture.mirror();
+    let first = fetch(&mut mirror, &followed).tip;
+    let tidied =
+        |mirror: &mut Mirror| mirror.tidy(std::slice::from_ref(&first), Duration::from_secs(60), &NO).expect("tidied");
+    assert_eq!(tidied(&mut mirror), Tidied::Unneeded);
+    let blob = written(&fixture, "blob", &noise(1, 2 << 20));
+    let tree = written(&fixture, "tree", &[b"100644 a\0".as_slice(), &hex(&blob)].concat());
+    let refused = git(&fixture.served(), &["commit-tree", "-p", first.as_str(), "-m", "evil", &tree]);
+    git(&fixture.served(), &["update-ref", "refs/heads/main", &refused]);
+    fetch(&mut mirror, &followed);
+    assert_eq!(tidied(&mut mirror), Tidied::Packed);
+    assert!(mirror.size() > 2 << 20, "it is where the branch is at");
+    git(&fixture.served(), &["update-ref", "refs/heads/main", first.as_str()]);
+    fetch(&mut mirror, &followed);
+    tidied(&mut mirror);
+    assert!(mirror.size() < 1 << 20, "{} bytes", mirror.size());
+    assert_eq!(tidied(&mut mirror), Tidied::Unneeded);
+}
+
+/// Files of packs of which the other one is missing are of no use to anybody.
+#[test]
+fn halves_of_packs_are_removed() {
+    let fixture = Fixture::new();
+    drop(fixture.mirror());
+    let folder = fixture.mirror_dir().join("objects/pack");
+    for name in ["pack-1.pack", "pack-2.idx", "pack-3.pack", "pack-3.idx"] {
+        fs::write(folder.join(name), "x").expect("a file");
+    }
+    drop(Mirror::open(&fixture.mirror_dir()));
+    let mut left: Vec<_> =
+        fs::read_dir(&folder).expect("packs").map(|file| file.expect("a file").file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["pack-3.idx", "pack-3.pack"]);
+}
