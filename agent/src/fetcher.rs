@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tracing::{debug, warn};
 
-use crate::{git, web};
+use crate::{git, seal, web};
 
 /// How long it stays without being asked: longer than the usual time between two polls.
 const IDLE: Duration = Duration::from_secs(120);
@@ -48,6 +48,8 @@ pub enum FetcherError {
 /// # Errors
 /// It was not started as mainstay-fetch.service.
 pub async fn run() -> Result<(), FetcherError> {
+    // Keys and tokens are handed to it.
+    seal::leave_no_core();
     let folder = |name| std::env::var_os(name).map(PathBuf::from).ok_or(FetcherError::NoFolder(name));
     let listener = listenfd::ListenFd::from_env().take_unix_listener(0).map_err(FetcherError::Socket)?;
     let listener = listener.ok_or(FetcherError::NoSocket)?;

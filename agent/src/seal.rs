@@ -87,6 +87,13 @@ pub struct Opener {
     files: BTreeMap<Digest, Arc<BTreeMap<Vec<String>, Opened>>>,
 }
 
+/// Keeps what is in this memory out of core dumps: the unit's `LimitCORE=0` is not asked where one is piped to a program (core(5)).
+pub fn leave_no_core() {
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a core dump of this process would hold what is secret");
+    }
+}
+
 impl Opener {
     /// Finds this host's keys. It may have none: then nothing can be opened, which is told where something has to be.
     pub fn find(settings: &Settings) -> Opener {
@@ -130,10 +137,7 @@ impl Opener {
 
     /// Opens with the keys of those of these files that are there and can be used, as people have them in several places.
     pub fn any(paths: &[PathBuf]) -> Opener {
-        // What is in this memory is in no core of it; the unit's `LimitCORE=0` is not asked where one is piped to a program (core(5)).
-        if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-            tracing::warn!(%error, "a core dump of this process would hold what it opened");
-        }
+        leave_no_core();
         let mut label = Zeroizing::new([0; 32]);
         OsRng.fill_bytes(&mut *label);
         let mut opener = Opener {

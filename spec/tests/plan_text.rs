@@ -6,9 +6,10 @@ use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use spec::container::{NetworkSettings, Pool};
 use spec::course::{self, Release};
-use spec::desired::{Desired, DesiredApp};
+use spec::desired::{Desired, DesiredApp, DesiredFile, FileKind};
 use spec::digest::Digest;
 use spec::id::{AppName, CommitId, ContainerName, HostName, HostPath, Mode, ResourceId, UnitName, User};
+use spec::inputs::fingerprint;
 use spec::memory::{AppMemory, AppState, Bad, Memory, Owned, Run, UnitMemory};
 use spec::observed::{
     Access, ActiveState, ContainerMark, ContainerRun, ContainerState, FileState, Holder, HolderKind, LoadState,
@@ -336,6 +337,42 @@ fn what_somebody_edited_is_kept_and_what_we_wrote_is_not() {
     memory.owned.values_mut().for_each(|owned| owned.put = None);
     let plan = plan(&desired(), &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
     assert_eq!(plan.keeps.keys().collect::<BTreeSet<_>>(), paths.iter().collect());
+}
+
+/// An editor that puts a copy in the place of a link leaves a secret on a disk: a backup would keep it there.
+#[test]
+fn what_may_hold_a_secret_is_not_kept() {
+    let web = AppName::parse("web").unwrap();
+    let path = |text: &str| HostPath::parse(text).unwrap();
+    let link = |at: &str| FileKind::Symlink { target: format!("/run/mainstay/secrets/web{at}") };
+    let mut desired = desired();
+    let app = desired.apps.get_mut(&web).unwrap();
+    app.adopt = true;
+    let files = &mut app.files;
+    let plain = files[&path("/etc/web.conf")].clone();
+    for at in ["/etc/web.key", "/etc/theirs.key"] {
+        files.insert(path(at), DesiredFile { kind: link(at), ..plain.clone() });
+    }
+    let (mut observed, mut memory) = (bare(), Memory::default());
+    for at in ["/etc/web.key", "/etc/theirs.key", "/etc/old.key"] {
+        observed.files.insert(path(at), regular(b"a copy of it"));
+        if at != "/etc/theirs.key" {
+            let owned = Owned { put: Some(fingerprint(&link(at))), ..Owned::by(&web) };
+            memory.owned.insert(ResourceId::File(path(at)), owned);
+        }
+    }
+    let plan = plan(&desired, &observed, &memory, Timestamp::UNIX_EPOCH, Patience::Now);
+    let keys = plan
+        .to_string()
+        .lines()
+        .filter(|line| line.contains(".key"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    expect![[r#"
+        remove   /etc/old.key                     web  no longer wanted
+        write    /etc/theirs.key                  web  a file that was there is taken over; it is not kept, as it may hold a secret
+        write    /etc/web.key                     web  it is a file instead of a symbolic link; it is not kept, as it may hold a secret
+    "#]].assert_eq(&keys);
+    assert_eq!(plan.keeps, BTreeMap::new());
 }
 
 #[test]

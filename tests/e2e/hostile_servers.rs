@@ -1,7 +1,7 @@
 //! A git server that wants to hurt: it is silent, drips, never ends, lists everything, and sends packs that are huge or wrong. Each costs
 //! its deadline and bounded memory and disk; what was believed stays in force, and drift is put back all the while.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::{Forge, Host};
 
@@ -88,11 +88,11 @@ for name in noise1 noise2 noise3 noise4 flood; do
   git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(cat /tmp/tree))
   git repack -q -a -d
 done
-# Two gigabytes in a few kilobytes: each file builds on the one before, and another one builds on that too, so that who unpacks them in the
+# A gigabyte in a few kilobytes: each file builds on the one before, and another one builds on that too, so that who unpacks them in the
 # order in which they come holds all of them.
 cd /srv/evil; mkdir deltas; git clone -q --bare /srv/git/fleet.git deltas/fleet.git; cd deltas/fleet.git
 perl -MCompress::Zlib -MDigest::SHA -e '
-  my $size = 19 << 20; my ($pack, $at) = ("PACK" . pack("NN", 2, 97), 0);
+  my $size = 39 << 20; my $pack = "PACK" . pack("NN", 2, 25);
   sub head { my ($kind, $left) = @_; my $byte = $kind << 4 | $left & 15; $left >>= 4; my $all = "";
     while ($left) { $all .= chr($byte | 128); $byte = $left & 127; $left >>= 7 } $all . chr($byte) }
   sub length_of { my $left = shift; my $all = ""; while ($left > 127) { $all .= chr($left & 127 | 128); $left >>= 7 } $all . chr($left) }
@@ -102,12 +102,12 @@ perl -MCompress::Zlib -MDigest::SHA -e '
       $all .= chr(0xbf) . pack("VS<", $from, $many) } $all }
   sub back { my $left = shift; my $all = chr($left & 127); while ($left >>= 7) { $left--; $all = chr(128 | $left & 127) . $all } $all }
   my $base = length $pack; $pack .= head(3, $size) . compress("\0" x $size);
-  for my $level (1..48) { my $before = $base;
+  for my $level (1..12) { my $before = $base;
     for my $which ("leaf", "next") { my $delta = delta("$which$level"); $base = length $pack;
       $pack .= head(6, length $delta) . back($base - $before) . compress($delta) } }
   print $pack, Digest::SHA::sha1($pack)' | git index-pack --stdin >/tmp/packed
 { git ls-tree main; git show-index <objects/pack/pack-$(cut -f 2 /tmp/packed).idx | awk '{ print "100644 blob " $2 "\tlarge" NR }'; } >/tmp/tree
-[ $(grep -c large /tmp/tree) = 97 ]
+[ $(grep -c large /tmp/tree) = 25 ]
 git update-ref refs/heads/main $(git -c user.name=e -c user.email=e@e commit-tree -p main -m evil $(git mktree </tmp/tree))
 cd /srv/evil/objects/fleet.git
 perl -e '
@@ -127,13 +127,23 @@ fn peak(host: &Host) -> u64 {
     host.sh(peak).unwrap().trim().parse().unwrap()
 }
 
-/// Writes down again and again what who talks to servers held most: it ends with a server that is lost, and begins anew.
-const WATCH: &str =
-    "while sleep 0.02; do grep -hs VmHWM /proc/$(systemctl show -P MainPID mainstay-fetch)/status; done >/run/peaks";
+/// Writes down again and again what who talks to servers held most: it ends with a server that is lost, and begins anew. And what all
+/// processes of both units hold at that moment, whatever they have started.
+const WATCH: &str = "cd /sys/fs/cgroup/system.slice
+    while sleep 0.02; do
+        grep -hs VmHWM /proc/$(systemctl show -P MainPID mainstay-fetch)/status >&3
+        cat mainstay.service/cgroup.procs mainstay-fetch.service/cgroup.procs 2>/dev/null | sed 's,.*,/proc/&/status,' |
+            xargs -r grep -hs VmRSS | awk '{ all += $2 } END { print all }'
+    done 3>/run/peaks >/run/sums";
 
 /// The most memory that who talks to servers was seen to have held, in KiB.
 fn peak_of_fetchers(host: &Host) -> u64 {
-    host.sh("tr -dc '0-9\\n' </run/peaks | sort -n | tail -n 1").unwrap().trim().parse().unwrap()
+    most(host, "/run/peaks")
+}
+
+/// The largest number in a file.
+fn most(host: &Host, file: &str) -> u64 {
+    host.sh(&format!("tr -dc '0-9\\n' <{file} | sort -n | tail -n 1")).unwrap().trim().parse().unwrap()
 }
 
 /// Writes down again and again what the state of both takes on disk.
@@ -206,7 +216,9 @@ fn endures(modes: &[&str], url: impl Fn(&Forge) -> String) {
         }
         host.sh("mainstay sync || true").unwrap();
         let bad = "(mainstay --json status || true) | grep -E '\"(unreachable|refused)\": [\"{]'";
+        let began = Instant::now();
         let told = host.wait_for(Duration::from_secs(60), bad);
+        let took = began.elapsed();
         // Drift is put back while the server is asked again.
         for drift in ["echo drift >/etc/web", "rm /etc/web"] {
             host.sh(&format!("mainstay sync >/dev/null 2>&1 & {drift}")).unwrap();
@@ -217,15 +229,18 @@ fn endures(modes: &[&str], url: impl Fn(&Forge) -> String) {
         assert!(told.is_ok(), "{mode}: {status}\n{}", agent::log(&host));
         let why = status.lines().find(|line| line.contains("\"unreachable\": \"")).unwrap_or("refused");
         let (agent, fetcher, disk) = (peak(&host), peak_of_fetchers(&host), state(&host));
-        eprintln!("{mode}: {agent} KiB and {fetcher} KiB, {disk} KiB on disk; {}", why.trim());
+        eprintln!("{mode}: {took:?}, {agent} KiB and {fetcher} KiB, {disk} KiB on disk; {}", why.trim());
         // It is well again.
         forge.sh("echo good >/run/mode").unwrap();
         host.sh("mainstay sync || true").unwrap();
         agent::await_converged(&host, &good);
     }
     let both = (peak(&host), peak_of_fetchers(&host));
-    // 256 MB.
+    let together = most(&host, "/run/sums");
+    eprintln!("{both:?} KiB, {together} KiB together");
+    // 256 MB: what each ever held, and what all processes of both held at one moment.
     assert!(both.0 + both.1 < 250_000, "{both:?} KiB");
+    assert!(together > both.0 && together < 250_000, "{together} KiB");
     assert!(both.1 > 10 << 10, "{both:?} KiB: who talked to the server was not seen");
     // What is refused is kept until something else is refused or believed, and no longer.
     let (now, most) = (state(&host), peak_on_disk(&host));

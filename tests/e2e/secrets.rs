@@ -121,17 +121,24 @@ impl Scene {
     /// any more.
     fn hits(&self, is_found: bool) -> String {
         let mut found = String::new();
-        let patterns: String = self.planted.iter().map(|secret| format!(" -e {secret}")).collect();
+        let patterns: String = self.planted.iter().flat_map(|secret| spelt(secret)).map(|it| it + "\n").collect();
         for (host, may) in [(&self.host, &PLACES[..]), (&self.desk, &[])] {
             // Nothing found is what is hoped for, and no failure.
             let script = format!(
                 "set +e +o pipefail
-                grep -raslF --exclude-dir=proc --exclude-dir=sys --exclude-dir=planted {patterns} /
-                for it in /proc/[0-9]*; do grep -asqF {patterns} $it/environ && echo $it/environ; done
-                for it in /proc/[0-9]*; do grep -asF {patterns} $it/cmdline | grep -avqE 'grep|sh' && echo $it/cmdline; done
-                journalctl -a --no-pager | grep -aF {patterns}
+                what={PLANTED}/patterns
+                grep -raslF --exclude-dir=proc --exclude-dir=sys --exclude-dir=planted -f $what /
+                for it in /proc/[0-9]*; do grep -asqF -f $what $it/environ && echo $it/environ; done
+                for it in /proc/[0-9]*; do grep -asqF -f $what $it/cmdline && echo $it/cmdline; done
+                grep -aF -f $what {PLANTED}/executed
+                for it in /var/lib/mainstay*/mirror.git; do
+                    git --git-dir $it cat-file --batch-all-objects --batch --buffer --unordered | grep -aqF -f $what && echo in $it
+                done
+                journalctl -a --no-pager | grep -aF -f $what
                 echo searched"
             );
+            host.sh(&format!("mkdir -p {PLANTED}")).unwrap();
+            host.write(&format!("{PLANTED}/patterns"), &patterns).unwrap();
             let said = host.sh(&script).unwrap();
             let hits = said.strip_suffix("searched\n").unwrap_or_else(|| panic!("it ended before: {said}"));
             let (mut meant, stray): (Vec<&str>, Vec<&str>) =
@@ -141,13 +148,29 @@ impl Scene {
             found.extend(stray.iter().map(|hit| format!("{}: {hit}\n", host.name())));
         }
         let said = self.said();
-        let objects = self.repo.git(&["cat-file", "--batch-all-objects", "--batch", "--buffer", "--unordered"]);
-        for secret in &self.planted {
-            found += if said.contains(secret) { "something printed it\n" } else { "" };
-            found +=
-                if objects.as_ref().is_ok_and(|all| all.contains(secret)) { "the repository holds it\n" } else { "" };
+        let objects =
+            self.repo.git(&["cat-file", "--batch-all-objects", "--batch", "--buffer", "--unordered"]).unwrap();
+        for secret in self.planted.iter().flat_map(|secret| spelt(secret)) {
+            found += if said.contains(&secret) { "something printed it\n" } else { "" };
+            found += if objects.contains(&secret) { "the repository holds it\n" } else { "" };
         }
         found
+    }
+
+    /// Writes down, from now on, whatever the two processes have executed, with all arguments and variables: it is over before anybody looks.
+    fn watch_executed(&self) -> lab::Running {
+        let traced = format!(
+            "mkdir -p {PLANTED}; exec strace -f -q -v -s 100000 -e trace=execve,execveat -o {PLANTED}/executed \
+             $(for unit in mainstay mainstay-fetch; do systemctl show -P MainPID $unit | grep -v '^0$' | sed 's/^/-p /'; done)"
+        );
+        let running = self.host.spawn(&["sh", "-c", &traced]).unwrap();
+        self.host
+            .wait_for(
+                agent::SOON,
+                "grep -q '^TracerPid:[[:space:]]*[1-9]' /proc/$(systemctl show -P MainPID mainstay)/status",
+            )
+            .unwrap();
+        running
     }
 
     /// Everything that can be asked for on the host.
@@ -173,6 +196,20 @@ impl Scene {
         let all: Vec<String> = commands.into_iter().map(str::to_owned).chain(asked).collect();
         self.host.sh(&format!("set +e; ({}) 2>&1; true", all.join("; "))).unwrap()
     }
+}
+
+/// Returns a secret as it is, and what of it is in any text in base64 (RFC 4648, section 4), wherever it begins there.
+fn spelt(secret: &str) -> Vec<String> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = |from: usize| -> String {
+        let groups = secret.as_bytes()[from..].chunks_exact(3);
+        let digits = groups.flat_map(|it| {
+            let all = u32::from_be_bytes([0, it[0], it[1], it[2]]);
+            [18, 12, 6, 0].map(|by| char::from(DIGITS[(all >> by) as usize & 63]))
+        });
+        digits.collect()
+    };
+    vec![secret.to_owned(), bits(0), bits(1), bits(2)]
 }
 
 /// Different in every run, so that nothing that an earlier one left is found.
@@ -213,6 +250,7 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
         host.sh("stat -f -c %T -L /etc/shop/db; readlink /etc/shop/db").unwrap(),
         format!("tmpfs\n{OPENED}/db\n")
     );
+    let _watch = scene.watch_executed();
     assert_eq!(scene.hits(true), "");
 
     // Another value restarts who reads it, and nobody else.
@@ -239,6 +277,14 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     agent::await_converged(&scene.host, &waits);
     let again = later;
 
+    // An editor that puts a copy in the place of the link leaves it on a disk, and no backup keeps it there.
+    scene.host.sh("sed -i s/smith/jones/ /etc/shop/db; test ! -L /etc/shop/db").unwrap();
+    scene.host.wait_for(agent::SOON, "test -L /etc/shop/db").unwrap();
+    agent::await_rest(&scene.host);
+    assert_eq!(scene.hits(true), "");
+    // Something was executed, or nothing was watched.
+    assert!(!scene.host.sh(&format!("grep -c execve {PLANTED}/executed || true")).unwrap().starts_with('0'));
+
     // Who writes into it makes it drift, and no backup of it.
     scene.host.sh(&format!("echo spoilt >>{OPENED}/db")).unwrap();
     scene.host.wait_for(agent::SOON, &format!("! grep -q spoilt {OPENED}/db")).unwrap();
@@ -261,6 +307,8 @@ fn what_is_encrypted_reaches_its_reader_and_nobody_else() {
     // An agent that dies in the middle leaves nothing of it in a core: there is none, of it or of who talks to servers in its place.
     for unit in ["mainstay-fetch", "mainstay"] {
         scene.host.sh("mainstay sync").unwrap();
+        // Not even where cores are piped to a program, which no limit keeps from it: what is nobody's to read is root's there (proc(5)).
+        scene.host.sh(&format!("test $(stat -c %U /proc/$(systemctl show -P MainPID {unit})/environ) = root")).unwrap();
         scene.host.sh(&format!("kill -ABRT $(systemctl show -P MainPID {unit})")).unwrap();
         agent::await_converged(&scene.host, &third);
     }
@@ -313,6 +361,7 @@ fn what_cannot_be_opened_leaves_the_old_value_and_what_is_not_wanted_is_gone() {
     let plain = scene.plant("plain");
     scene.desk.write(&format!("{DESK}/secrets/more.yaml"), format!("more: {plain}\n")).unwrap();
     let checked = scene.desk.try_sh(&format!("cd {DESK}; mainstay secret check 2>&1")).unwrap();
+    assert_eq!(checked.status.code(), Some(3), "what checks in CI sees it");
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(checked.contains("`more` is not encrypted") && !checked.contains(&plain), "{checked}");
     scene.author("mainstay secret encrypt");

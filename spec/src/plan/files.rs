@@ -131,6 +131,30 @@ pub(super) fn is_edited(draft: &Draft<'_>, path: &HostPath, state: &FileState) -
     put.is_none() || put != seen_fingerprint(state)
 }
 
+/// Says whether a secret is to be found at a name of the kind.
+fn leads_to_a_secret(kind: &FileKind) -> bool {
+    matches!(kind, FileKind::Symlink { target } if HostPath::parse(target).is_ok_and(|it| it.is_below(SECRETS_DIRECTORY)))
+}
+
+/// Says whether what was put at a path led to a secret: what somebody left there since, an editor for instance, most likely holds it.
+pub(super) fn was_a_secret(draft: &Draft<'_>, app: &AppName, path: &HostPath) -> bool {
+    let put = draft.memory.owned.get(&ResourceId::File(path.clone())).and_then(|owned| owned.put);
+    // No path of a secret is so long that it has none there.
+    put.is_some()
+        && HostPath::parse(&format!("{SECRETS_DIRECTORY}/{app}{path}"))
+            .is_ok_and(|target| put == Some(fingerprint(&FileKind::Symlink { target: target.as_str().to_owned() })))
+}
+
+/// Adds to a reason that what is there is not kept: backups are on a disk.
+fn unkept(why: Why) -> Why {
+    const UNKEPT: &str = "; it is not kept, as it may hold a secret";
+    match why {
+        Why::Changed(text) => Why::Changed(text + UNKEPT),
+        Why::Drifted(text) => Why::Drifted(text + UNKEPT),
+        other => other,
+    }
+}
+
 fn seen_fingerprint(state: &FileState) -> Option<crate::digest::Digest> {
     match state {
         FileState::Regular { digest, .. } => Some(*digest),
@@ -167,7 +191,7 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         Whose::Foreign if kept => return,
         Whose::Foreign => {
             draft.blocked.insert(path.clone());
-            return draft.conflict(app, id, foreign(path, &state));
+            return draft.conflict(app, id, foreign(path, file, &state));
         }
         Whose::Found => draft.plan.lessons.push(Lesson::Made(id.clone(), app.clone())),
         Whose::Ours => {
@@ -189,10 +213,12 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else if replaceable && !file.kind.is_directory() {
         let why = draft.because(app, &id, change(&state, &file.kind));
-        if is_edited(draft, path, &state) {
+        let is_secret = leads_to_a_secret(&file.kind) || was_a_secret(draft, app, path);
+        let is_lost = is_edited(draft, path, &state) && is_secret;
+        if is_edited(draft, path, &state) && !is_secret {
             draft.plan.keeps.insert(path.clone(), Keep::Edited);
         }
-        draft.write(app, path, state, why);
+        draft.write(app, path, state, if is_lost { unkept(why) } else { why });
     } else {
         misplaced(draft, app, path, file, &state);
     }
@@ -222,9 +248,11 @@ fn adopt(draft: &mut Draft<'_>, found: &Found<'_>, state: FileState) {
         return misplaced(draft, app, path, file, &state);
     }
     let why = Why::Changed(format!("{} that was there is taken over", noun(&state)));
-    if !is_directory {
+    let is_secret = leads_to_a_secret(&file.kind);
+    if !is_directory && !is_secret {
         draft.plan.keeps.insert(path.clone(), Keep::Adopted);
     }
+    let why = if is_secret { unkept(why) } else { why };
     if found.has_content {
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else {
@@ -303,7 +331,7 @@ fn wanted(kind: &FileKind) -> &'static str {
     }
 }
 
-fn foreign(path: &HostPath, state: &FileState) -> String {
+fn foreign(path: &HostPath, file: &DesiredFile, state: &FileState) -> String {
     if let (FileState::Symlink { target, .. }, Some(unit)) = (state, path.unit())
         && target == "/dev/null"
     {
@@ -312,9 +340,13 @@ fn foreign(path: &HostPath, state: &FileState) -> String {
              longer ask for it here"
         );
     }
+    let then = match leads_to_a_secret(&file.kind) {
+        true => "replaced, and not kept, as it may hold a secret",
+        false => "kept and replaced",
+    };
     format!(
         "{} is there already, mainstay did not put it there, and it differs from what is wanted; \
-         move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced",
+         move it away, give the application another path, or write `adopt: true` for it: then it is {then}",
         noun(state)
     )
 }

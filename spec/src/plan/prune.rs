@@ -7,7 +7,7 @@ use crate::digest::Fields;
 use crate::id::{AppName, ContainerName, HostPath, NetworkName, ResourceId, UnitName};
 use crate::memory::{self, Inputs, Memory, Run};
 use crate::observed::{ActiveState, FileState, Reach, UnitState};
-use crate::plan::files::{Whose, is_edited, whose};
+use crate::plan::files::{Whose, is_edited, was_a_secret, whose};
 use crate::plan::{Action, Draft, Held, Keep, Lesson, Step, Verb, Why};
 use crate::plan::{order, units};
 
@@ -122,7 +122,7 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
                 retire(draft, removals, app, &unit);
             }
             removals.count(draft, app, id);
-            if is_edited(draft, path, &state) {
+            if is_edited(draft, path, &state) && !was_a_secret(draft, app, path) {
                 draft.plan.keeps.insert(path.clone(), Keep::Unwanted);
             }
             removals.step(app, Action::RemoveFile(path.clone(), state));
