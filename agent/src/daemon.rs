@@ -434,10 +434,9 @@ impl Daemon {
 
     /// Tells the service manager, and with it `systemctl status`, when there is something new to tell.
     fn status(&mut self, text: &str) {
-        let text = match &self.notice.refused {
-            Some((commit, _)) => format!("{text}; {} is refused", commit.short()),
-            None => text.to_owned(),
-        };
+        let refused = self.notice.refused.as_ref().map(|(commit, _)| format!("; {} is refused", commit.short()));
+        let stale = self.notice.stale.as_ref().map_or("", |_| "; STALE, newer commits may be withheld");
+        let text = format!("{text}{}{stale}", refused.unwrap_or_default());
         if text != self.told {
             tell(&[NotifyState::Status(&text)]);
             self.told = text;

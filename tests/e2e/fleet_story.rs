@@ -28,7 +28,7 @@ pub(crate) struct Moment {
 }
 
 impl Fleet {
-    /// Boots hosts that follow a repository with these files.
+    /// Boots hosts that follow a repository with these files, and sign what they say.
     pub(crate) fn start(lab: &Lab, names: &[&str], files: &[(&str, &str)]) -> (Fleet, String) {
         Fleet::start_with(lab, names, files, "")
     }
@@ -37,7 +37,11 @@ impl Fleet {
     pub(crate) fn start_with(lab: &Lab, names: &[&str], files: &[(&str, &str)], more: &str) -> (Fleet, String) {
         let forge = lab.forge().unwrap();
         let hosts = lab.boot_all(names).unwrap();
-        let repo = forge.repo("fleet").unwrap();
+        let mut repo = forge.repo("fleet").unwrap();
+        for host in &hosts {
+            host.sh("mkdir -p /etc/mainstay; ssh-keygen -q -t ed25519 -N '' -f /etc/mainstay/identity").unwrap();
+            repo.enrol(host.name(), &host.sh("cut -d ' ' -f 1-2 /etc/mainstay/identity.pub").unwrap());
+        }
         let first = repo.commit(files, "begin").unwrap();
         for host in &hosts {
             forge.authorize(host).unwrap();

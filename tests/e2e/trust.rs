@@ -439,13 +439,20 @@ fn a_branch_that_is_quieter_than_it_promises_is_stale() {
     let mut scene = Scene::start(&lab);
     let ann = scene.ann.clone();
     let change = scene.repo.change().write("fleet.yaml", fleet(", max-age: 1h"));
-    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+    // That is over in a moment, whatever a server has to say by then.
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3570);
     let old = change.at(old).signed_by(&ann).commit("it promises one each hour").unwrap();
     agent::await_converged(&scene.host, &old);
-    scene.host.wait_for(agent::SOON, "(mainstay status || true) | grep -F 'STALE: the newest commit is of'").unwrap();
     let metric =
         "curl -s --unix-socket /run/mainstay/agent.sock http://localhost/metrics | grep -x 'mainstay_commit_stale";
+    scene.host.sh(&format!("{metric} 0'")).unwrap();
+    scene.host.wait_for(agent::SOON, "(mainstay status || true) | grep -F 'STALE: the newest commit is of'").unwrap();
     scene.host.wait_for(agent::SOON, &format!("{metric} 1'")).unwrap();
+    scene.host.wait_for(agent::SOON, "systemctl status mainstay | grep 'Status: .*; STALE'").unwrap();
+    scene
+        .host
+        .wait_for(agent::SOON, "journalctl -u mainstay --no-pager | grep -i 'newer ones may be withheld'")
+        .unwrap();
     let quiet = scene.change(Some(&ann));
     agent::await_converged(&scene.host, &quiet);
     scene.host.wait_for(agent::SOON, &format!("{metric} 0'")).unwrap();

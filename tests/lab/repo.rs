@@ -19,6 +19,8 @@ const UNSIGNED: &str = "refs/lab/unsigned";
 pub struct Repo {
     forge: Arc<Host>,
     name: String,
+    /// Hosts whose keys every `fleet.yaml` names, whoever writes it.
+    enrolled: Vec<(String, String)>,
 }
 
 /// A note on a commit, as `git notes` keeps them.
@@ -34,11 +36,16 @@ pub struct Note {
 
 impl Repo {
     pub(crate) fn create(forge: Arc<Host>, name: &str) -> Result<Repo> {
-        let repo = Repo { forge, name: name.to_owned() };
+        let repo = Repo { forge, name: name.to_owned(), enrolled: Vec::new() };
         let path = repo.path();
         let mut init = repo.forge.command(&as_git(&["git", "init", "--quiet", "--bare", &path]))?;
         shell::check(&mut init, DEADLINE).with_context(|| format!("failed to make repository {name}"))?;
         Ok(repo)
+    }
+
+    /// Names the key of a host in every `fleet.yaml` that is committed from now on and has the host as `NAME: {`.
+    pub fn enrol(&mut self, host: &str, key: &str) {
+        self.enrolled.push((host.to_owned(), key.trim().to_owned()));
     }
 
     /// Its name, without `.git`.
@@ -161,7 +168,14 @@ pub struct Change<'a> {
 impl Change<'_> {
     /// Adds or replaces a file.
     pub fn write(self, path: &str, content: impl AsRef<[u8]>) -> Self {
-        self.put("100644", path, content.as_ref())
+        if path != "fleet.yaml" || self.repo.enrolled.is_empty() {
+            return self.put("100644", path, content.as_ref());
+        }
+        let mut text = String::from_utf8_lossy(content.as_ref()).into_owned();
+        for (host, key) in &self.repo.enrolled {
+            text = text.replacen(&format!(" {host}: {{"), &format!(" {host}: {{ key: \"{key}\", "), 1);
+        }
+        self.put("100644", path, text.as_bytes())
     }
 
     /// Adds or replaces a file that may be executed.

@@ -373,6 +373,10 @@ struct Told<'a> {
     public: Option<&'a str>,
 }
 
+/// Loud, as it is root that is given away.
+const NOBODY: &str =
+    "nobody has to sign commits here: whoever can push to the branch is root on this host; see `trust` in README";
+
 /// Says whom this host believes. `false` after saying what a person has to decide.
 fn believes(
     settings: &Settings,
@@ -393,7 +397,10 @@ fn believes(
         Said::Trust(trust) if trust.require != Require::None && !is_told => {
             let people: String =
                 trust.signers.iter().map(|signer| format!("{} {}\n", signer.principals, signer.key)).collect();
-            report.say("trust", "The repository says that its commits are signed with these keys, and so could somebody else:");
+            report.say(
+                "trust",
+                "The repository says that its commits are signed with these keys, and so could somebody else:",
+            );
             report.add(&people);
             if !told.takes_signers {
                 report.ask(
@@ -407,10 +414,8 @@ fn believes(
             report.say("trust", &format!("they are believed, and stand in {}", file.display()));
             first.signers = Some(file);
         }
-        Said::Nothing if settings.trust.signers.is_none() => report.say(
-            "trust",
-            "nobody has to sign commits here: whoever can push to the branch is root on this host; see `trust` in README",
-        ),
+        Said::Nothing if settings.trust.signers.is_none() => report.say("trust", NOBODY),
+        Said::Trust(trust) if trust.require == Require::None => report.say("trust", NOBODY),
         _ => {}
     }
     let judged = Judge::new(mirror, &first)
