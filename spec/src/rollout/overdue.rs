@@ -21,6 +21,8 @@ pub enum Step {
     Changes,
     /// It is healthy, not for long enough.
     Bakes,
+    /// It failed, and what was there before does not run either.
+    IsDown,
 }
 
 /// A host that others wait for.
@@ -104,6 +106,8 @@ impl Overdue {
         let is_late = |step| self.late.get(&step).is_some_and(|hosts| hosts.contains(host));
         match stage {
             Stage::Changing if is_late(Step::Changes) || is_late(Step::ChangesToAnother) => Stage::Stuck,
+            // Nothing is on its way there.
+            Stage::Down if is_late(Step::IsDown) => Stage::Failed,
             Stage::Baking if is_late(Step::Bakes) => Stage::Idle,
             Stage::Waiting if is_late(Step::MayBegin) => Stage::Idle,
             stage => stage,

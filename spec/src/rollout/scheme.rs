@@ -234,6 +234,7 @@ impl Scheme {
                     Stage::Baking => Step::Bakes,
                     Stage::Changing if self.changes_to_another(app, host, known) => Step::ChangesToAnother,
                     Stage::Changing => Step::Changes,
+                    Stage::Down => Step::IsDown,
                     Stage::Waiting if is_open && is_its_turn() && self.may_begin(app, host, &mut is_ready, now) => {
                         Step::MayBegin
                     }

@@ -35,9 +35,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Says whether it is not available because of the change.
+    /// Says whether it is not available because of the change, and somebody may yet wait for that to end. One that came to no end in time
+    /// is among the failures, which a policy allows so many of.
     pub fn is_changing(self) -> bool {
-        matches!(self, Stage::Changing | Stage::Down | Stage::Stuck)
+        matches!(self, Stage::Changing | Stage::Down)
     }
 
     /// Says whether the release failed there, or came to no end.

@@ -82,6 +82,21 @@ proptest! {
         }
     }
 
+    /// Whatever it says for ever, and however few may change at a time.
+    #[test]
+    fn who_comes_to_no_end_takes_nobodys_turn(stages in stages(), stuck in liars(3), late in prop::sample::select(vec![Stage::Stuck, Stage::Failed])) {
+        let scene = Scene::new(3, 1);
+        let with = |stage| {
+            let mut lied = stages.clone();
+            lied.extend(stuck.iter().map(|liar| (host(*liar), stage)));
+            scene.standing(&lied)
+        };
+        let (lied, away) = (with(late), with(Stage::Silent));
+        for host in (0..HOSTS).map(host) {
+            prop_assert!(lied.has_room(&host) || !away.has_room(&host), "{}", host);
+        }
+    }
+
     #[test]
     fn one_that_boasts_is_worth_no_more_than_one_that_is_silent(
         stages in stages(), liar in 0..HOSTS, most in 1..6usize, known_for in 0..BAKE
