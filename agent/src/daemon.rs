@@ -454,13 +454,14 @@ impl Daemon {
     }
 }
 
-/// Waits for the end of a conversation with the repository, or returns the one that ended during a pass, once the mirror can be read: a
-/// sign of life may be under way. Dropping this future loses nothing.
+/// Waits for the end of a conversation with the repository, or returns the one that ended during a pass: what was fetched once the mirror
+/// can be read, as a sign of life may be under way. Dropping this future loses nothing.
 async fn ended(late: &mut Option<Done>, beats: &mut Vec<Timestamp>, upstream: &mut Upstream) -> Done {
-    if late.is_some() && upstream.is_busy() {
-        // What came of that is told with the next one.
-        if let Done::Pushed(Ok(_)) = upstream.done().await {
-            beats.push(Timestamp::now());
+    if matches!(late, Some(Done::Fetched(_))) && upstream.is_busy() {
+        match upstream.done().await {
+            // What came of that is told with the next one.
+            Done::Pushed(pushed) => beats.extend(pushed.ok().map(|_| Timestamp::now())),
+            newer @ Done::Fetched(_) => *late = Some(newer),
         }
     }
     match late.take() {

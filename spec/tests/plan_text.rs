@@ -369,8 +369,8 @@ fn what_may_hold_a_secret_is_not_kept() {
         .fold(String::new(), |all, line| all + line + "\n");
     expect![[r#"
         remove   /etc/old.key                     web  no longer wanted
-        write    /etc/theirs.key                  web  a file that was there is taken over; it is not kept, as it may hold a secret
         write    /etc/web.key                     web  it is a file instead of a symbolic link; it is not kept, as it may hold a secret
+        conflict in web: file /etc/theirs.key: a file is there already, mainstay did not put it there, and a secret belongs there; move it away or remove it: mainstay would keep it on the disk, and it may hold the secret; or give the application another path
     "#]].assert_eq(&keys);
     assert_eq!(plan.keeps, BTreeMap::new());
 }

@@ -173,6 +173,7 @@ impl Change<'_> {
         }
         let mut text = String::from_utf8_lossy(content.as_ref()).into_owned();
         for (host, key) in &self.repo.enrolled {
+            assert!(text.contains(&format!(" {host}: {{")), "{host} is in fleet.yaml as it is looked for: {text}");
             text = text.replacen(&format!(" {host}: {{"), &format!(" {host}: {{ key: \"{key}\", "), 1);
         }
         self.put("100644", path, text.as_bytes())

@@ -99,8 +99,9 @@ pub(super) async fn believe(
         && !(is_unclear && tree().as_ref().is_ok_and(is_mistaken))
     {
         anyhow::ensure!(!refusal.is_unread(), refusal);
-        eprintln!("mainstay: {refusal}\nnothing was changed");
-        notice.refused = Some((commit, refusal.to_string()));
+        let why = crate::chain(&refusal);
+        eprintln!("mainstay: {why}\nnothing was changed");
+        notice.refused = Some((commit, why));
         notice.write(&settings.state).context("failed to write the notice for `mainstay status`")?;
         return Ok(Believed::No(Ended::Mistaken));
     }

@@ -218,7 +218,7 @@ impl Daemon {
                 Err(refusal @ trust::Refusal::Unclear { .. }) if self.host.may_be_told(source.mirror(), commit) => {
                     unclear = Some(refusal);
                 }
-                Err(refusal) => return Err(Disbelief::Refused(refusal.to_string())),
+                Err(refusal) => return Err(Disbelief::Refused(crate::chain(&refusal))),
             }
         }
         let tree = source.mirror().tree(commit, &LIMITS);

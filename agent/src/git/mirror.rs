@@ -66,6 +66,8 @@ pub struct Mirror {
     room: usize,
     /// Who of the other hosts is not heard.
     pub(super) deaf: Deaf,
+    /// What the branch was at when the mirror was tidied, and how many bytes its packs had then, until that is known to be needed.
+    packed: Option<(Option<CommitId>, u64)>,
 }
 
 impl Mirror {
@@ -95,6 +97,7 @@ impl Mirror {
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
+            packed: None,
         };
         if !mirror.is_sound() {
             tracing::warn!(path = %dir.display(), "the mirror is damaged and will be renewed by the next fetch");
@@ -122,6 +125,7 @@ impl Mirror {
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
+            packed: None,
         })
     }
 
@@ -154,6 +158,7 @@ impl Mirror {
             slack: u64::MAX,
             room: MAX_OBJECT,
             deaf: Deaf::default(),
+            packed: None,
         })
     }
 
@@ -214,7 +219,18 @@ impl Mirror {
     /// `git` is not installed, failed, was cancelled or did not end within `deadline`; the mirror is as it was.
     pub fn tidy(&mut self, keep: &[CommitId], deadline: Duration, cancel: &AtomicBool) -> Result<Tidied, GitError> {
         let Stored { packs, loose, bytes, largest } = self.stored()?;
-        let settled = self.settled(keep, largest);
+        let tip = self.tip();
+        let mut settled = self.settled(keep, largest);
+        if let Some((at, bytes)) = &self.packed {
+            let is_needed = keep.is_empty() || at.as_ref().is_none_or(|at| keep.contains(at));
+            if is_needed {
+                self.settle(*bytes);
+            }
+            // Nothing went then that would go now, where the branch is where it was.
+            if is_needed || *at == tip {
+                settled = *bytes;
+            }
+        }
         if packs <= MAX_PACKS && loose <= MAX_LOOSE && bytes.saturating_sub(settled) <= self.slack {
             return Ok(Tidied::Unneeded);
         }
@@ -231,10 +247,8 @@ impl Mirror {
             return Err(self.failed("pack the objects", because(why)));
         }
         self.reload()?;
-        // What the branch is at may be there until tomorrow, if nobody believes it.
-        if self.tip().is_none_or(|tip| keep.is_empty() || keep.contains(&tip)) {
-            self.settle(self.stored()?.bytes);
-        }
+        // What the branch is at may be refused, and then goes when it is at something else.
+        self.packed = Some((tip, self.stored()?.bytes));
         Ok(Tidied::Packed)
     }
 

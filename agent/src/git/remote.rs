@@ -38,9 +38,9 @@ impl Bounds {
         Bounds { bytes: self.bytes / 16, objects: self.objects / 4, unpacked: self.unpacked / 4 }
     }
 
-    /// Returns how many bytes one thing in it may take in memory: a file, or the list of its objects.
+    /// Returns how many bytes one thing in it may take in memory: a file with what it builds on, or the list of its objects.
     pub(super) fn largest(self) -> usize {
-        MAX_OBJECT.max(self.objects.saturating_mul(80))
+        (2 * MAX_OBJECT + (16 << 20)).max(self.objects.saturating_mul(80))
     }
 
     /// Returns how many bytes of memory taking it in may take: two of the largest files and what they differ by, or many small ones.

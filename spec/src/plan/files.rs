@@ -136,13 +136,14 @@ fn leads_to_a_secret(kind: &FileKind) -> bool {
     matches!(kind, FileKind::Symlink { target } if HostPath::parse(target).is_ok_and(|it| it.is_below(SECRETS_DIRECTORY)))
 }
 
-/// Says whether what was put at a path led to a secret: what somebody left there since, an editor for instance, most likely holds it.
-pub(super) fn was_a_secret(draft: &Draft<'_>, app: &AppName, path: &HostPath) -> bool {
-    let put = draft.memory.owned.get(&ResourceId::File(path.clone())).and_then(|owned| owned.put);
-    // No path of a secret is so long that it has none there.
-    put.is_some()
-        && HostPath::parse(&format!("{SECRETS_DIRECTORY}/{app}{path}"))
-            .is_ok_and(|target| put == Some(fingerprint(&FileKind::Symlink { target: target.as_str().to_owned() })))
+/// Says whether what was put at a path led to a secret, of whichever application: what somebody left there since, an editor for instance,
+/// most likely holds it.
+pub(super) fn was_a_secret(draft: &Draft<'_>, path: &HostPath) -> bool {
+    let owned = draft.memory.owned.get(&ResourceId::File(path.clone()));
+    let Some((put, owner)) = owned.and_then(|owned| Some((owned.put?, &owned.app))) else { return false };
+    let apps = draft.memory.apps.keys().chain(draft.desired.apps.keys()).chain([owner]);
+    let link = |app: &AppName| FileKind::Symlink { target: format!("{SECRETS_DIRECTORY}/{app}{path}") };
+    apps.into_iter().any(|app| put == fingerprint(&link(app)))
 }
 
 /// Adds to a reason that what is there is not kept: backups are on a disk.
@@ -213,12 +214,15 @@ fn plan_file(draft: &mut Draft<'_>, app: &AppName, path: &HostPath, file: &Desir
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else if replaceable && !file.kind.is_directory() {
         let why = draft.because(app, &id, change(&state, &file.kind));
-        let is_secret = leads_to_a_secret(&file.kind) || was_a_secret(draft, app, path);
-        let is_lost = is_edited(draft, path, &state) && is_secret;
-        if is_edited(draft, path, &state) && !is_secret {
-            draft.plan.keeps.insert(path.clone(), Keep::Edited);
-        }
-        draft.write(app, path, state, if is_lost { unkept(why) } else { why });
+        let why = match (is_edited(draft, path, &state), was_a_secret(draft, path)) {
+            (true, true) => unkept(why),
+            (true, false) => {
+                draft.plan.keeps.insert(path.clone(), Keep::Edited);
+                why
+            }
+            (false, _) => why,
+        };
+        draft.write(app, path, state, why);
     } else {
         misplaced(draft, app, path, file, &state);
     }
@@ -248,11 +252,14 @@ fn adopt(draft: &mut Draft<'_>, found: &Found<'_>, state: FileState) {
         return misplaced(draft, app, path, file, &state);
     }
     let why = Why::Changed(format!("{} that was there is taken over", noun(&state)));
-    let is_secret = leads_to_a_secret(&file.kind);
-    if !is_directory && !is_secret {
+    // It would be kept on a disk, and is nothing to throw away.
+    if leads_to_a_secret(&file.kind) && matches!(state, FileState::Regular { .. }) {
+        draft.blocked.insert(path.clone());
+        return draft.conflict(app, ResourceId::File(path.clone()), foreign(path, file, &state));
+    }
+    if !is_directory {
         draft.plan.keeps.insert(path.clone(), Keep::Adopted);
     }
-    let why = if is_secret { unkept(why) } else { why };
     if found.has_content {
         draft.step(app, Action::SetAccess(path.clone(), state), why);
     } else {
@@ -340,14 +347,16 @@ fn foreign(path: &HostPath, file: &DesiredFile, state: &FileState) -> String {
              longer ask for it here"
         );
     }
-    let then = match leads_to_a_secret(&file.kind) {
-        true => "replaced, and not kept, as it may hold a secret",
-        false => "kept and replaced",
-    };
+    let what = noun(state);
+    if leads_to_a_secret(&file.kind) && matches!(state, FileState::Regular { .. }) {
+        return format!(
+            "{what} is there already, mainstay did not put it there, and a secret belongs there; move it away or remove it: mainstay would \
+             keep it on the disk, and it may hold the secret; or give the application another path"
+        );
+    }
     format!(
-        "{} is there already, mainstay did not put it there, and it differs from what is wanted; \
-         move it away, give the application another path, or write `adopt: true` for it: then it is {then}",
-        noun(state)
+        "{what} is there already, mainstay did not put it there, and it differs from what is wanted; \
+         move it away, give the application another path, or write `adopt: true` for it: then it is kept and replaced"
     )
 }
 

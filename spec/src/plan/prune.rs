@@ -122,7 +122,7 @@ fn file(draft: &mut Draft<'_>, removals: &mut Removals, app: &AppName, path: &Ho
                 retire(draft, removals, app, &unit);
             }
             removals.count(draft, app, id);
-            if is_edited(draft, path, &state) && !was_a_secret(draft, app, path) {
+            if is_edited(draft, path, &state) && !was_a_secret(draft, path) {
                 draft.plan.keeps.insert(path.clone(), Keep::Unwanted);
             }
             removals.step(app, Action::RemoveFile(path.clone(), state));
