@@ -332,6 +332,9 @@ impl Scheme {
         targets.entry(self.host.clone()).or_insert(None);
         targets.retain(|host, _| takes_part(host));
         let order = order(&self.fleet, app, policy, targets.keys());
+        // Where an override lets any number fail, nothing else bounds how many are down at a time.
+        let change = Change { app, commit: &self.commit, host: &self.host };
+        let no_halt = super::is_broken(&self.fleet, &change, Rule::Failures, now);
         Standing::of(policy, &order, |host| {
             if *host == self.host {
                 return (known.stage)(app);
@@ -340,7 +343,10 @@ impl Scheme {
             let is_waiting = matches!(at, Stage::Waiting | Stage::Silent);
             match known.overdue.get(app) {
                 _ if is_waiting && self.is_held(app, host, now) => Stage::Held,
-                Some(overdue) => overdue.stage(host, at),
+                Some(overdue) => match overdue.stage(host, at) {
+                    Stage::Stuck | Stage::Failed if no_halt && at.is_changing() => Stage::Down,
+                    stage => stage,
+                },
                 None => at,
             }
         })

@@ -10,7 +10,7 @@ use spec::rollout::{Gate, Known, Overdue, Own, Peer, Scheme, Signs, Stage};
 
 use crate::fleet::{self, app, commit, fleet, host, said};
 
-use AppState::{Applying, Baking, Converged, Waiting};
+use AppState::{Applying, Baking, Converged, Failed, Waiting};
 
 const CAREFUL: &str = "rollouts: { default: { waves: [{ where: { ring: canary } }, { share: 100% }], bake: 5m, max-unavailable: 2, \
                        silent-after: 15m, progress-deadline: 1h, failures: 1 } }\n";
@@ -110,6 +110,34 @@ fn a_canary_that_changes_for_ever_has_failed_after_the_bake_and_the_deadline() {
             60: it may go
         "#]],
     );
+}
+
+/// What it says may be true, for as long as others have for that; then it is one of those that may fail.
+#[test]
+fn one_that_changes_or_is_down_for_ever_takes_nobodys_turn() {
+    let one = CAREFUL.replace("max-unavailable: 2", "max-unavailable: 1");
+    let changes = expect![[r#"
+        0: wave 1 has to pass first: h0 has to be healthy
+        75: it may go
+    "#]];
+    told(&one, 3, 1, all(Applying), changes);
+    let is_down = expect![[r#"
+        0: at most one host may change at a time: h0 first
+        75: it may go
+    "#]];
+    told(&one, 3, 1, all(Failed), is_down);
+    // Nothing else bounds how many are down where any number may fail.
+    let over = "overrides: [{ commit: 0000000000000000000000000000000000000002, app: web, ignore: [failures], reason: a hole, until: 2026-11-26 }]\n";
+    let any = format!("{one}{over}");
+    let changes = expect![[r#"
+        0: wave 1 has to pass first: h0 has to be healthy
+        75: at most one host may change at a time: h0 first
+    "#]];
+    told(&any, 3, 1, all(Applying), changes);
+    let is_down = expect![[r#"
+        0: at most one host may change at a time: h0 first
+    "#]];
+    told(&any, 3, 1, all(Failed), is_down);
 }
 
 #[test]
